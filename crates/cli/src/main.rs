@@ -1,0 +1,2 @@
+//! The empg command.
+fn main() {}

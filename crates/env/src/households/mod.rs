@@ -1,0 +1,1 @@
+//! Procedural households: generated games in ALFWorld's problem format.

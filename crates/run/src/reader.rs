@@ -1,0 +1,177 @@
+//! The reader: a finished run, or one that is being written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::checkpoint::{State, read_checked};
+use crate::layout::{CONFIG, METRICS, PANELS, TIMINGS, check_name, trajectory_file};
+use crate::{CheckpointRef, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
+
+/// A run as it was when it was opened. It takes no lock and changes nothing.
+#[derive(Clone, Debug)]
+pub struct Run {
+    root: PathBuf,
+    manifest: Manifest,
+}
+
+impl Run {
+    /// Opens a run.
+    ///
+    /// # Errors
+    /// [`RunError::NotARun`], [`RunError::OtherFormat`], [`RunError::Manifest`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let root = path.as_ref().to_owned();
+        let manifest = Manifest::read(&root)?;
+        Ok(Self { root, manifest })
+    }
+
+    /// Looks again at what is committed.
+    ///
+    /// # Errors
+    /// As [`Run::open`].
+    pub fn refresh(&mut self) -> Result<()> {
+        self.manifest = Manifest::read(&self.root)?;
+        Ok(())
+    }
+
+    /// The run's directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// What is committed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The resolved configuration, TOML.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn config(&self) -> Result<String> {
+        let path = self.root.join(CONFIG);
+        fs::read_to_string(&path).map_err(|e| RunError::io("read", &path, 0, e))
+    }
+
+    /// The committed lines of `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// A file that has lost or changed committed lines.
+    pub fn metrics(&self) -> Result<Vec<Map<String, Value>>> {
+        let path = self.root.join(METRICS);
+        // A run that is resumed just now may have been cut back to an earlier step.
+        let mut prefix = self.manifest.metrics;
+        for attempt in 0.. {
+            let bytes = jsonl::read_or_empty(&path)?;
+            let committed = usize::try_from(prefix.bytes).ok().and_then(|len| bytes.get(..len));
+            match committed.filter(|bytes| crc32fast::hash(bytes) == prefix.crc32) {
+                Some(committed) => return jsonl::parse(&path, committed),
+                None if attempt == 0 => prefix = Manifest::read(&self.root)?.metrics,
+                None => break,
+            }
+        }
+        Err(RunError::corrupt(&path, "committed lines are missing or changed"))
+    }
+
+    /// The lines of `timings.jsonl` up to the last committed step.
+    ///
+    /// # Errors
+    /// A line that is no JSON object.
+    pub fn timings(&self) -> Result<Vec<Map<String, Value>>> {
+        let path = self.root.join(TIMINGS);
+        let mut lines = jsonl::parse(&path, &jsonl::read_or_empty(&path)?)?;
+        let last = self.manifest.step;
+        lines.retain(|line| {
+            let step = line.get("step").and_then(Value::as_u64);
+            step.zip(last).is_some_and(|(step, last)| step <= last)
+        });
+        Ok(lines)
+    }
+
+    /// The kept checkpoints, by step.
+    ///
+    /// # Errors
+    /// A damaged `state.json`.
+    pub fn checkpoints(&self) -> Result<Vec<CheckpointRef>> {
+        self.manifest
+            .checkpoints
+            .iter()
+            .map(|entry| Ok(CheckpointRef::new(&self.root, State::read(&self.root, entry)?)))
+            .collect()
+    }
+
+    /// The checkpoint with the highest score, where one has a score.
+    ///
+    /// # Errors
+    /// A damaged `state.json`.
+    pub fn best(&self) -> Result<Option<CheckpointRef>> {
+        self.manifest.best.map_or(Ok(None), |step| find(&self.root, &self.manifest, step))
+    }
+
+    /// The newest checkpoint.
+    ///
+    /// # Errors
+    /// A damaged `state.json`.
+    pub fn last(&self) -> Result<Option<CheckpointRef>> {
+        let step = self.manifest.checkpoints.last().map(|c| c.step);
+        step.map_or(Ok(None), |step| find(&self.root, &self.manifest, step))
+    }
+
+    /// Training steps that have trajectories.
+    pub fn trajectory_steps(&self) -> impl Iterator<Item = u64> + '_ {
+        self.manifest.trajectories.iter().map(|t| t.step)
+    }
+
+    /// The agent steps of a training step.
+    ///
+    /// # Errors
+    /// [`RunError::NoTrajectories`] where none were recorded; a missing or damaged file.
+    pub fn trajectories(&self, step: u64) -> Result<Vec<TrajectoryRow>> {
+        let entry = self
+            .manifest
+            .trajectories
+            .iter()
+            .find(|t| t.step == step)
+            .ok_or_else(|| RunError::NoTrajectories { path: self.root.clone(), step })?;
+        let path = trajectory_file(&self.root, step);
+        trajectory::decode(read_checked(&path, entry.bytes, entry.crc32)?, &path)
+    }
+
+    /// Names of the panels, sorted.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
+    pub fn panels(&self) -> Result<Vec<String>> {
+        let folder = self.root.join(PANELS);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(RunError::io("list", &folder, 0, error)),
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".jsonl")?.to_owned()))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The lines of a panel.
+    ///
+    /// # Errors
+    /// A name that is not plain, a missing file, a line that is no JSON object.
+    pub fn panel(&self, name: &str) -> Result<Vec<Map<String, Value>>> {
+        check_name(name)?;
+        let path = self.root.join(PANELS).join(format!("{name}.jsonl"));
+        let bytes = fs::read(&path).map_err(|e| RunError::io("read", &path, 0, e))?;
+        jsonl::parse(&path, &bytes)
+    }
+}
+
+/// The checkpoint of a step that the manifest names.
+pub(crate) fn find(root: &Path, manifest: &Manifest, step: u64) -> Result<Option<CheckpointRef>> {
+    let Some(entry) = manifest.checkpoint(step) else { return Ok(None) };
+    Ok(Some(CheckpointRef::new(root, State::read(root, entry)?)))
+}

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::credit::Credit;
+use crate::dapo::flat_rewards;
 use crate::error::AdvantageError;
-use crate::trajectory::{Batch, Group, Trajectory};
+use crate::trajectory::{Batch, Trajectory};
 
 /// Assigns credit to every step of a batch: pure, no tensors, once per rollout batch.
 pub trait Advantage {
@@ -143,16 +144,6 @@ fn mean_of(rewards: &[f64]) -> Result<f64, GroupError> {
     Ok(rewards.iter().sum::<f64>() / rewards.len().max(1) as f64)
 }
 
-/// Whether all rewards are equal (true for none or one): such a group carries no signal.
-pub fn flat_rewards(rewards: &[f64]) -> bool {
-    rewards.windows(2).all(|pair| pair[0] == pair[1])
-}
-
-/// Whether all rewards of a group are equal: DAPO drops and re-samples such groups.
-pub fn flat(group: &Group) -> bool {
-    group.rollouts.windows(2).all(|pair| pair[0].reward() == pair[1].reward())
-}
-
 fn assign(
     batch: &Batch,
     name: &'static str,
@@ -236,7 +227,6 @@ mod tests {
         let rewards = [0.1; 7];
         assert_eq!(Grpo::default().advantages(&rewards).unwrap(), [0.0; 7]);
         assert_eq!(Rloo::advantages(&rewards).unwrap(), [0.0; 7]);
-        assert!(flat_rewards(&rewards) && flat_rewards(&[]) && !flat_rewards(&[0.0, 1.0]));
     }
 
     #[test]

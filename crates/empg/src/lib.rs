@@ -6,20 +6,32 @@
 mod baseline;
 mod bonus;
 mod credit;
+mod dapo;
 mod empg;
+pub mod entropy;
 mod error;
 pub mod loss;
 mod modulation;
+pub mod prop1;
+mod rows;
+mod scan;
 mod table;
+mod tokens;
 mod trajectory;
 
-pub use baseline::{Advantage, DrGrpo, GroupError, Grpo, Rloo, flat, flat_rewards};
+pub use baseline::{Advantage, DrGrpo, GroupError, Grpo, Rloo};
 pub use bonus::{BonusSource, Clarity};
 pub use credit::{Credit, CreditSummary, Explanation, StepCredit, StepPlace};
+pub use dapo::{Overlong, flat, flat_rewards};
 pub use empg::Empg;
 pub use error::AdvantageError;
 pub use modulation::{EmpgOptions, Normalize, Shape};
+pub use rows::{StepSpans, TokenRows};
+pub use scan::{
+    ChatMarkers, ResponseStart, steps_from_byte_mask, steps_from_chatml, steps_from_mask,
+};
 pub use table::{StepKey, StepRow, StepTable};
+pub use tokens::{Base, Real};
 pub use trajectory::{
     Batch, End, Group, Limit, Segment, Step, TokenId, TokenScore, Trajectory, TrajectoryError,
 };

@@ -214,6 +214,14 @@ impl EmpgOptions {
             }
             step.advantage = step.base * step.g + step.bonus;
             total += step.advantage;
+            if !step.advantage.is_finite() {
+                return Err(AdvantageError::NotFinite {
+                    what: "modulated advantage",
+                    trajectory: rows[i].key.trajectory,
+                    step: Some(u64::from(rows[i].key.step)),
+                    token: None,
+                });
+            }
         }
         if self.center {
             let centring = total / count;

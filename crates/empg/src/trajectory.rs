@@ -153,8 +153,28 @@ pub enum TrajectoryError {
     },
 }
 
+/// What a file holds: not sealed before it is checked again.
+#[derive(Deserialize)]
+struct Unsealed {
+    task: String,
+    segments: Vec<Segment>,
+    steps: Vec<Step>,
+    reward: f64,
+    end: End,
+}
+
+impl TryFrom<Unsealed> for Trajectory {
+    type Error = TrajectoryError;
+
+    fn try_from(unsealed: Unsealed) -> Result<Self, TrajectoryError> {
+        let Unsealed { task, segments, steps, reward, end } = unsealed;
+        Self::new(task, segments, steps, reward, end)
+    }
+}
+
 /// A sealed episode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unsealed")]
 pub struct Trajectory {
     task: String,
     segments: Vec<Segment>,

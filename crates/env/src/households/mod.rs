@@ -1,1 +1,26 @@
-//! Procedural households: generated games in ALFWorld's problem format.
+//! Procedural households: generated games in ALFWorld's problem format, played by the same engine as
+//! real ones, and an expert that solves both from observations alone.
+//!
+//! [`HouseholdSet`] is the set of tasks, [`Expert`] the observing expert, [`demonstration`] plays it
+//! for a policy to imitate, and [`vocabulary`] lists every instance name.
+
+mod belief;
+mod classes;
+mod demonstration;
+mod dice;
+mod expert;
+mod home;
+mod kind;
+mod plan;
+mod problem;
+mod reading;
+mod rooms;
+mod set;
+mod style;
+mod vocabulary;
+
+pub use demonstration::{Demonstration, DemonstrationOptions, DemonstrationTurn, demonstration};
+pub use expert::Expert;
+pub use set::{Household, HouseholdSet};
+pub use style::ExpertStyle;
+pub use vocabulary::vocabulary;

@@ -1,0 +1,315 @@
+//! The shape of a model, read from and written as a Hugging Face `config.json`.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Sizes and constants of a Llama-architecture transformer.
+///
+/// Serialises to the `config.json` of `LlamaForCausalLM`, or of `Qwen2ForCausalLM` when
+/// [`qkv_bias`](Self::qkv_bias) is set, and deserialises from either.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "HfConfig", into = "HfConfig")]
+pub struct ModelConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated feed-forward layer.
+    pub intermediate_size: usize,
+    /// Number of transformer blocks.
+    pub num_layers: usize,
+    /// Number of query heads.
+    pub num_heads: usize,
+    /// Number of key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of one head; even.
+    pub head_dim: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f32,
+    /// The output head is the embedding table.
+    pub tie_word_embeddings: bool,
+    /// The query, key and value projections carry a bias (Qwen2).
+    pub qkv_bias: bool,
+    /// Positions are below this.
+    pub max_position_embeddings: usize,
+}
+
+/// Why a model configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A size is zero or too large to index with.
+    #[error("model config: `{field}` is {value}; it must be between 1 and {max}")]
+    Size {
+        /// Field of [`ModelConfig`].
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The largest value accepted.
+        max: usize,
+    },
+    /// Heads that cannot be shared out.
+    #[error("model config: {num_heads} query heads cannot share {num_kv_heads} key/value heads")]
+    Heads {
+        /// Query heads.
+        num_heads: usize,
+        /// Key and value heads.
+        num_kv_heads: usize,
+    },
+    /// Rotary embedding turns pairs of channels.
+    #[error("model config: head_dim is {0}; rotary embedding needs an even one")]
+    OddHead(usize),
+    /// A constant that is not a positive finite number.
+    #[error("model config: `{field}` is {value}; it must be a positive finite number")]
+    Constant {
+        /// Field of [`ModelConfig`].
+        field: &'static str,
+        /// Its value, printed.
+        value: String,
+    },
+    /// A variant that this engine does not compute.
+    #[error("model config: {what} is not supported")]
+    Unsupported {
+        /// The key and value of `config.json`.
+        what: String,
+    },
+}
+
+impl ModelConfig {
+    /// Width of the fused query-key-value projection.
+    pub fn qkv_size(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
+
+    /// Width of all query heads together.
+    pub fn attention_size(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        // Wide enough for any published model; keeps every product below usize::MAX.
+        let sizes = [
+            ("vocab_size", self.vocab_size, 1 << 22),
+            ("hidden_size", self.hidden_size, 1 << 16),
+            ("intermediate_size", self.intermediate_size, 1 << 18),
+            ("num_hidden_layers", self.num_layers, 1 << 10),
+            ("num_attention_heads", self.num_heads, 1 << 10),
+            ("num_key_value_heads", self.num_kv_heads, 1 << 10),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
+        ];
+        for (field, value, max) in sizes {
+            if value == 0 || value > max {
+                return Err(ConfigError::Size { field, value, max });
+            }
+        }
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
+            return Err(ConfigError::Heads {
+                num_heads: self.num_heads,
+                num_kv_heads: self.num_kv_heads,
+            });
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(ConfigError::OddHead(self.head_dim));
+        }
+        for (field, value) in
+            [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)]
+        {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(ConfigError::Constant { field, value: value.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keys of `config.json` that matter here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct HfConfig {
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    model_type: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    #[serde(default)]
+    num_key_value_heads: Option<usize>,
+    #[serde(default)]
+    head_dim: Option<usize>,
+    #[serde(default)]
+    hidden_act: Option<String>,
+    #[serde(default)]
+    rope_theta: Option<f64>,
+    #[serde(default)]
+    rope_parameters: Option<RopeParameters>,
+    #[serde(default, skip_serializing)]
+    rope_scaling: Option<RopeParameters>,
+    rms_norm_eps: f64,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default, skip_serializing)]
+    use_sliding_window: bool,
+    max_position_embeddings: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RopeParameters {
+    #[serde(default, alias = "type")]
+    rope_type: Option<String>,
+    #[serde(default)]
+    rope_theta: Option<f64>,
+}
+
+impl TryFrom<HfConfig> for ModelConfig {
+    type Error = ConfigError;
+
+    fn try_from(hf: HfConfig) -> Result<Self, ConfigError> {
+        let refuse = |what: String| Err(ConfigError::Unsupported { what });
+        let qkv_bias = match hf.model_type.as_str() {
+            "llama" => false,
+            "qwen2" => true,
+            other => return refuse(format!("model_type \"{other}\"")),
+        };
+        if let Some(act) = hf.hidden_act.as_deref().filter(|a| *a != "silu" && *a != "swish") {
+            return refuse(format!("hidden_act \"{act}\""));
+        }
+        if hf.attention_bias && !qkv_bias {
+            return refuse("attention_bias true".into());
+        }
+        if hf.mlp_bias {
+            return refuse("mlp_bias true".into());
+        }
+        if hf.use_sliding_window {
+            return refuse("use_sliding_window true".into());
+        }
+        for rope in [&hf.rope_parameters, &hf.rope_scaling].into_iter().flatten() {
+            if let Some(kind) = rope.rope_type.as_deref().filter(|k| *k != "default") {
+                return refuse(format!("rope_type \"{kind}\""));
+            }
+        }
+        let theta =
+            hf.rope_parameters.and_then(|r| r.rope_theta).or(hf.rope_theta).unwrap_or(10_000.0);
+        let config = Self {
+            vocab_size: hf.vocab_size,
+            hidden_size: hf.hidden_size,
+            intermediate_size: hf.intermediate_size,
+            num_layers: hf.num_hidden_layers,
+            num_heads: hf.num_attention_heads,
+            num_kv_heads: hf.num_key_value_heads.unwrap_or(hf.num_attention_heads),
+            head_dim: hf
+                .head_dim
+                .or_else(|| hf.hidden_size.checked_div(hf.num_attention_heads))
+                .unwrap_or(0),
+            rope_theta: theta as f32,
+            rms_norm_eps: hf.rms_norm_eps as f32,
+            tie_word_embeddings: hf.tie_word_embeddings,
+            qkv_bias,
+            max_position_embeddings: hf.max_position_embeddings,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// The shortest decimal of an f32, so that 1e-6 is not written as 9.999999974752427e-7.
+fn short(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+}
+
+impl From<ModelConfig> for HfConfig {
+    fn from(c: ModelConfig) -> Self {
+        let (model_type, class) = if c.qkv_bias {
+            ("qwen2", "Qwen2ForCausalLM")
+        } else {
+            ("llama", "LlamaForCausalLM")
+        };
+        let theta = short(c.rope_theta);
+        Self {
+            architectures: Some(vec![class.into()]),
+            model_type: model_type.into(),
+            vocab_size: c.vocab_size,
+            hidden_size: c.hidden_size,
+            intermediate_size: c.intermediate_size,
+            num_hidden_layers: c.num_layers,
+            num_attention_heads: c.num_heads,
+            num_key_value_heads: Some(c.num_kv_heads),
+            head_dim: Some(c.head_dim),
+            hidden_act: Some("silu".into()),
+            // Older readers look for the top-level key, newer ones for the table.
+            rope_theta: Some(theta),
+            rope_parameters: Some(RopeParameters {
+                rope_type: Some("default".into()),
+                rope_theta: Some(theta),
+            }),
+            rope_scaling: None,
+            rms_norm_eps: short(c.rms_norm_eps),
+            tie_word_embeddings: c.tie_word_embeddings,
+            attention_bias: c.qkv_bias,
+            mlp_bias: false,
+            use_sliding_window: false,
+            max_position_embeddings: c.max_position_embeddings,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 64,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_layers: 2,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 8,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-6,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            max_position_embeddings: 128,
+        }
+    }
+
+    #[test]
+    fn json_round_trip() {
+        for qkv_bias in [false, true] {
+            let c = ModelConfig { qkv_bias, ..config() };
+            let text = serde_json::to_string(&c).expect("serialises");
+            assert!(text.contains("\"rms_norm_eps\":1e-6"), "{text}");
+            assert!(text.contains("\"rope_theta\":10000.0"), "{text}");
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("reads back"), c);
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_compute() {
+        let text = serde_json::to_string(&config()).expect("serialises");
+        for (from, to, needle) in [
+            ("\"llama\"", "\"mistral\"", "mistral"),
+            ("\"silu\"", "\"gelu\"", "gelu"),
+            ("\"rope_type\":\"default\"", "\"rope_type\":\"yarn\"", "yarn"),
+            ("\"mlp_bias\":false", "\"mlp_bias\":true", "mlp_bias"),
+            ("\"num_attention_heads\":4", "\"num_attention_heads\":3", "share"),
+            ("\"vocab_size\":64", "\"vocab_size\":0", "vocab_size"),
+        ] {
+            let changed = text.replace(from, to);
+            assert_ne!(changed, text);
+            let error = serde_json::from_str::<ModelConfig>(&changed).expect_err("refused");
+            assert!(error.to_string().contains(needle), "{error}");
+        }
+    }
+}

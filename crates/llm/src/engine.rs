@@ -1,0 +1,344 @@
+//! Passes over a packed batch: scores, and scores with gradients.
+
+use std::ops::Range;
+
+use empg::TokenScore;
+
+use crate::{
+    block::Pass,
+    error::EngineError,
+    ops::{
+        embedding, head,
+        linear::Linear,
+        matmul::Write,
+        rms_norm,
+    },
+    packed::{PackedBatch, Target},
+    params::Model,
+    workspace::{Workspace, part},
+};
+
+/// Rows whose logits exist at the same time.
+const HEAD_ROWS: usize = 64;
+
+/// How the loss changes with what was scored at one target.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TargetGrad {
+    /// dLoss/d ln p(token)
+    pub dlogprob: f32,
+    /// dLoss/dH
+    pub dentropy: f32,
+}
+
+/// Targets by row.
+struct RowTargets {
+    /// Rows with a target, ascending.
+    rows: Vec<u32>,
+    /// Indices of targets by row, and by index within a row.
+    order: Vec<u32>,
+    /// Where in `order` the targets of the i-th row are; one more entry than rows.
+    starts: Vec<usize>,
+}
+
+impl RowTargets {
+    fn new(targets: &[Target]) -> Self {
+        let mut order: Vec<u32> = (0..targets.len() as u32).collect();
+        order.sort_by_key(|&i| targets[i as usize].row);
+        let (mut rows, mut starts) = (Vec::new(), Vec::new());
+        for (at, &i) in order.iter().enumerate() {
+            let row = targets[i as usize].row as u32;
+            if rows.last() != Some(&row) {
+                rows.push(row);
+                starts.push(at);
+            }
+        }
+        starts.push(order.len());
+        Self { rows, order, starts }
+    }
+
+    /// Targets of the i-th row.
+    fn of(&self, i: usize) -> &[u32] {
+        &self.order[self.starts[i]..self.starts[i + 1]]
+    }
+}
+
+/// The callback that turns a score into gradients.
+type Loss<'a> = &'a mut dyn FnMut(usize, TokenScore) -> TargetGrad;
+
+impl Model {
+    /// Log-probability and full-vocabulary entropy (nats, of softmax(z / `temperature`)) of
+    /// every target, in the order of `batch.targets`.
+    ///
+    /// # Errors
+    /// The batch does not fit the model, the temperature is not positive, or the model's output
+    /// is not finite.
+    pub fn score(
+        &self,
+        batch: &PackedBatch,
+        temperature: f32,
+        ws: &mut Workspace,
+    ) -> Result<Vec<TokenScore>, EngineError> {
+        self.check(batch, temperature)?;
+        let targets = RowTargets::new(&batch.targets);
+        if targets.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.forward_blocks(batch, &targets.rows, false, ws);
+        self.run_head(batch, &targets, temperature, None, ws)
+    }
+
+    /// Scores every target, asks `loss` for the gradient at each and adds the gradients of all
+    /// parameters into `grads` (flat, in the order of [`Layout`](crate::Layout)). Returns the
+    /// scores, in the order of `batch.targets`.
+    ///
+    /// `loss` gets the index of a target and its score. It is called once per target, by
+    /// ascending row, and by ascending index within a row.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score); `grads` of another length; a gradient from `loss` that is not
+    /// finite. `grads` may have been added to in part when a number is not finite.
+    pub fn forward_backward(
+        &self,
+        batch: &PackedBatch,
+        temperature: f32,
+        loss: &mut dyn FnMut(usize, TokenScore) -> TargetGrad,
+        grads: &mut [f32],
+        ws: &mut Workspace,
+    ) -> Result<Vec<TokenScore>, EngineError> {
+        self.check(batch, temperature)?;
+        if grads.len() != self.layout.len() {
+            return Err(EngineError::BufferLength {
+                what: "the gradient buffer",
+                got: grads.len(),
+                expected: self.layout.len(),
+            });
+        }
+        let targets = RowTargets::new(&batch.targets);
+        if targets.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.forward_blocks(batch, &targets.rows, true, ws);
+        let scores = self.run_head(batch, &targets, temperature, Some((loss, grads)), ws)?;
+        self.backward_blocks(batch, &targets.rows, grads, ws);
+        Ok(scores)
+    }
+
+    fn check(&self, batch: &PackedBatch, temperature: f32) -> Result<(), EngineError> {
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(EngineError::Temperature(temperature));
+        }
+        if self.params.len() != self.layout.len() {
+            return Err(EngineError::BufferLength {
+                what: "the parameter buffer",
+                got: self.params.len(),
+                expected: self.layout.len(),
+            });
+        }
+        batch.validate(&self.config)
+    }
+
+    /// Runs all blocks. `keep` keeps what the backward pass reads; otherwise all blocks share
+    /// one set of buffers. The last block goes on with `target_rows` only.
+    fn forward_blocks(
+        &self,
+        batch: &PackedBatch,
+        target_rows: &[u32],
+        keep: bool,
+        ws: &mut Workspace,
+    ) {
+        let c = &self.config;
+        let (n, hidden) = (batch.tokens.len(), c.hidden_size);
+        let last_position = batch.positions.iter().max().map_or(0, |&p| p as usize);
+        ws.rope.ensure(last_position + 1, c.head_dim, c.rope_theta);
+        ws.plan.fill(&batch.segments);
+        let layers = self.layout.layers();
+        let (streams, blocks) = if keep { (layers.len() + 1, layers.len()) } else { (2, 1) };
+        if ws.streams.len() < streams {
+            ws.streams.resize_with(streams, Vec::new);
+        }
+        if ws.blocks.len() < blocks {
+            ws.blocks.resize_with(blocks, Default::default);
+        }
+        let Workspace { rope, plan, attention, blocks, streams, tile, threads, .. } = ws;
+        let positions = &batch.positions;
+        let pass =
+            Pass { config: c, params: &self.params, positions, plan, rope, threads: *threads };
+
+        let table = self.part(&self.layout.embed());
+        embedding::forward(&batch.tokens, table, hidden, part(&mut streams[0], n * hidden));
+        let all: Vec<u32> = (0..n as u32).collect();
+        for (i, layer) in layers.iter().enumerate() {
+            let rows = if i + 1 == layers.len() { target_rows } else { &all };
+            let (from, to, block) = if keep { (i, i + 1, i) } else { (i % 2, (i + 1) % 2, 0) };
+            let mut output = std::mem::take(&mut streams[to]);
+            let out = part(&mut output, rows.len() * hidden);
+            let input = &streams[from][..n * hidden];
+            pass.forward(layer, input, rows, out, &mut blocks[block], tile, attention);
+            streams[to] = output;
+        }
+        if !keep && !layers.len().is_multiple_of(2) {
+            streams.swap(0, 1);
+        }
+        if keep {
+            // The head reads the first stream in either case.
+            streams.swap(0, layers.len());
+        }
+    }
+
+    /// Scores from the last block's output in `ws.streams[0]`. With a loss, also adds the head's
+    /// gradients and leaves the gradient of that output in `ws.d_rows`.
+    fn run_head(
+        &self,
+        batch: &PackedBatch,
+        targets: &RowTargets,
+        temperature: f32,
+        mut loss: Option<(Loss<'_>, &mut [f32])>,
+        ws: &mut Workspace,
+    ) -> Result<Vec<TokenScore>, EngineError> {
+        let c = &self.config;
+        let (r, hidden, vocab) = (targets.rows.len(), c.hidden_size, c.vocab_size);
+        let inv_t = 1.0 / temperature;
+        let (norm, weight) =
+            (self.part(&self.layout.final_norm()), self.part(&self.layout.head()));
+        let mut scores = vec![TokenScore { logprob: 0.0, entropy: 0.0 }; batch.targets.len()];
+        let stream = &ws.streams[0][..r * hidden];
+        let d_rows = part(&mut ws.d_rows, if loss.is_some() { r * hidden } else { 0 });
+        d_rows.fill(0.0);
+        let inv = part(&mut ws.final_inv, HEAD_ROWS);
+        let [normed, d_normed, _] = &mut ws.tile;
+
+        for first in (0..r).step_by(HEAD_ROWS) {
+            let chunk = first..(first + HEAD_ROWS).min(r);
+            let n = chunk.len();
+            let wide = first * hidden..chunk.end * hidden;
+            let x = &stream[wide.clone()];
+            let normed = part(normed, n * hidden);
+            rms_norm::forward(x, norm, c.rms_norm_eps, normed, &mut inv[..n]);
+            let linear = Linear { rows: n, inputs: hidden, outputs: vocab, threads: ws.threads };
+            let logits = part(&mut ws.logits, n * vocab);
+            linear.forward(normed, weight, logits, Write::Replace);
+            for (row, logits) in chunk.zip(logits.chunks_exact_mut(vocab)) {
+                let summary = head::score(logits, inv_t);
+                let mut total = TargetGrad::default();
+                // Gradients at the targets' own tokens, applied once the row is rewritten.
+                let mut own = Vec::new();
+                for &index in targets.of(row) {
+                    let target = batch.targets[index as usize];
+                    let token = target.token as usize;
+                    let score = TokenScore {
+                        logprob: logits[token] * inv_t - summary.log_z,
+                        entropy: summary.entropy,
+                    };
+                    check_score(index as usize, target.row, score)?;
+                    scores[index as usize] = score;
+                    if let Some((loss, _)) = &mut loss {
+                        let grad = loss(index as usize, score);
+                        check_grad(index as usize, grad)?;
+                        total.dlogprob += grad.dlogprob;
+                        total.dentropy += grad.dentropy;
+                        own.push((token, grad.dlogprob));
+                    }
+                }
+                if loss.is_some() {
+                    head::backward(logits, inv_t, summary, total.dlogprob, total.dentropy);
+                    for (token, dlogprob) in own {
+                        logits[token] += inv_t * dlogprob;
+                    }
+                }
+            }
+            if let Some((_, grads)) = &mut loss {
+                let d_normed = part(d_normed, n * hidden);
+                linear.backward_input(logits, weight, d_normed, Write::Replace);
+                linear.backward_weight(logits, normed, &mut grads[self.layout.head()]);
+                let dw = &mut grads[self.layout.final_norm()];
+                rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide], dw);
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Gradients of all blocks and the embedding, from `ws.d_rows`.
+    fn backward_blocks(
+        &self,
+        batch: &PackedBatch,
+        target_rows: &[u32],
+        grads: &mut [f32],
+        ws: &mut Workspace,
+    ) {
+        let c = &self.config;
+        let (n, r, hidden) = (batch.tokens.len(), target_rows.len(), c.hidden_size);
+        let layers = self.layout.layers();
+        let Workspace {
+            rope,
+            plan,
+            attention,
+            blocks,
+            streams,
+            tile,
+            threads,
+            d_stream,
+            d_rows,
+            d_attention,
+            d_qkv,
+            ..
+        } = ws;
+        // Back to the order of the blocks; see `forward_blocks`.
+        streams.swap(0, layers.len());
+        let positions = &batch.positions;
+        let pass =
+            Pass { config: c, params: &self.params, positions, plan, rope, threads: *threads };
+        let d_attention = part(d_attention, n * c.attention_size());
+        let d_stream = part(d_stream, n * hidden);
+        let all: Vec<u32> = (0..n as u32).collect();
+        for (i, layer) in layers.iter().enumerate().rev() {
+            let last = i + 1 == layers.len();
+            let rows: &[u32] = if last { target_rows } else { &all };
+            let acts = &blocks[i];
+            let d_out: &mut [f32] = if last { &mut d_rows[..r * hidden] } else { d_stream };
+            pass.backward_feed_forward(layer, rows.len(), acts, d_out, d_attention, grads, tile);
+            if last {
+                spread(&d_rows[..r * hidden], target_rows, hidden, d_stream);
+            }
+            pass.backward_attention(
+                layer,
+                &streams[i][..n * hidden],
+                rows,
+                acts,
+                &d_attention[..rows.len() * c.attention_size()],
+                d_stream,
+                d_qkv,
+                grads,
+                tile,
+                attention,
+            );
+        }
+        let embed: Range<usize> = self.layout.embed();
+        embedding::backward(&batch.tokens, d_stream, hidden, &mut grads[embed]);
+    }
+}
+
+/// out (N, width): the given rows, and zero everywhere else.
+fn spread(x: &[f32], rows: &[u32], width: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    for (x, &row) in x.chunks_exact(width).zip(rows) {
+        out[row as usize * width..][..width].copy_from_slice(x);
+    }
+}
+
+fn check_score(target: usize, row: usize, score: TokenScore) -> Result<(), EngineError> {
+    for (what, value) in [("log-probability", score.logprob), ("entropy", score.entropy)] {
+        if !value.is_finite() {
+            return Err(EngineError::NonFinite { target, row, what, value });
+        }
+    }
+    Ok(())
+}
+
+fn check_grad(target: usize, grad: TargetGrad) -> Result<(), EngineError> {
+    let TargetGrad { dlogprob, dentropy } = grad;
+    if dlogprob.is_finite() && dentropy.is_finite() {
+        Ok(())
+    } else {
+        Err(EngineError::NonFiniteLoss { target, dlogprob, dentropy })
+    }
+}

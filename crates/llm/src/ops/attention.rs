@@ -1,0 +1,366 @@
+//! Causal grouped-query attention over packed segments that share prefixes.
+//!
+//! A segment's keys are the rows of its ancestors' visible beginnings, then its own rows. Per
+//! (segment, key/value head) the keys and values are gathered side by side; queries go in blocks,
+//! and a block multiplies only with the keys that its last query may see. Probabilities are not
+//! kept: the backward pass recomputes them from the log of each softmax's normaliser.
+
+use std::ops::Range;
+
+use super::{
+    matmul::{Mat, MatMut, Write, matmul},
+    simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
+};
+use crate::packed::PackedSegment;
+
+/// Query rows of one block, over all query heads that share a key/value head.
+const BLOCK: usize = 64;
+
+/// Heads and their width. A row of `qkv` holds the query heads, the key heads, the value heads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) dim: usize,
+}
+
+impl Heads {
+    fn row(self) -> usize {
+        (self.queries + 2 * self.keys) * self.dim
+    }
+
+    /// Query heads that share a key/value head.
+    fn group(self) -> usize {
+        self.queries / self.keys
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// Columns of a row of qkv that hold the queries, key and value of key/value head `head`.
+    fn columns(self, head: usize) -> [Range<usize>; 3] {
+        let (g, d) = (self.group(), self.dim);
+        let k = (self.queries + head) * d;
+        let v = k + self.keys * d;
+        [head * g * d..(head + 1) * g * d, k..k + d, v..v + d]
+    }
+}
+
+/// Which rows every segment attends to.
+#[derive(Debug, Default)]
+pub(crate) struct KeyPlan {
+    segments: Vec<SegmentKeys>,
+    rows: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct SegmentKeys {
+    /// Rows of the segment.
+    range: Range<usize>,
+    /// Part of `KeyPlan::rows` that it attends to: ancestors' rows, then its own.
+    keys: Range<usize>,
+    /// How many of those are ancestors' rows.
+    prefix: usize,
+}
+
+impl KeyPlan {
+    /// Fills the plan for a validated list of segments.
+    pub(crate) fn fill(&mut self, segments: &[PackedSegment]) {
+        self.segments.clear();
+        self.rows.clear();
+        for segment in segments {
+            let start = self.rows.len();
+            if let Some(parent) = segment.parent {
+                // Parents come first, so their list is complete.
+                let p = &self.segments[parent];
+                let shared = p.keys.start..p.keys.start + p.prefix + segment.parent_len;
+                self.rows.extend_from_within(shared);
+            }
+            let prefix = self.rows.len() - start;
+            self.rows.extend(segment.range.clone().map(|r| r as u32));
+            self.segments.push(SegmentKeys {
+                range: segment.range.clone(),
+                keys: start..self.rows.len(),
+                prefix,
+            });
+        }
+    }
+
+    /// Per segment with any query: its queries (a range of `query_rows`) and its key rows, as
+    /// far as the last query sees.
+    fn visits<'a>(
+        &'a self,
+        query_rows: &'a [u32],
+    ) -> impl Iterator<Item = (Range<usize>, &'a [u32], &'a SegmentKeys)> {
+        self.segments.iter().filter_map(move |s| {
+            let from = query_rows.partition_point(|&r| (r as usize) < s.range.start);
+            let to = query_rows.partition_point(|&r| (r as usize) < s.range.end);
+            let last = query_rows[from..to].last()?;
+            let seen = s.visible(*last);
+            Some((from..to, &self.rows[s.keys.start..s.keys.start + seen], s))
+        })
+    }
+}
+
+impl SegmentKeys {
+    /// Keys that the query of this row sees.
+    fn visible(&self, row: u32) -> usize {
+        self.prefix + row as usize - self.range.start + 1
+    }
+}
+
+/// Reusable buffers of one attention call.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    q: Vec<f32>,
+    o: Vec<f32>,
+    s: Vec<f32>,
+    ds: Vec<f32>,
+    limits: Vec<u32>,
+}
+
+/// The first `len` elements of a buffer, grown if need be; content is unspecified.
+fn part(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// out (L, W) = columns of rows of x (N, row), times `scale`.
+fn gather(x: &[f32], row: usize, rows: &[u32], columns: &Range<usize>, scale: f32, out: &mut [f32]) {
+    for (out, &r) in out.chunks_exact_mut(columns.len()).zip(rows) {
+        let start = r as usize * row;
+        for (o, x) in out.iter_mut().zip(&x[start + columns.start..start + columns.end]) {
+            *o = x * scale;
+        }
+    }
+}
+
+/// Columns of rows of x (N, row) += scale · y (L, W).
+fn scatter_add(
+    x: &mut [f32],
+    row: usize,
+    rows: &[u32],
+    columns: &Range<usize>,
+    scale: f32,
+    y: &[f32],
+) {
+    for (y, &r) in y.chunks_exact(columns.len()).zip(rows) {
+        let start = r as usize * row;
+        for (x, y) in x[start + columns.start..start + columns.end].iter_mut().zip(y) {
+            *x += y * scale;
+        }
+    }
+}
+
+#[inline(always)]
+fn softmax_impl<const FMA: bool>(s: &mut [f32], width: usize, limits: &[u32], log_z: &mut [f32]) {
+    for ((row, &limit), log_z) in s.chunks_exact_mut(width).zip(limits).zip(log_z) {
+        let (seen, hidden) = row.split_at_mut(limit as usize);
+        let top = max(seen);
+        let mut lanes = [0.0f32; super::simd::LANES];
+        let (chunks, rest) = seen.as_chunks_mut::<{ super::simd::LANES }>();
+        for c in chunks {
+            for i in 0..c.len() {
+                c[i] = exp::<FMA>(c[i] - top);
+                lanes[i] += c[i];
+            }
+        }
+        for (i, c) in rest.iter_mut().enumerate() {
+            *c = exp::<FMA>(*c - top);
+            lanes[i] += *c;
+        }
+        hidden.fill(0.0);
+        *log_z = sum_lanes(lanes).ln() + top;
+        let inverse = 1.0 / sum_lanes(lanes);
+        for c in seen {
+            *c *= inverse;
+        }
+    }
+}
+
+vectorised! {
+    /// Rows of s (B, width) become probabilities over their first `limit` columns, 0 beyond.
+    fn softmax(s: &mut [f32], width: usize, limits: &[u32], log_z: &mut [f32]) = softmax_impl
+}
+
+#[inline(always)]
+fn softmax_backward_impl<const FMA: bool>(
+    s: &mut [f32],
+    dp: &mut [f32],
+    width: usize,
+    limits: &[u32],
+    log_z: &[f32],
+    delta: &[f32],
+) {
+    let rows = s.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
+    for (((s, dp), &limit), (&log_z, &delta)) in rows.zip(limits).zip(log_z.iter().zip(delta)) {
+        let (s, s_hidden) = s.split_at_mut(limit as usize);
+        let (dp, dp_hidden) = dp.split_at_mut(limit as usize);
+        for (s, dp) in s.iter_mut().zip(dp) {
+            let p = exp::<FMA>(*s - log_z);
+            *dp = p * (*dp - delta);
+            *s = p;
+        }
+        s_hidden.fill(0.0);
+        dp_hidden.fill(0.0);
+    }
+}
+
+vectorised! {
+    /// Scores s (B, width) become probabilities, dp (B, width) becomes the gradient of s.
+    fn softmax_backward(
+        s: &mut [f32], dp: &mut [f32], width: usize, limits: &[u32], log_z: &[f32], delta: &[f32],
+    ) = softmax_backward_impl
+}
+
+#[inline(always)]
+fn row_dots_impl<const FMA: bool>(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
+    for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
+        *out = sum_by(a, b, |x, y, s| mul_add::<FMA>(x, y, s));
+    }
+}
+
+vectorised! {
+    /// out (R) = the dot products of the rows of a and b (R, width).
+    fn row_dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) = row_dots_impl
+}
+
+/// Queries of one block as indices into `query_rows`, and each score row's limit.
+fn block_limits(rows: &[u32], segment: &SegmentKeys, group: usize, limits: &mut Vec<u32>) -> usize {
+    limits.clear();
+    for &row in rows {
+        let limit = segment.visible(row);
+        limits.extend(std::iter::repeat_n(limit as u32, group));
+    }
+    limits.last().map_or(0, |&l| l as usize)
+}
+
+/// out (R, H·D) from qkv (N, row), for the rows in `query_rows` (R, ascending). `log_z` (R, H)
+/// is kept for the backward pass.
+pub(crate) fn forward(
+    qkv: &[f32],
+    plan: &KeyPlan,
+    query_rows: &[u32],
+    heads: Heads,
+    out: &mut [f32],
+    log_z: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (row, group, d) = (heads.row(), heads.group(), heads.dim);
+    let per_block = (BLOCK / group).max(1);
+    for (queries, keys, segment) in plan.visits(query_rows) {
+        for head in 0..heads.keys {
+            let [q_cols, k_cols, v_cols] = heads.columns(head);
+            let k = part(&mut scratch.k, keys.len() * d);
+            gather(qkv, row, keys, &k_cols, 1.0, k);
+            let v = part(&mut scratch.v, keys.len() * d);
+            gather(qkv, row, keys, &v_cols, 1.0, v);
+            for first in queries.clone().step_by(per_block) {
+                let block = first..(first + per_block).min(queries.end);
+                let rows = &query_rows[block.clone()];
+                let width = block_limits(rows, segment, group, &mut scratch.limits);
+                let n = rows.len() * group;
+                let q = part(&mut scratch.q, n * d);
+                gather(qkv, row, rows, &q_cols, heads.scale(), q);
+                // (B, D) · (L, D)ᵀ -> (B, L)
+                let s = part(&mut scratch.s, n * width);
+                let k = Mat::new(k, width, d);
+                matmul(MatMut::new(s, n, width), Mat::new(q, n, d), k.t(), Write::Replace, 1);
+                let z = part(&mut scratch.ds, n);
+                softmax(s, width, &scratch.limits, z);
+                // (B, L) · (L, D) -> (B, D)
+                let o = part(&mut scratch.o, n * d);
+                let v = Mat::new(v, width, d);
+                matmul(MatMut::new(o, n, d), Mat::new(s, n, width), v, Write::Replace, 1);
+                for (i, target) in block.enumerate() {
+                    let start = target * heads.queries;
+                    out[start * d..][q_cols.clone()]
+                        .copy_from_slice(&o[i * group * d..(i + 1) * group * d]);
+                    log_z[start + head * group..start + (head + 1) * group]
+                        .copy_from_slice(&z[i * group..(i + 1) * group]);
+                }
+            }
+        }
+    }
+}
+
+/// dqkv (N, row) += the gradient, from dout (R, H·D) and what [`forward`] read and wrote.
+///
+/// Segments are visited in order, so that what children add to a parent's keys and values is
+/// added in a fixed order.
+pub(crate) fn backward(
+    dout: &[f32],
+    qkv: &[f32],
+    plan: &KeyPlan,
+    query_rows: &[u32],
+    heads: Heads,
+    out: &[f32],
+    log_z: &[f32],
+    dqkv: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let (row, group, d) = (heads.row(), heads.group(), heads.dim);
+    let per_block = (BLOCK / group).max(1);
+    let wide = group * d;
+    for (queries, keys, segment) in plan.visits(query_rows) {
+        for head in 0..heads.keys {
+            let [q_cols, k_cols, v_cols] = heads.columns(head);
+            let k = part(&mut scratch.k, keys.len() * d);
+            gather(qkv, row, keys, &k_cols, 1.0, k);
+            let v = part(&mut scratch.v, keys.len() * d);
+            gather(qkv, row, keys, &v_cols, 1.0, v);
+            let dk = part(&mut scratch.dk, keys.len() * d);
+            dk.fill(0.0);
+            let dv = part(&mut scratch.dv, keys.len() * d);
+            dv.fill(0.0);
+            for first in queries.clone().step_by(per_block) {
+                let block = first..(first + per_block).min(queries.end);
+                let rows = &query_rows[block.clone()];
+                let width = block_limits(rows, segment, group, &mut scratch.limits);
+                let n = rows.len() * group;
+                let all = part(&mut scratch.o, 4 * n * d + 2 * n);
+                let (o, all) = all.split_at_mut(n * d);
+                let (d_o, all) = all.split_at_mut(n * d);
+                let (dq, all) = all.split_at_mut(2 * n * d);
+                let (dq, _) = dq.split_at_mut(n * d);
+                let (delta, z) = all.split_at_mut(n);
+                for (i, target) in block.enumerate() {
+                    let start = target * heads.queries;
+                    let here = i * wide..(i + 1) * wide;
+                    o[here.clone()].copy_from_slice(&out[start * d..][q_cols.clone()]);
+                    d_o[here].copy_from_slice(&dout[start * d..][q_cols.clone()]);
+                    z[i * group..(i + 1) * group]
+                        .copy_from_slice(&log_z[start + head * group..][..group]);
+                }
+                row_dots(o, d_o, d, delta);
+                let q = part(&mut scratch.q, n * d);
+                gather(qkv, row, rows, &q_cols, heads.scale(), q);
+                let s = part(&mut scratch.s, n * width);
+                let k = Mat::new(k, width, d);
+                matmul(MatMut::new(s, n, width), Mat::new(q, n, d), k.t(), Write::Replace, 1);
+                let ds = part(&mut scratch.ds, n * width);
+                let v = Mat::new(v, width, d);
+                matmul(MatMut::new(ds, n, width), Mat::new(d_o, n, d), v.t(), Write::Replace, 1);
+                softmax_backward(s, ds, width, &scratch.limits, z, delta);
+                let (s, ds) = (Mat::new(s, n, width), Mat::new(ds, n, width));
+                // (B, L)ᵀ · (B, D) -> (L, D)
+                let dv = MatMut::new(&mut dv[..width * d], width, d);
+                matmul(dv, s.t(), Mat::new(d_o, n, d), Write::Add, 1);
+                let dk = MatMut::new(&mut dk[..width * d], width, d);
+                matmul(dk, ds.t(), Mat::new(q, n, d), Write::Add, 1);
+                // (B, L) · (L, D) -> (B, D)
+                matmul(MatMut::new(dq, n, d), ds, k, Write::Replace, 1);
+                scatter_add(dqkv, row, rows, &q_cols, heads.scale(), dq);
+            }
+            scatter_add(dqkv, row, keys, &k_cols, 1.0, dk);
+            scatter_add(dqkv, row, keys, &v_cols, 1.0, dv);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Operations on row-major f32 slices, one file each, forward beside backward.
+//!
+//! Pure functions: they read slices, write slices and keep nothing. The first dimension of every
+//! activation is the row of the pack. The model calls these and nothing else touches numbers.
+
+pub(crate) mod attention;
+pub(crate) mod embedding;
+pub(crate) mod head;
+pub(crate) mod linear;
+pub(crate) mod matmul;
+pub(crate) mod rms_norm;
+pub(crate) mod rope;
+pub(crate) mod simd;
+pub(crate) mod swiglu;

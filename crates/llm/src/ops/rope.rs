@@ -1,0 +1,60 @@
+//! Rotary position embedding, with a head's halves as the pairs ("rotate half").
+
+/// Cosines and sines of every position up to the largest asked for.
+#[derive(Debug, Default)]
+pub(crate) struct RopeTable {
+    theta: f32,
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl RopeTable {
+    /// Makes the table hold `positions` positions for heads of `head_dim` channels.
+    pub(crate) fn ensure(&mut self, positions: usize, head_dim: usize, theta: f32) {
+        let half = head_dim / 2;
+        if self.half != half || self.theta != theta {
+            *self = Self { theta, half, cos: Vec::new(), sin: Vec::new() };
+        }
+        let done = self.cos.len() / half;
+        for position in done..positions {
+            for i in 0..half {
+                // Rounded to f32 where the reference implementation rounds.
+                let frequency = 1.0 / theta.powf(2.0 * i as f32 / head_dim as f32);
+                let angle = f64::from(position as f32 * frequency);
+                self.cos.push(angle.cos() as f32);
+                self.sin.push(angle.sin() as f32);
+            }
+        }
+    }
+
+    fn at(&self, position: u32) -> (&[f32], &[f32]) {
+        let start = position as usize * self.half;
+        (&self.cos[start..start + self.half], &self.sin[start..start + self.half])
+    }
+
+    /// Rotates the first `heads` heads of each row of x (R, row), in place. Positions must be
+    /// below what [`ensure`](Self::ensure) was asked for.
+    pub(crate) fn forward(&self, x: &mut [f32], row: usize, heads: usize, positions: &[u32]) {
+        self.turn(x, row, heads, positions, 1.0);
+    }
+
+    /// The transpose of the rotation, which is its inverse, applied to gradients.
+    pub(crate) fn backward(&self, dx: &mut [f32], row: usize, heads: usize, positions: &[u32]) {
+        self.turn(dx, row, heads, positions, -1.0);
+    }
+
+    fn turn(&self, x: &mut [f32], row: usize, heads: usize, positions: &[u32], sign: f32) {
+        let half = self.half;
+        for (x, &position) in x.chunks_exact_mut(row).zip(positions) {
+            let (cos, sin) = self.at(position);
+            for head in x[..heads * 2 * half].chunks_exact_mut(2 * half) {
+                let (lo, hi) = head.split_at_mut(half);
+                for (((a, b), c), s) in lo.iter_mut().zip(hi).zip(cos).zip(sin) {
+                    let s = s * sign;
+                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+                }
+            }
+        }
+    }
+}

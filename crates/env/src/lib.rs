@@ -2,6 +2,11 @@
 
 pub mod alfworld;
 pub mod households;
+mod projection;
+mod registry;
+
+pub use projection::{Projected, Projection};
+pub use registry::{EnvOptions, NAMES, Source, open};
 
 use empg::Limit;
 use serde::{Deserialize, Serialize};

@@ -141,9 +141,7 @@ impl Command {
             Some(Self::Slice { object: game.object(object)?, tool: game.object(tool)? })
         } else {
             match version {
-                DataVersion::V2_1_1 => {
-                    pair(text.strip_prefix(words::PUT)?, words::IN_ON).map(put)
-                }
+                DataVersion::V2_1_1 => pair(text.strip_prefix(words::PUT)?, words::IN_ON).map(put),
                 DataVersion::V2_1_2 => pair(text.strip_prefix(words::MOVE)?, words::TO).map(put),
             }
         }
@@ -216,9 +214,7 @@ impl State {
             let Some(object) = self.held else { return };
             out.extend(
                 here.iter()
-                    .filter(|&&r| {
-                        self.accessible(game, r) && game.can_contain(r).contains(object)
-                    })
+                    .filter(|&&r| self.accessible(game, r) && game.can_contain(r).contains(object))
                     .map(|&receptacle| Command::Put { object, receptacle }),
             );
         };

@@ -365,7 +365,8 @@ impl<'p, 'a> Builder<'p, 'a> {
         let goal = Formula::parse(&self.problem.goal)?.resolve(&self)?;
         let can_contain = self.can_contain(receptacle_count);
 
-        let [object_names, receptacle_names, location_names] = self.names.map(Vec::into_boxed_slice);
+        let [object_names, receptacle_names, location_names] =
+            self.names.map(Vec::into_boxed_slice);
         let objects_by_name = by_name::<ObjectId>(&object_names)?;
         let receptacles_by_name = by_name::<ReceptacleId>(&receptacle_names)?;
         let mut name_ranks = vec![0; object_names.len()];
@@ -464,7 +465,9 @@ fn by_name<I: Index>(names: &[Box<str>]) -> Result<Vec<I>, GameError> {
     let mut order: Vec<I> = (0..names.len()).map(I::from_index).collect();
     order.sort_unstable_by(|a, b| names[a.index()].cmp(&names[b.index()]));
     match order.windows(2).find(|pair| names[pair[0].index()] == names[pair[1].index()]) {
-        Some(pair) => Err(inconsistent(&format!("two things are called {}", names[pair[0].index()]))),
+        Some(pair) => {
+            Err(inconsistent(&format!("two things are called {}", names[pair[0].index()])))
+        }
         None => Ok(order),
     }
 }

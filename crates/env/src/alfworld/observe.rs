@@ -61,7 +61,12 @@ pub(crate) fn feedback(
         }
         Command::Close(r) => one(&mut out, text::CLOSE, game.receptacle_name(r)),
         Command::Take { object, receptacle } => {
-            two(&mut out, text::PICK_UP, game.object_name(object), game.receptacle_name(receptacle));
+            two(
+                &mut out,
+                text::PICK_UP,
+                game.object_name(object),
+                game.receptacle_name(receptacle),
+            );
         }
         Command::Put { object, receptacle } => {
             let words = match version {

@@ -87,8 +87,15 @@ impl Predicate {
             "istoggled" => Self::IsToggled,
             "sliceable" => Self::Sliceable,
             "issliced" => Self::IsSliced,
-            "isreceptacleobjectfull" | "wasinreceptacle" | "checked" | "examined" | "holdsany"
-            | "holdsanyreceptacleobject" | "full" | "moveable" | "ison" => Self::Unread,
+            "isreceptacleobjectfull"
+            | "wasinreceptacle"
+            | "checked"
+            | "examined"
+            | "holdsany"
+            | "holdsanyreceptacleobject"
+            | "full"
+            | "moveable"
+            | "ison" => Self::Unread,
             _ => return None,
         })
     }
@@ -218,8 +225,9 @@ fn objects<'a>(
             Token::Close => break,
             Token::Word("-") => {
                 let sort = match words.next() {
-                    Token::Word(word) => Sort::parse(word)
-                        .ok_or_else(|| words.error(&format!("{word:?} is no type of the domain")))?,
+                    Token::Word(word) => Sort::parse(word).ok_or_else(|| {
+                        words.error(&format!("{word:?} is no type of the domain"))
+                    })?,
                     other => return Err(words.unexpected(other, "a type")),
                 };
                 for position in untyped..symbols.len() {
@@ -289,10 +297,8 @@ fn init<'a>(
             if let Some(sorts) = predicate.sorts() {
                 let found = symbols[symbol as usize].sort;
                 if sorts.get(count) != Some(&found) {
-                    return Err(words.error(&format!(
-                        "argument {} of {name} cannot be {word:?}",
-                        count + 1
-                    )));
+                    return Err(words
+                        .error(&format!("argument {} of {name} cannot be {word:?}", count + 1)));
                 }
             }
             symbols[symbol as usize].used = true;
@@ -424,7 +430,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn error(&self, what: &str) -> GameError {
-        let line = 1 + self.text.as_bytes()[..self.position].iter().filter(|&&b| b == b'\n').count();
+        let line =
+            1 + self.text.as_bytes()[..self.position].iter().filter(|&&b| b == b'\n').count();
         GameError::Syntax { line, what: what.to_owned() }
     }
 }

@@ -26,10 +26,36 @@ impl Default for Rules {
     }
 }
 
-/// The domains whose rules are built in, by the fingerprint of their text.
-const DOMAINS: [(u64, Domain); 0] = [];
-/// The grammars whose texts are built in.
-const GRAMMARS: [(u64, Grammar); 0] = [];
+const USUAL: Domain =
+    Domain { sink_cleans: true, one_open_at_a_time: false, use_by_location: false };
+const BASIN_ONLY: Domain = Domain { sink_cleans: false, ..USUAL };
+const EARLY: Domain = Domain { one_open_at_a_time: true, use_by_location: true, ..USUAL };
+
+/// The domains whose rules are built in, by the fingerprint of their text: each as it was
+/// released, and with the `help` action that data 2.1.2 adds.
+const DOMAINS: [(u64, Domain); 6] = [
+    (0x89239e96e82b7e9b, USUAL),
+    (0xc965db97cf4bf84e, USUAL),
+    (0xf84c353e467d45ea, BASIN_ONLY),
+    (0x76856f4bd2a49053, BASIN_ONLY),
+    (0x65fe99e46db346b0, EARLY),
+    (0x4299e1cb007fd365, EARLY),
+];
+
+const TELLS: Grammar = Grammar { open_shows_contents: true };
+const SILENT: Grammar = Grammar { open_shows_contents: false };
+
+/// The grammars whose texts are built in: as released in 2.1.1, patched to 2.1.2 (the text of
+/// `help` with line breaks or with escapes), and the one inside alfworld 0.4.
+const GRAMMARS: [(u64, Grammar); 7] = [
+    (0xa5c5dc0bebab8b35, TELLS),
+    (0x69fa8cb327bdcad0, TELLS),
+    (0xfa10c68255287fa6, TELLS),
+    (0x1889c2aa361a5fd9, TELLS),
+    (0x4a73d1f5eaeb817d, SILENT),
+    (0xdc684bd22e083d64, SILENT),
+    (0x6f220c3c44ec7d6a, SILENT),
+];
 
 /// A known domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

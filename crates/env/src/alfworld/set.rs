@@ -76,10 +76,6 @@ impl<I> Set<I> {
         Self(bits, PhantomData)
     }
 
-    pub(crate) fn bits(self) -> u128 {
-        self.0
-    }
-
     /// Whether nothing is in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -176,7 +172,8 @@ mod tests {
 
     #[test]
     fn keeps_order_and_members() {
-        let mut set: Set<ObjectId> = [127, 0, 64, 3].into_iter().map(ObjectId::from_index).collect();
+        let mut set: Set<ObjectId> =
+            [127, 0, 64, 3].into_iter().map(ObjectId::from_index).collect();
         assert_eq!(set.len(), 4);
         set.remove(ObjectId::from_index(64));
         assert!(set.contains(ObjectId::from_index(127)));

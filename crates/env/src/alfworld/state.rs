@@ -112,9 +112,7 @@ impl State {
             Command::Look | Command::Inventory | Command::Help => true,
             Command::GoTo(r) => game.location_of(r).is_some_and(|l| l != self.place),
             Command::Open(r) => here(r) && game.openable().contains(r) && self.may_open(game, r),
-            Command::Close(r) => {
-                here(r) && game.openable().contains(r) && self.opened.contains(r)
-            }
+            Command::Close(r) => here(r) && game.openable().contains(r) && self.opened.contains(r),
             Command::Take { object, receptacle } => {
                 self.held.is_none()
                     && here(receptacle)
@@ -135,9 +133,7 @@ impl State {
                     && if game.rules().use_by_location {
                         self.lying(self.place).contains(o)
                     } else {
-                        game.receptacles_at(self.place)
-                            .iter()
-                            .any(|r| self.contents(r).contains(o))
+                        game.receptacles_at(self.place).iter().any(|r| self.contents(r).contains(o))
                     }
             }
             Command::Treat { treatment, object, receptacle } => {

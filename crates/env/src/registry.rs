@@ -1,0 +1,83 @@
+//! Environments by name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::alfworld::{AlfworldSet, DataVersion};
+use crate::households::HouseholdSet;
+use crate::{EnvError, TaskSet};
+
+/// The environments that [`open`] knows.
+pub const NAMES: [&str; 2] = ["alfworld", "households"];
+
+/// How episodes are played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnvOptions {
+    /// Which of ALFWorld's texts.
+    pub data_version: DataVersion,
+    /// After how many steps an episode is truncated; `None`: never.
+    pub max_steps: Option<u32>,
+}
+
+impl Default for EnvOptions {
+    /// Data version 2.1.2+ and 50 steps.
+    fn default() -> Self {
+        Self { data_version: DataVersion::default(), max_steps: Some(50) }
+    }
+}
+
+/// An environment whose data is loaded; task sets with any options share it.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// ALFWorld's games.
+    Alfworld(AlfworldSet),
+    /// Generated households.
+    Households,
+}
+
+impl Source {
+    /// Loads an environment by name. `data` is the folder of its data, where it needs one.
+    ///
+    /// # Errors
+    /// An unknown name, a missing folder, data that cannot be read.
+    pub fn open(name: &str, data: Option<&Path>) -> Result<Self, EnvError> {
+        match name {
+            "alfworld" => {
+                let folder = data.ok_or_else(|| {
+                    EnvError::Failed(
+                        "alfworld needs --data FOLDER: the folder that `alfworld-download` fills"
+                            .to_owned(),
+                    )
+                })?;
+                let EnvOptions { data_version, max_steps } = EnvOptions::default();
+                Ok(Self::Alfworld(AlfworldSet::load(folder, data_version, max_steps)?))
+            }
+            "households" => Ok(Self::Households),
+            _ => Err(EnvError::Failed(format!(
+                "no environment is called {name:?}: there are {}",
+                NAMES.join(" and ")
+            ))),
+        }
+    }
+
+    /// The tasks, played with these options.
+    pub fn tasks(&self, options: EnvOptions) -> Arc<dyn TaskSet> {
+        let EnvOptions { data_version, max_steps } = options;
+        match self {
+            Self::Alfworld(set) => Arc::new(set.with(data_version, max_steps)),
+            Self::Households => Arc::new(HouseholdSet::new(data_version, max_steps)),
+        }
+    }
+}
+
+/// The tasks of an environment by name: [`Source::open`], then [`Source::tasks`].
+///
+/// # Errors
+/// As [`Source::open`].
+pub fn open(
+    name: &str,
+    data: Option<&Path>,
+    options: EnvOptions,
+) -> Result<Arc<dyn TaskSet>, EnvError> {
+    Ok(Source::open(name, data)?.tasks(options))
+}

@@ -22,7 +22,11 @@
 mod checkpoint;
 mod error;
 mod events;
+#[cfg(test)]
+mod faults;
 mod jsonl;
+#[cfg(test)]
+mod kill_tests;
 mod layout;
 mod manifest;
 mod reader;

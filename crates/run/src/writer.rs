@@ -95,6 +95,7 @@ impl RunDir {
         run.append(METRICS, 0, &[])?;
         run.append(TIMINGS, 0, &[])?;
         run.start_events(seconds)?;
+        run.sync_dir(root)?;
         let manifest = run.manifest.clone();
         run.put_manifest(manifest)?;
         if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {

@@ -54,7 +54,7 @@ def main(root):
         assert (frame["tokens"].map(len) == frame["entropy"].map(len)).all()
         count, tokens = duckdb.sql(
             f"select count(*), coalesce(sum(len(tokens)), 0) from '{path}'"
-        ).fetchone()
+        ).fetchall()[0]
         assert count == entry["rows"] and tokens == frame["tokens"].map(len).sum()
         rows += count
 

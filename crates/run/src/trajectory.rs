@@ -309,16 +309,18 @@ impl Cursor<'_> {
             }
             read += records;
         }
-        let entries = if nested.0 { defined.len() } else { values.len() };
-        let mut values = values.into_iter();
-        let mut row = None;
-        for entry in 0..entries {
-            if !nested.1 || repeated.get(entry).copied() == Some(0) {
-                row = Some(row.map_or(0, |r: usize| r + 1));
-            }
-            if !nested.0 || defined[entry] > 0 {
-                let target = row.and_then(|r| rows.get_mut(r)).ok_or_else(uneven)?;
-                set(target, values.next().ok_or_else(uneven)?);
+        if !nested.0 {
+            defined.resize(values.len(), 1);
+        }
+        if !nested.1 {
+            repeated.resize(defined.len(), 0);
+        }
+        let (mut values, mut begun) = (values.into_iter(), 0);
+        for (defined, repeated) in defined.into_iter().zip(repeated) {
+            begun += usize::from(repeated == 0);
+            if defined > 0 {
+                let row = begun.checked_sub(1).and_then(|row| rows.get_mut(row));
+                set(row.ok_or_else(uneven)?, values.next().ok_or_else(uneven)?);
             }
         }
         Ok(())

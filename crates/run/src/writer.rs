@@ -105,6 +105,7 @@ impl RunDir {
     }
 
     /// How many of the newest checkpoints stay, besides the best; at least one. The default is 2.
+    /// While a commit writes the next one, up to `last + 2` checkpoints are on the disk.
     pub fn set_keep(&mut self, last: usize) {
         self.keep = last.max(1);
     }

@@ -47,7 +47,8 @@ fn a_truncated_manifest_is_an_error_with_its_line() {
 
 #[test]
 fn a_damaged_checkpoint_gives_way_to_the_one_before() {
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("missing", |file| fs::remove_file(file).unwrap()),
         ("instead of", |file| fs::write(file, b"weights").unwrap()),
         ("checksum", |file| fs::write(file, b"weights of 5").unwrap()),

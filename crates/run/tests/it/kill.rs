@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{CONFIG, object, rows};
 
 const DIRECTORY: &str = "EMPG_RUN_KILL_TEST_DIRECTORY";
-const STEPS: u64 = 60;
+const STEPS: u64 = 24;
 
 fn train(root: &Path) {
     let (mut run, checkpoint) = if root.join("manifest.json").exists() {
@@ -65,7 +65,7 @@ fn a_killed_process_is_continued_to_the_same_bytes() {
             .spawn()
             .unwrap();
         // Longer and longer, so that a slow machine comes to an end as well.
-        std::thread::sleep(Duration::from_millis(15 + 13 * attempt));
+        std::thread::sleep(Duration::from_millis(15 + 11 * attempt));
         let finished = child.try_wait().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

@@ -110,7 +110,9 @@ fn files_of_the_user_survive_a_resume() {
     let dir = tempfile::tempdir().unwrap();
     four_steps(dir.path());
     let notes = [dir.path().join("notes.md"), dir.path().join("checkpoints/mine")];
-    notes.iter().for_each(|p| fs::write(p, "x").unwrap());
+    for path in &notes {
+        fs::write(path, "x").unwrap();
+    }
     fs::write(dir.path().join("metrics.jsonl.tmp"), "x").unwrap();
     RunDir::resume(dir.path()).unwrap();
     assert!(notes.iter().all(|p| p.exists()));

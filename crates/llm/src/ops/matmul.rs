@@ -1,7 +1,7 @@
-//! Matrix products over strided views, by the `gemm` crate.
+//! Matrix products over strided views, by the f32 kernels of the `gemm` crate.
 #![allow(unsafe_code)]
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 
 /// A read-only matrix: element (r, c) is `data[r · row_stride + c · col_stride]`.
 #[derive(Clone, Copy)]
@@ -92,23 +92,26 @@ pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write, 
     );
     let parallelism =
         if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    // The kernels want columns of the destination contiguous, so this computes
+    // dst^T = rhs^T · lhs^T.
+    let gemm = gemm_f32::gemm::f32::get_gemm_fn();
     // SAFETY: the constructors checked that every (row, col) of the three views lies inside its
     // slice; `dst` is exclusively borrowed, its rows do not overlap, and the shapes agree.
     unsafe {
-        gemm::gemm(
-            dst.rows,
+        gemm(
             dst.cols,
+            dst.rows,
             lhs.cols,
             dst.data.as_mut_ptr(),
-            1,
             dst.row_stride as isize,
+            1,
             write == Write::Add,
-            lhs.data.as_ptr(),
-            lhs.col_stride as isize,
-            lhs.row_stride as isize,
             rhs.data.as_ptr(),
-            rhs.col_stride as isize,
             rhs.row_stride as isize,
+            rhs.col_stride as isize,
+            lhs.data.as_ptr(),
+            lhs.row_stride as isize,
+            lhs.col_stride as isize,
             1.0,
             1.0,
             false,

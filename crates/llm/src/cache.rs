@@ -1,0 +1,161 @@
+//! Keys and values of live contexts in reference-counted blocks: contexts that share a beginning
+//! share its blocks, and a block is copied only when one of them writes on.
+
+use crate::config::ModelConfig;
+use crate::vector::Lane32;
+
+/// Tokens of one block.
+pub(crate) const BLOCK: usize = 32;
+
+/// A block's place in the pool.
+pub(crate) type BlockId = u32;
+
+/// All blocks of a decoder.
+///
+/// A block holds 32 tokens of every layer. Per layer and key/value head: keys (`head_dim`, 32),
+/// one channel of 32 tokens beside each other, then values (32, `head_dim` rounded up to 32).
+pub(crate) struct BlockPool {
+    kv_heads: usize,
+    head_dim: usize,
+    /// Lanes of one token's value row.
+    value_lanes: usize,
+    /// Lanes of one head of one layer.
+    head_lanes: usize,
+    block_lanes: usize,
+    blocks: Vec<Vec<Lane32>>,
+    references: Vec<u32>,
+    free: Vec<BlockId>,
+}
+
+impl BlockPool {
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        let value_lanes = config.head_dim.div_ceil(BLOCK);
+        let head_lanes = config.head_dim + BLOCK * value_lanes;
+        Self {
+            kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            value_lanes,
+            head_lanes,
+            block_lanes: head_lanes * config.num_kv_heads * config.num_layers,
+            blocks: Vec::new(),
+            references: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// A zeroed block with one reference.
+    pub(crate) fn allocate(&mut self) -> BlockId {
+        if let Some(id) = self.free.pop() {
+            // Columns that no token has filled are multiplied by zero: they must be finite.
+            self.blocks[id as usize].fill(Lane32::ZERO);
+            self.references[id as usize] = 1;
+            return id;
+        }
+        self.blocks.push(vec![Lane32::ZERO; self.block_lanes]);
+        self.references.push(1);
+        self.blocks.len() as BlockId - 1
+    }
+
+    pub(crate) fn retain(&mut self, id: BlockId) {
+        self.references[id as usize] += 1;
+    }
+
+    pub(crate) fn release(&mut self, id: BlockId) {
+        let references = &mut self.references[id as usize];
+        *references -= 1;
+        if *references == 0 {
+            self.free.push(id);
+        }
+    }
+
+    /// A block with the same content that nobody else writes; the block itself if it is not
+    /// shared.
+    pub(crate) fn own(&mut self, id: BlockId) -> BlockId {
+        if self.references[id as usize] == 1 {
+            return id;
+        }
+        let copy = self.blocks[id as usize].clone();
+        self.release(id);
+        if let Some(free) = self.free.pop() {
+            self.blocks[free as usize] = copy;
+            self.references[free as usize] = 1;
+            return free;
+        }
+        self.blocks.push(copy);
+        self.references.push(1);
+        self.blocks.len() as BlockId - 1
+    }
+
+    /// Blocks that some context uses.
+    pub(crate) fn live(&self) -> usize {
+        self.blocks.len() - self.free.len()
+    }
+
+    /// Bytes of the blocks in use.
+    pub(crate) fn bytes(&self) -> usize {
+        self.live() * self.block_lanes * size_of::<Lane32>()
+    }
+
+    /// Keys and values of one head.
+    pub(crate) fn head(&self, id: BlockId, layer: usize, head: usize) -> (&[Lane32], &[Lane32]) {
+        let start = (layer * self.kv_heads + head) * self.head_lanes;
+        self.blocks[id as usize][start..start + self.head_lanes].split_at(self.head_dim)
+    }
+
+    /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a block.
+    pub(crate) fn write(&mut self, id: BlockId, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
+        let (dim, lanes) = (self.head_dim, self.value_lanes);
+        let start = layer * self.kv_heads * self.head_lanes;
+        let heads = self.blocks[id as usize][start..].chunks_exact_mut(self.head_lanes);
+        for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
+            let (keys, values) = head.split_at_mut(dim);
+            for (channel, k) in keys.iter_mut().zip(k) {
+                channel.0[slot] = *k;
+            }
+            let row = &mut values[slot * lanes..(slot + 1) * lanes];
+            for (lane, v) in row.iter_mut().zip(v.chunks(BLOCK)) {
+                lane.0[..v.len()].copy_from_slice(v);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_blocks_are_copied_before_they_are_written() {
+        let config = ModelConfig {
+            vocab_size: 4,
+            hidden_size: 4,
+            intermediate_size: 4,
+            num_layers: 2,
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 2,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-6,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            max_position_embeddings: 64,
+        };
+        let mut pool = BlockPool::new(&config);
+        let a = pool.allocate();
+        pool.write(a, 1, 3, &[1.0, 2.0], &[3.0, 4.0]);
+        pool.retain(a);
+        let b = pool.own(a);
+        assert_ne!(a, b);
+        assert_eq!(pool.own(a), a);
+        pool.write(b, 1, 3, &[9.0, 9.0], &[9.0, 9.0]);
+        let (keys, values) = pool.head(a, 1, 0);
+        assert_eq!((keys[0].0[3], keys[1].0[3]), (1.0, 2.0));
+        assert_eq!(values[3].0[..2], [3.0, 4.0]);
+        assert_eq!(pool.live(), 2);
+        pool.release(a);
+        pool.release(b);
+        assert_eq!(pool.live(), 0);
+        let again = pool.allocate();
+        assert!(pool.head(again, 1, 0).0.iter().all(|lane| lane.0 == [0.0; 32]));
+    }
+}

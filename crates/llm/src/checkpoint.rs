@@ -1,0 +1,301 @@
+//! Checkpoints: a directory as Hugging Face software writes and reads it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::chat::CHAT_TEMPLATE;
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::params::{Layout, Model};
+use crate::tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
+use crate::tiny_tokenizer::{TURN_END, TURN_START};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Weights.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// Shape of the model.
+pub const CONFIG_FILE: &str = "config.json";
+/// The tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A `config.json` that does not describe a model of this engine.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Weights that are damaged or belong to another model.
+    #[error("{}: {source}", path.display())]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TensorFileError,
+    },
+    /// A tensor that the configured model does not have.
+    #[error("{}: tensor {tensor:?} belongs to no part of the configured model", path.display())]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tokenizer that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TokenizerError,
+    },
+    /// A tokenizer with more tokens than the model.
+    #[error("the tokenizer has {tokens} tokens, the model only {vocab_size}")]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Tokens of the model.
+        vocab_size: usize,
+    },
+    /// A model that its own configuration refuses.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// The files of a checkpoint by name; what [`save_model`] writes.
+///
+/// # Errors
+/// A tokenizer with more tokens than the model, or parameters that do not match the layout.
+pub fn checkpoint_files(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    dtype: Dtype,
+) -> Result<Vec<(&'static str, Vec<u8>)>, CheckpointError> {
+    check_vocabulary(&model.config, tokenizer)?;
+    let weights = model_to_bytes(model, dtype)?;
+    let limit = model.config.max_position_embeddings;
+    let end = tokenizer.token_id(TURN_END);
+    let pad = ["<|pad|>", "<|endoftext|>"].into_iter().find(|t| tokenizer.token_id(t).is_some());
+    let pad_id = pad.and_then(|t| tokenizer.token_id(t));
+    let torch_type = match dtype {
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        Dtype::F32 | Dtype::U64 => "float32",
+    };
+    let mut config = serde_json::to_value(&model.config).map_err(|e| CheckpointError::Config {
+        path: CONFIG_FILE.into(),
+        reason: e.to_string(),
+    })?;
+    if let Some(config) = config.as_object_mut() {
+        config.insert("torch_dtype".to_owned(), json!(torch_type));
+        config.insert("bos_token_id".to_owned(), json!(null));
+        config.insert("eos_token_id".to_owned(), json!(end));
+        config.insert("pad_token_id".to_owned(), json!(pad_id));
+    }
+    let mut tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": false,
+        "model_max_length": limit,
+        "padding_side": "left",
+    });
+    if let Some(object) = tokenizer_config.as_object_mut() {
+        if let Some(pad) = pad {
+            object.insert("pad_token".to_owned(), json!(pad));
+        }
+        if tokenizer.token_id("<|unk|>").is_some() {
+            object.insert("unk_token".to_owned(), json!("<|unk|>"));
+        }
+        if end.is_some() {
+            object.insert("eos_token".to_owned(), json!(TURN_END));
+        }
+        if end.is_some() && tokenizer.token_id(TURN_START).is_some() {
+            object.insert("chat_template".to_owned(), json!(CHAT_TEMPLATE));
+        }
+    }
+    let generation = json!({
+        "do_sample": true,
+        "temperature": 1.0,
+        "bos_token_id": null,
+        "eos_token_id": end,
+        "pad_token_id": pad_id,
+        "max_length": limit,
+    });
+    Ok(vec![
+        (MODEL_FILE, weights),
+        (CONFIG_FILE, pretty(&config)),
+        (TOKENIZER_FILE, tokenizer.to_bytes()),
+        ("tokenizer_config.json", pretty(&tokenizer_config)),
+        ("generation_config.json", pretty(&generation)),
+    ])
+}
+
+/// Writes a checkpoint into `dir`, which is created: every file is written under another name,
+/// synchronised and renamed, the weights last. The same model gives the same bytes.
+///
+/// # Errors
+/// The system's, or those of [`checkpoint_files`].
+pub fn save_model(
+    dir: &Path,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    dtype: Dtype,
+) -> Result<(), CheckpointError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { path, source }
+    };
+    let files = checkpoint_files(model, tokenizer, dtype)?;
+    std::fs::create_dir_all(dir).map_err(io(dir))?;
+    for (name, bytes) in files.iter().rev() {
+        let path = dir.join(name);
+        let part = dir.join(format!("{name}.part"));
+        let mut file = std::fs::File::create(&part).map_err(io(&part))?;
+        file.write_all(bytes).map_err(io(&part))?;
+        file.sync_all().map_err(io(&part))?;
+        std::fs::rename(&part, &path).map_err(io(&path))?;
+    }
+    Ok(())
+}
+
+/// Reads the model and the tokenizer of a checkpoint directory.
+///
+/// # Errors
+/// Missing, truncated or foreign files; each error names the file, and the tensor and its offset
+/// where there is one.
+pub fn load_model(dir: &Path) -> Result<(Model, Tokenizer), CheckpointError> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map_err(|source| CheckpointError::Io { path, source })
+    };
+    let (config, weights) = (read(CONFIG_FILE)?, read(MODEL_FILE)?);
+    let tokenizer = read(TOKENIZER_FILE)?;
+    build(dir, &config, &weights, &tokenizer)
+}
+
+/// The same from the contents of the three files, for weights inside the program.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn model_from_bytes(
+    config: &[u8],
+    weights: &[u8],
+    tokenizer: &[u8],
+) -> Result<(Model, Tokenizer), CheckpointError> {
+    build(Path::new(""), config, weights, tokenizer)
+}
+
+/// The weights alone as the bytes of a safetensors file.
+///
+/// # Errors
+/// Parameters that do not match the layout.
+pub fn model_to_bytes(model: &Model, dtype: Dtype) -> Result<Vec<u8>, CheckpointError> {
+    if model.params.len() != model.layout.len() {
+        return Err(CheckpointError::Engine(EngineError::BufferLength {
+            what: "the parameter buffer",
+            got: model.params.len(),
+            expected: model.layout.len(),
+        }));
+    }
+    let tensors: Vec<TensorView<'_>> = model
+        .layout
+        .entries()
+        .iter()
+        .map(|t| TensorView {
+            name: &t.name,
+            shape: &t.shape,
+            values: &model.params[t.range.clone()],
+        })
+        .collect();
+    // transformers asks for this mark.
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_tensors(&tensors, dtype, &metadata)
+        .map_err(|source| CheckpointError::Tensors { path: MODEL_FILE.into(), source })
+}
+
+fn build(
+    dir: &Path,
+    config: &[u8],
+    weights: &[u8],
+    tokenizer: &[u8],
+) -> Result<(Model, Tokenizer), CheckpointError> {
+    let config: ModelConfig = serde_json::from_slice(config).map_err(|e| {
+        CheckpointError::Config { path: dir.join(CONFIG_FILE), reason: e.to_string() }
+    })?;
+    let tokenizer = Tokenizer::from_bytes(tokenizer)
+        .map_err(|source| CheckpointError::Tokenizer { path: dir.join(TOKENIZER_FILE), source })?;
+    check_vocabulary(&config, &tokenizer)?;
+    let path = dir.join(MODEL_FILE);
+    let refuse = |source| CheckpointError::Tensors { path: path.clone(), source };
+    let file = TensorFile::parse(weights).map_err(refuse)?;
+    check_size(&config, &file, weights.len()).map_err(refuse)?;
+    let layout = Layout::new(&config);
+    let known = |name: &str| {
+        layout.find(name).is_some()
+            || (config.tie_word_embeddings && name == "lm_head.weight")
+            || name.ends_with("rotary_emb.inv_freq")
+    };
+    if let Some(tensor) = file.names().find(|n| !known(n)) {
+        let tensor = tensor.to_owned();
+        return Err(CheckpointError::UnknownTensor { path, tensor });
+    }
+    let mut params = vec![0.0; layout.len()];
+    for tensor in layout.entries() {
+        file.read_into(&tensor.name, &tensor.shape, &mut params[tensor.range.clone()])
+            .map_err(refuse)?;
+    }
+    let model = Model::from_params(config, params)?;
+    Ok((model, tokenizer))
+}
+
+/// Refuses a configuration larger than the file before anything is allocated for it.
+fn check_size(
+    config: &ModelConfig,
+    file: &TensorFile<'_>,
+    bytes: usize,
+) -> Result<(), TensorFileError> {
+    let layer = format!("model.layers.{}.input_layernorm.weight", config.num_layers - 1);
+    for name in ["model.embed_tokens.weight", layer.as_str()] {
+        if file.describe(name).is_none() {
+            return Err(TensorFileError::Missing { tensor: name.to_owned() });
+        }
+    }
+    // Names are counted first, so the layout below is no longer than the file's own directory.
+    for tensor in Layout::new(config).entries() {
+        let Some((shape, _)) = file.describe(&tensor.name) else {
+            return Err(TensorFileError::Missing { tensor: tensor.name.clone() });
+        };
+        if shape != tensor.shape {
+            file.read_into(&tensor.name, &tensor.shape, &mut [])?;
+        }
+        debug_assert!(shape.iter().product::<usize>() <= bytes);
+    }
+    Ok(())
+}
+
+fn check_vocabulary(config: &ModelConfig, tokenizer: &Tokenizer) -> Result<(), CheckpointError> {
+    let (tokens, vocab_size) = (tokenizer.vocab_size(), config.vocab_size);
+    if tokens > vocab_size {
+        return Err(CheckpointError::Vocabulary { tokens, vocab_size });
+    }
+    Ok(())
+}
+
+fn pretty(value: &serde_json::Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}

@@ -1,0 +1,680 @@
+//! Text generation over many live contexts: tokens are queued, computed together when they are
+//! needed, and never computed twice.
+
+use std::sync::Arc;
+
+use empg::{TokenId, TokenScore};
+
+use crate::cache::{BLOCK, BlockId, BlockPool};
+use crate::cached_attention::{AttendScratch, Heads, Span, attend};
+use crate::ops::rope::RopeTable;
+use crate::ops::{embedding, rms_norm, swiglu};
+use crate::panel_linear::{Output, PanelLinear};
+use crate::params::Model;
+use crate::sampling::{SamplingError, SamplingParams, TurnRng, sample};
+
+/// Rows that one pass through the layers takes at most; keeps activations in the cache.
+const CHUNK: usize = 192;
+
+/// A live context of a [`Decoder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeqId {
+    slot: u32,
+    generation: u32,
+}
+
+/// One sampled turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// Sampled tokens, the stop token included. Empty only if the context was already full.
+    pub tokens: Vec<TokenId>,
+    /// One score a token, of the full distribution at the sampling temperature, in nats.
+    pub scores: Vec<TokenScore>,
+    /// The last token is a stop token; false if `max_tokens` or the context limit came first.
+    pub stopped: bool,
+}
+
+/// Why the decoder refuses a call.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// A handle that was closed, or of another decoder.
+    #[error("sequence {0:?} is not open")]
+    UnknownSequence(SeqId),
+    /// A context must begin with a token.
+    #[error("a sequence needs at least one token to begin with")]
+    EmptyPrefix,
+    /// More tokens than the context holds.
+    #[error("the context holds {max} tokens; {len} are in it and {added} more do not fit")]
+    ContextFull {
+        /// Tokens in the context.
+        len: usize,
+        /// Tokens to be added.
+        added: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A token outside the vocabulary.
+    #[error("token {token} at index {index} is outside the vocabulary of {vocab_size}")]
+    Token {
+        /// Index among the given tokens.
+        index: usize,
+        /// The token.
+        token: TokenId,
+        /// Tokens of the model.
+        vocab_size: usize,
+    },
+    /// The same sequence twice in one call.
+    #[error("sequence {0:?} is requested twice in one call")]
+    Duplicate(SeqId),
+    /// A context limit that the model cannot serve.
+    #[error("the context limit is {max}; this model serves 1 to {positions}")]
+    ContextLimit {
+        /// The limit asked for.
+        max: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
+    /// A sampling parameter.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The model's output is NaN or infinite.
+    #[error("the model's output after {len} tokens is not finite; its weights have diverged")]
+    NotFinite {
+        /// Length of the context.
+        len: usize,
+    },
+}
+
+/// A model's weights in the decoder's layout; made once, shared by the decoders of all threads.
+pub struct DecodeWeights<'m> {
+    model: &'m Model,
+    layers: Vec<LayerWeights>,
+    head: PanelLinear,
+}
+
+struct LayerWeights {
+    qkv: PanelLinear,
+    out: PanelLinear,
+    gate_up: PanelLinear,
+    down: PanelLinear,
+}
+
+impl<'m> DecodeWeights<'m> {
+    /// Repacks the weights of `model`.
+    pub fn new(model: &'m Model) -> Self {
+        let c = &model.config;
+        let layers = model
+            .layout
+            .layers()
+            .iter()
+            .map(|l| LayerWeights {
+                qkv: PanelLinear::new(
+                    model.part(&l.qkv),
+                    c.qkv_size(),
+                    c.hidden_size,
+                    l.qkv_bias.as_ref().map(|b| model.part(b)),
+                ),
+                out: PanelLinear::new(
+                    model.part(&l.o_proj),
+                    c.hidden_size,
+                    c.attention_size(),
+                    None,
+                ),
+                gate_up: PanelLinear::new(
+                    model.part(&l.gate_up),
+                    2 * c.intermediate_size,
+                    c.hidden_size,
+                    None,
+                ),
+                down: PanelLinear::new(
+                    model.part(&l.down),
+                    c.hidden_size,
+                    c.intermediate_size,
+                    None,
+                ),
+            })
+            .collect();
+        let head =
+            PanelLinear::new(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None);
+        Self { model, layers, head }
+    }
+}
+
+/// A context, or the shared beginning of several.
+struct Slot {
+    generation: u32,
+    /// Handles and continuations that need it; 0 when the slot is free.
+    references: u32,
+    /// Tokens in all, those of the base and the queued ones included.
+    len: usize,
+    /// Tokens whose keys and values are in the blocks.
+    computed: usize,
+    table: Vec<BlockId>,
+    /// Not computed yet. A context that can be continued always has at least its last token here.
+    queued: Vec<TokenId>,
+    /// A beginning that is still to be computed, shared with other contexts.
+    base: Option<usize>,
+}
+
+/// Buffers of one pass.
+#[derive(Default)]
+struct Buffers {
+    tokens: Vec<TokenId>,
+    positions: Vec<u32>,
+    x: Vec<f32>,
+    h: Vec<f32>,
+    inv_rms: Vec<f32>,
+    qkv: Vec<f32>,
+    att: Vec<f32>,
+    gate_up: Vec<f32>,
+    act: Vec<f32>,
+    logits: Vec<f32>,
+    rows: Vec<f32>,
+    linear: Vec<f32>,
+    attend: AttendScratch,
+    sampling: Vec<f32>,
+}
+
+/// New tokens of one slot within a pass.
+struct Run {
+    slot: usize,
+    /// Position of the first one.
+    first: usize,
+    count: usize,
+    /// The context's last token is among them: its logits are wanted by this request.
+    request: Option<usize>,
+}
+
+/// Generates turns for many contexts at once, on one thread.
+///
+/// What a call returns for a sequence depends on the model, its tokens, the turn's seed and the
+/// parameters, not on the other sequences: results are equal to the bit for any batch.
+pub struct Decoder<'m> {
+    weights: Arc<DecodeWeights<'m>>,
+    max_context: usize,
+    rope: RopeTable,
+    pool: BlockPool,
+    slots: Vec<Slot>,
+    buffers: Buffers,
+}
+
+impl<'m> Decoder<'m> {
+    /// A decoder for contexts of at most `max_context` tokens.
+    ///
+    /// # Errors
+    /// A limit of 0 or beyond the model's positions.
+    pub fn new(model: &'m Model, max_context: usize) -> Result<Self, DecodeError> {
+        Self::with_weights(Arc::new(DecodeWeights::new(model)), max_context)
+    }
+
+    /// The same over weights that several decoders share.
+    ///
+    /// # Errors
+    /// A limit of 0 or beyond the model's positions.
+    pub fn with_weights(
+        weights: Arc<DecodeWeights<'m>>,
+        max_context: usize,
+    ) -> Result<Self, DecodeError> {
+        let config = &weights.model.config;
+        let positions = config.max_position_embeddings;
+        if max_context == 0 || max_context > positions {
+            return Err(DecodeError::ContextLimit { max: max_context, positions });
+        }
+        let pool = BlockPool::new(config);
+        Ok(Self {
+            weights,
+            max_context,
+            rope: RopeTable::default(),
+            pool,
+            slots: Vec::new(),
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Tokens that a context can hold.
+    pub fn max_context(&self) -> usize {
+        self.max_context
+    }
+
+    /// Opens a context that begins with `prefix`; nothing is computed yet.
+    ///
+    /// # Errors
+    /// An empty prefix, one longer than the context, a token outside the vocabulary.
+    pub fn open(&mut self, prefix: &[TokenId]) -> Result<SeqId, DecodeError> {
+        if prefix.is_empty() {
+            return Err(DecodeError::EmptyPrefix);
+        }
+        self.check_tokens(0, prefix)?;
+        let slot = self.new_slot(Slot {
+            generation: 0,
+            references: 1,
+            len: prefix.len(),
+            computed: 0,
+            table: Vec::new(),
+            queued: prefix.to_vec(),
+            base: None,
+        });
+        Ok(self.id(slot))
+    }
+
+    /// Opens a context with the same tokens. What is computed already is shared, and what is
+    /// still queued will be computed once for both.
+    ///
+    /// # Errors
+    /// A sequence that is not open.
+    pub fn fork(&mut self, seq: SeqId) -> Result<SeqId, DecodeError> {
+        let parent = self.slot(seq)?;
+        // All queued tokens but the last move to a beginning that both continue; the last stays
+        // with each, so that each can compute the distribution that follows.
+        let slot = &mut self.slots[parent];
+        let last = slot.queued.len() - 1;
+        if last > 0 {
+            let own = slot.queued.split_off(last);
+            let shared = Slot {
+                generation: 0,
+                references: 1,
+                len: slot.len - 1,
+                computed: slot.computed,
+                table: std::mem::take(&mut slot.table),
+                queued: std::mem::replace(&mut slot.queued, own),
+                base: slot.base.take(),
+            };
+            slot.computed = 0;
+            let base = self.new_slot(shared);
+            self.slots[parent].base = Some(base);
+        }
+        let slot = &self.slots[parent];
+        let copy = Slot {
+            generation: 0,
+            references: 1,
+            len: slot.len,
+            computed: slot.computed,
+            table: slot.table.clone(),
+            queued: slot.queued.clone(),
+            base: slot.base,
+        };
+        for &block in &copy.table {
+            self.pool.retain(block);
+        }
+        if let Some(base) = copy.base {
+            self.slots[base].references += 1;
+        }
+        let slot = self.new_slot(copy);
+        Ok(self.id(slot))
+    }
+
+    /// Queues tokens behind a context.
+    ///
+    /// # Errors
+    /// A sequence that is not open, a token outside the vocabulary, more tokens than fit (then
+    /// nothing is queued).
+    pub fn append(&mut self, seq: SeqId, tokens: &[TokenId]) -> Result<(), DecodeError> {
+        let slot = self.slot(seq)?;
+        self.check_tokens(self.slots[slot].len, tokens)?;
+        self.slots[slot].queued.extend_from_slice(tokens);
+        self.slots[slot].len += tokens.len();
+        Ok(())
+    }
+
+    /// Tokens in a context: queued and sampled ones included, 0 if it is not open.
+    pub fn len(&self, seq: SeqId) -> usize {
+        self.slot(seq).map_or(0, |slot| self.slots[slot].len)
+    }
+
+    /// Sequences that are open.
+    pub fn open_sequences(&self) -> usize {
+        let bases: usize = self.slots.iter().filter(|s| s.references > 0 && s.base.is_some()).count();
+        let references: u32 = self.slots.iter().map(|s| s.references).sum();
+        references as usize - bases
+    }
+
+    /// Bytes of keys and values in use.
+    pub fn cache_bytes(&self) -> usize {
+        self.pool.bytes()
+    }
+
+    /// Closes a context and frees what only it used. Closing twice does nothing.
+    pub fn close(&mut self, seq: SeqId) {
+        if let Ok(slot) = self.slot(seq) {
+            self.release(slot);
+        }
+    }
+
+    /// Samples one turn for every request `(sequence, seed of this turn)`, in the order of the
+    /// requests. A sequence's turn ends at a stop token, after `max_tokens` tokens, or when the
+    /// context is full; its tokens are then part of its context. Finished sequences leave the
+    /// batch. A sequence whose context is already full gets an empty turn.
+    ///
+    /// # Errors
+    /// A sequence that is not open or requested twice, a bad parameter: nothing has changed then.
+    /// Output that is not finite: the sequences of this call are closed.
+    pub fn generate(
+        &mut self,
+        requests: &[(SeqId, u64)],
+        params: &SamplingParams,
+    ) -> Result<Vec<Turn>, DecodeError> {
+        params.validate(self.weights.model.config.vocab_size)?;
+        let mut slots = Vec::with_capacity(requests.len());
+        let mut seen = vec![false; self.slots.len()];
+        for &(seq, _) in requests {
+            let slot = self.slot(seq)?;
+            if std::mem::replace(&mut seen[slot], true) {
+                return Err(DecodeError::Duplicate(seq));
+            }
+            slots.push(slot);
+        }
+        let turns = self.sample_turns(requests, &slots, params);
+        if turns.is_err() {
+            for &slot in &slots {
+                self.release(slot);
+            }
+        }
+        turns
+    }
+
+    fn sample_turns(
+        &mut self,
+        requests: &[(SeqId, u64)],
+        slots: &[usize],
+        params: &SamplingParams,
+    ) -> Result<Vec<Turn>, DecodeError> {
+        self.compute_bases(slots)?;
+        let mut turns: Vec<Turn> = requests
+            .iter()
+            .map(|_| Turn { tokens: Vec::new(), scores: Vec::new(), stopped: false })
+            .collect();
+        let mut rngs: Vec<TurnRng> = requests.iter().map(|r| TurnRng::new(r.1)).collect();
+        let mut active: Vec<usize> = (0..requests.len())
+            .filter(|&r| self.slots[slots[r]].len < self.max_context)
+            .collect();
+        while !active.is_empty() {
+            let work: Vec<(usize, Option<usize>)> =
+                active.iter().map(|&r| (slots[r], Some(r))).collect();
+            self.compute(&work, &mut |request, slot, logits, scratch| {
+                let drawn = sample(logits, params, &mut rngs[request], scratch);
+                let (token, score) = drawn.ok_or(DecodeError::NotFinite { len: slot.len })?;
+                slot.queued.push(token);
+                slot.len += 1;
+                let turn = &mut turns[request];
+                turn.tokens.push(token);
+                turn.scores.push(score);
+                turn.stopped = params.stop.contains(&token);
+                Ok(())
+            })?;
+            active.retain(|&r| {
+                !turns[r].stopped
+                    && turns[r].tokens.len() < params.max_tokens
+                    && self.slots[slots[r]].len < self.max_context
+            });
+        }
+        Ok(turns)
+    }
+
+    /// Computes the queued beginnings that `slots` continue, and makes every slot continue its
+    /// computed beginning.
+    fn compute_bases(&mut self, slots: &[usize]) -> Result<(), DecodeError> {
+        // Every level of beginnings that continue beginnings is one round.
+        loop {
+            let mut ready: Vec<(usize, Option<usize>)> = Vec::new();
+            for &slot in slots {
+                let mut root = None;
+                let mut at = self.slots[slot].base;
+                while let Some(base) = at {
+                    if self.slots[base].queued.is_empty() {
+                        break;
+                    }
+                    root = Some(base);
+                    at = self.slots[base].base;
+                }
+                if let Some(root) = root.filter(|root| ready.iter().all(|r| r.0 != *root)) {
+                    ready.push((root, None));
+                }
+            }
+            if ready.is_empty() {
+                break;
+            }
+            for &(slot, _) in &ready {
+                self.adopt(slot);
+            }
+            self.compute(&ready, &mut |_, _, _, _| Ok(()))?;
+        }
+        for &slot in slots {
+            self.adopt(slot);
+        }
+        Ok(())
+    }
+
+    /// Takes over the blocks of a computed beginning.
+    fn adopt(&mut self, slot: usize) {
+        let Some(base) = self.slots[slot].base.take() else { return };
+        let table = self.slots[base].table.clone();
+        for &block in &table {
+            self.pool.retain(block);
+        }
+        self.slots[slot].computed = self.slots[base].len;
+        self.slots[slot].table = table;
+        self.release(base);
+    }
+
+    /// Computes everything queued in the given slots. `wanted` receives the logits that follow
+    /// the last token of every slot that names a request, in order.
+    fn compute(
+        &mut self,
+        work: &[(usize, Option<usize>)],
+        wanted: &mut dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let longest = work.iter().map(|w| self.slots[w.0].len).max().unwrap_or(0);
+        let config = &self.weights.model.config;
+        self.rope.ensure(longest, config.head_dim, config.rope_theta);
+        let mut runs: Vec<Run> = Vec::new();
+        let mut rows = 0;
+        for &(index, request) in work {
+            self.reserve(index);
+            let slot = &mut self.slots[index];
+            let queued = std::mem::take(&mut slot.queued);
+            let mut done = 0;
+            while done < queued.len() {
+                let count = (queued.len() - done).min(CHUNK - rows);
+                let slot = &mut self.slots[index];
+                self.buffers.tokens.extend_from_slice(&queued[done..done + count]);
+                let first = slot.computed;
+                slot.computed += count;
+                done += count;
+                rows += count;
+                let request = request.filter(|_| done == queued.len());
+                runs.push(Run { slot: index, first, count, request });
+                if rows == CHUNK {
+                    self.pass(&runs, wanted)?;
+                    runs.clear();
+                    rows = 0;
+                }
+            }
+        }
+        if rows > 0 {
+            self.pass(&runs, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Blocks for everything queued in a slot, none of them shared where it will write.
+    fn reserve(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if !slot.computed.is_multiple_of(BLOCK)
+            && let Some(last) = slot.table.last_mut()
+        {
+            *last = self.pool.own(*last);
+        }
+        let needed = (slot.computed + slot.queued.len()).div_ceil(BLOCK);
+        while slot.table.len() < needed {
+            slot.table.push(self.pool.allocate());
+        }
+    }
+
+    /// One pass of the queued rows through the model.
+    fn pass(
+        &mut self,
+        runs: &[Run],
+        wanted: &mut dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let weights = Arc::clone(&self.weights);
+        let model = weights.model;
+        let config = &model.config;
+        let (hidden, inter, vocab) =
+            (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let (q_size, qkv_size) = (config.attention_size(), config.qkv_size());
+        let kv_size = config.num_kv_heads * config.head_dim;
+        let heads = Heads {
+            queries: config.num_heads,
+            keys: config.num_kv_heads,
+            dim: config.head_dim,
+            row: qkv_size,
+        };
+        let b = &mut self.buffers;
+        let mut rows = b.tokens.len();
+        b.positions.clear();
+        for run in runs {
+            b.positions.extend((run.first..run.first + run.count).map(|p| p as u32));
+        }
+        b.x.resize(rows * hidden, 0.0);
+        embedding::forward(&b.tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
+        b.tokens.clear();
+        let last_layer = weights.layers.len() - 1;
+        let outputs = runs.iter().filter(|r| r.request.is_some()).count();
+        for (l, (layer, ranges)) in weights.layers.iter().zip(model.layout.layers()).enumerate() {
+            b.h.resize(rows * hidden, 0.0);
+            b.inv_rms.resize(rows, 0.0);
+            let eps = config.rms_norm_eps;
+            let norm = model.part(&ranges.input_norm);
+            rms_norm::forward(&b.x, norm, eps, &mut b.h, &mut b.inv_rms);
+            b.qkv.resize(rows * qkv_size, 0.0);
+            layer.qkv.apply(&b.h, &mut b.qkv, Output::Set, &mut b.linear);
+            let turned = config.num_heads + config.num_kv_heads;
+            self.rope.forward(&mut b.qkv, qkv_size, turned, &b.positions);
+            let mut qkv_rows = b.qkv.chunks_exact(qkv_size);
+            for run in runs {
+                let table = &self.slots[run.slot].table;
+                for (position, row) in (run.first..run.first + run.count).zip(&mut qkv_rows) {
+                    let (k, v) = row[q_size..].split_at(kv_size);
+                    self.pool.write(table[position / BLOCK], l, position % BLOCK, k, v);
+                }
+            }
+            // Behind the last layer's keys and values only rows whose logits are wanted matter.
+            let narrow = l == last_layer && outputs < rows;
+            if narrow {
+                if outputs == 0 {
+                    return Ok(());
+                }
+                keep_last_rows(runs, hidden, &mut b.x, &mut b.rows);
+                keep_last_rows(runs, qkv_size, &mut b.qkv, &mut b.rows);
+                rows = outputs;
+            }
+            b.att.resize(rows * q_size, 0.0);
+            let mut row = 0;
+            for run in runs {
+                let (first, count) = match (narrow, run.request) {
+                    (false, _) => (run.first, run.count),
+                    (true, Some(_)) => (run.first + run.count - 1, 1),
+                    (true, None) => continue,
+                };
+                let span = Span { table: &self.slots[run.slot].table, first };
+                attend(
+                    &self.pool,
+                    l,
+                    span,
+                    heads,
+                    &b.qkv[row * qkv_size..(row + count) * qkv_size],
+                    &mut b.att[row * q_size..(row + count) * q_size],
+                    &mut b.attend,
+                );
+                row += count;
+            }
+            layer.out.apply(&b.att, &mut b.x, Output::Add, &mut b.linear);
+            b.h.resize(rows * hidden, 0.0);
+            b.inv_rms.resize(rows, 0.0);
+            let norm = model.part(&ranges.post_norm);
+            rms_norm::forward(&b.x, norm, eps, &mut b.h, &mut b.inv_rms);
+            b.gate_up.resize(rows * 2 * inter, 0.0);
+            layer.gate_up.apply(&b.h, &mut b.gate_up, Output::Set, &mut b.linear);
+            b.act.resize(rows * inter, 0.0);
+            swiglu::forward(&b.gate_up, inter, &mut b.act);
+            layer.down.apply(&b.act, &mut b.x, Output::Add, &mut b.linear);
+        }
+        b.h.resize(rows * hidden, 0.0);
+        b.inv_rms.resize(rows, 0.0);
+        let norm = model.part(&model.layout.final_norm());
+        rms_norm::forward(&b.x, norm, config.rms_norm_eps, &mut b.h, &mut b.inv_rms);
+        b.logits.resize(rows * vocab, 0.0);
+        weights.head.apply(&b.h, &mut b.logits, Output::Set, &mut b.linear);
+        let named = runs.iter().filter_map(|r| Some((r.request?, r.slot)));
+        for ((request, slot), logits) in named.zip(b.logits.chunks_exact(vocab)) {
+            wanted(request, &mut self.slots[slot], logits, &mut b.sampling)?;
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self, len: usize, tokens: &[TokenId]) -> Result<(), DecodeError> {
+        let vocab_size = self.weights.model.config.vocab_size;
+        if let Some(index) = tokens.iter().position(|t| *t as usize >= vocab_size) {
+            return Err(DecodeError::Token { index, token: tokens[index], vocab_size });
+        }
+        let (added, max) = (tokens.len(), self.max_context);
+        if added > max - len.min(max) {
+            return Err(DecodeError::ContextFull { len, added, max });
+        }
+        Ok(())
+    }
+
+    fn slot(&self, seq: SeqId) -> Result<usize, DecodeError> {
+        let index = seq.slot as usize;
+        match self.slots.get(index) {
+            Some(s) if s.references > 0 && s.generation == seq.generation => Ok(index),
+            _ => Err(DecodeError::UnknownSequence(seq)),
+        }
+    }
+
+    fn id(&self, slot: usize) -> SeqId {
+        SeqId { slot: slot as u32, generation: self.slots[slot].generation }
+    }
+
+    fn new_slot(&mut self, slot: Slot) -> usize {
+        if let Some(index) = self.slots.iter().position(|s| s.references == 0) {
+            let generation = self.slots[index].generation;
+            self.slots[index] = Slot { generation, ..slot };
+            return index;
+        }
+        self.slots.push(slot);
+        self.slots.len() - 1
+    }
+
+    /// Gives up one reference; the last one frees the slot, and its beginning in turn.
+    fn release(&mut self, slot: usize) {
+        let mut next = Some(slot);
+        while let Some(index) = next.take() {
+            let slot = &mut self.slots[index];
+            slot.references -= 1;
+            if slot.references > 0 {
+                return;
+            }
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.queued = Vec::new();
+            next = slot.base.take();
+            for block in std::mem::take(&mut slot.table) {
+                self.pool.release(block);
+            }
+        }
+    }
+}
+
+/// Keeps the last row of every run that wants logits.
+fn keep_last_rows(runs: &[Run], width: usize, rows: &mut Vec<f32>, spare: &mut Vec<f32>) {
+    spare.clear();
+    let mut end = 0;
+    for run in runs {
+        end += run.count;
+        if run.request.is_some() {
+            spare.extend_from_slice(&rows[(end - 1) * width..end * width]);
+        }
+    }
+    std::mem::swap(rows, spare);
+}

@@ -1,0 +1,566 @@
+//! The typed configuration of a training run: what `config.toml` holds.
+//!
+//! Every key has a default; a recipe (`algo.name`) fills the keys that were left open. The
+//! resolved configuration, with every value explicit, is what a run directory records.
+
+use std::path::PathBuf;
+
+use empg::loss::Aggregation;
+use empg::{Clarity, EmpgOptions, Normalize, Overlong, Shape};
+use serde::{Deserialize, Serialize};
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Seed from which every other seed derives.
+    pub seed: u64,
+    /// Policy updates.
+    pub steps: u64,
+    /// Worker threads; 0 means one per core.
+    pub threads: usize,
+    /// The environment.
+    pub env: EnvConfig,
+    /// The policy.
+    pub model: ModelSource,
+    /// How episodes are sampled.
+    pub rollout: RolloutConfig,
+    /// What an episode is worth.
+    pub reward: RewardConfig,
+    /// The estimator, the loss and the update.
+    pub algo: AlgoConfig,
+    /// Entropy modulation.
+    pub empg: EmpgConfig,
+    /// The optimiser.
+    pub optim: OptimConfig,
+    /// Evaluation panels.
+    pub eval: EvalConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+    /// What is recorded of each step.
+    pub record: RecordConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 60,
+            threads: 0,
+            env: EnvConfig::default(),
+            model: ModelSource::default(),
+            rollout: RolloutConfig::default(),
+            reward: RewardConfig::default(),
+            algo: AlgoConfig::default(),
+            empg: EmpgConfig::default(),
+            optim: OptimConfig::default(),
+            eval: EvalConfig::default(),
+            checkpoint: CheckpointConfig::default(),
+            record: RecordConfig::default(),
+        }
+    }
+}
+
+/// Which environment, and how it is set up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvConfig {
+    /// `households` (generated, no data needed) or `alfworld`.
+    pub name: String,
+    /// Folder with the environment's data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Which wording of ALFWorld: `2.1.1` or `2.1.2+`.
+    pub data_version: String,
+}
+
+impl Default for EnvConfig {
+    fn default() -> Self {
+        Self { name: "households".into(), data: None, data_version: "2.1.2+".into() }
+    }
+}
+
+/// Where the policy comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSource {
+    /// `tiny` (embedded) or a checkpoint directory.
+    pub path: String,
+    /// Compute type: `f32` (`auto` chooses it too).
+    pub dtype: String,
+    /// Device: `cpu` (`auto` chooses it too).
+    pub device: String,
+}
+
+impl Default for ModelSource {
+    fn default() -> Self {
+        Self { path: "tiny".into(), dtype: "auto".into(), device: "auto".into() }
+    }
+}
+
+/// How the context of a turn is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Context {
+    /// One context that grows by every turn.
+    #[default]
+    Full,
+    /// The task and the last `n` turns, rebuilt at every turn: each turn is its own segment.
+    Window(usize),
+}
+
+/// How episodes are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// Tasks of a batch.
+    pub groups: usize,
+    /// Rollouts of each task.
+    pub group_size: usize,
+    /// Turns of an episode.
+    pub max_turns: usize,
+    /// Sampled tokens of a turn.
+    pub max_turn_tokens: usize,
+    /// Tokens of a context.
+    pub max_context_tokens: usize,
+    /// Sampled tokens of an episode; 0 means no limit.
+    pub max_episode_tokens: usize,
+    /// Sampling temperature T; log-probabilities and entropies are those of softmax(z/T).
+    pub temperature: f32,
+    /// Sample from the k most probable tokens only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Sample from the smallest set of tokens with this probability mass only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// Ends a training episode after so many commands in a row without effect; 0 never does.
+    /// Evaluation never does.
+    pub stuck_after: usize,
+    /// `"full"` or `{ window = n }`.
+    pub context: Context,
+    /// Lists the admissible commands in window contexts.
+    pub admissible: bool,
+    /// Text of a system turn at the beginning of every context; empty for none.
+    pub system: String,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self {
+            groups: 16,
+            group_size: 8,
+            max_turns: 30,
+            max_turn_tokens: 16,
+            max_context_tokens: 1024,
+            max_episode_tokens: 0,
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            stuck_after: 3,
+            context: Context::Full,
+            admissible: false,
+            system: String::new(),
+        }
+    }
+}
+
+/// What an episode is worth: R = outcome − penalties.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardConfig {
+    /// Subtracted for every command without effect.
+    pub invalid_penalty: f64,
+    /// DAPO's soft punishment of long episodes, over their sampled tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlong: Option<Overlong>,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self { invalid_penalty: 0.0, overlong: None }
+    }
+}
+
+/// Recipe names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// Group-normalised advantages, symmetric clip, sequence-mean loss, KL in the loss.
+    Grpo,
+    /// GRPO's advantages with clip-higher, token-mean loss, dynamic sampling, no KL in the loss.
+    #[default]
+    Dapo,
+}
+
+/// Base advantage estimators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Base {
+    /// (R − mean) / (std + eps) within the group.
+    #[default]
+    Grpo,
+    /// R − mean within the group.
+    DrGrpo,
+    /// R − mean of the other rollouts.
+    Rloo,
+}
+
+/// The estimator, the loss and the update. Keys left open are the recipe's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlgoConfig {
+    /// `grpo` or `dapo`.
+    pub name: Recipe,
+    /// Base advantage estimator.
+    pub base: Base,
+    /// Delta degrees of freedom of the group's standard deviation.
+    pub ddof: u32,
+    /// Added to the group's standard deviation.
+    pub eps: f64,
+    /// ε_lo of the clip (GRPO 0.2, DAPO 0.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_low: Option<f64>,
+    /// ε_hi of the clip (GRPO 0.2, DAPO 0.28).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_high: Option<f64>,
+    /// Loss aggregation (GRPO `sequence-mean`, DAPO `token-mean`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Aggregation>,
+    /// β of the k3 KL to the reference in the loss (GRPO 0.01, DAPO 0). KL is measured anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_coef: Option<f64>,
+    /// Coefficient of the entropy bonus.
+    pub entropy_coef: f64,
+    /// Drops groups whose rewards are all equal and samples others (GRPO false, DAPO true).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic_sampling: Option<bool>,
+    /// Rounds of sampling for a batch, the first included.
+    pub max_rounds: usize,
+    /// Passes over a batch.
+    pub epochs: usize,
+    /// Updates a pass; groups stay whole.
+    pub minibatches: usize,
+    /// Rows of a micro-batch; the gradient does not depend on it.
+    pub micro_batch_tokens: usize,
+}
+
+impl Default for AlgoConfig {
+    fn default() -> Self {
+        Self {
+            name: Recipe::Dapo,
+            base: Base::Grpo,
+            ddof: 1,
+            eps: 1e-6,
+            clip_low: None,
+            clip_high: None,
+            aggregation: None,
+            kl_coef: None,
+            entropy_coef: 0.0,
+            dynamic_sampling: None,
+            max_rounds: 2,
+            epochs: 1,
+            minibatches: 2,
+            micro_batch_tokens: 8192,
+        }
+    }
+}
+
+/// Entropy modulation of the base advantages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmpgConfig {
+    /// Off leaves the base exactly as it is.
+    pub enabled: bool,
+    /// Strength k of the self-calibrating gradient scaling (Eq. 10); 0 switches it off.
+    pub k: f64,
+    /// Strength k' of the future-clarity bonus' shape (Eq. 11).
+    pub k_f: f64,
+    /// Weight ζ of the future-clarity bonus (Eq. 8); 0 switches it off.
+    pub zeta: f64,
+    /// Shape of g and f.
+    pub shape: Shape,
+    /// Normalisation of step entropies.
+    pub normalize: Normalize,
+    /// Lower bound of the `quantile` normalisation.
+    pub quantile_low: f64,
+    /// Upper bound of the `quantile` normalisation.
+    pub quantile_high: f64,
+    /// What the bonus rewards.
+    pub bonus: Clarity,
+    /// No bonus for groups without reward variance.
+    pub gate_bonus: bool,
+    /// Subtracts the mean over all steps (Eq. 7).
+    pub center: bool,
+}
+
+impl Default for EmpgConfig {
+    fn default() -> Self {
+        let options = EmpgOptions::default();
+        Self {
+            enabled: true,
+            k: options.k,
+            k_f: options.k_f,
+            zeta: options.zeta,
+            shape: options.shape,
+            normalize: options.normalize,
+            quantile_low: options.quantile_low,
+            quantile_high: options.quantile_high,
+            bonus: options.bonus,
+            gate_bonus: options.gate_bonus,
+            center: options.center,
+        }
+    }
+}
+
+/// Learning-rate schedules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The peak from the warm-up's end on.
+    #[default]
+    Constant,
+    /// Half a cosine from the peak to a tenth of it.
+    Cosine,
+    /// A straight line from the peak to a tenth of it.
+    Linear,
+}
+
+/// The optimiser (AdamW).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimConfig {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay of matrices; norms and biases have none.
+    pub weight_decay: f64,
+    /// Optimiser steps of linear warm-up.
+    pub warmup: u64,
+    /// What follows the warm-up.
+    pub schedule: Schedule,
+    /// Gradients are scaled down to this norm; 0 leaves them.
+    pub max_grad_norm: f64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            lr: 3e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            warmup: 4,
+            schedule: Schedule::Constant,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+/// Evaluation panels: the same tasks with the same seeds every time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Splits that are evaluated before and after: `seen`, `unseen`. The last one is the headline.
+    pub splits: Vec<empg_env::Split>,
+    /// Episodes a split; at most the split's size, 0 means the whole split.
+    pub episodes: usize,
+    /// Evaluates every so many steps as well; 0 means before and after only.
+    pub every: u64,
+    /// Seed of the panel (independent of the run's seed, so that runs compare).
+    pub panel_seed: u64,
+    /// Sampling temperature; 0 takes the most probable token.
+    pub temperature: f32,
+    /// Turns of an evaluation episode; 0 means as in training.
+    pub max_turns: usize,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            splits: vec![empg_env::Split::Unseen],
+            episodes: 256,
+            every: 0,
+            panel_seed: 0,
+            temperature: 1.0,
+            max_turns: 0,
+        }
+    }
+}
+
+/// When checkpoints are written and which are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; the last step always has one.
+    pub every: u64,
+    /// How many of the newest are kept, besides the best and the last.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 1, keep: 2 }
+    }
+}
+
+/// What is recorded of each step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordConfig {
+    /// Steps between recorded batches of trajectories; 0 records none.
+    pub trajectories_every: u64,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self { trajectories_every: 10 }
+    }
+}
+
+/// A configuration that cannot be trained.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{key}: {what}")]
+pub struct ConfigError {
+    /// The key, dotted.
+    pub key: &'static str,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+impl Config {
+    /// Fills the keys that the recipe decides and checks every value.
+    ///
+    /// # Errors
+    /// The first key whose value cannot be trained with.
+    pub fn resolve(mut self) -> Result<Self, ConfigError> {
+        let dapo = self.algo.name == Recipe::Dapo;
+        let algo = &mut self.algo;
+        algo.clip_low.get_or_insert(0.2);
+        algo.clip_high.get_or_insert(if dapo { 0.28 } else { 0.2 });
+        algo.aggregation.get_or_insert(if dapo {
+            Aggregation::TokenMean
+        } else {
+            Aggregation::SequenceMean
+        });
+        algo.kl_coef.get_or_insert(if dapo { 0.0 } else { 0.01 });
+        algo.dynamic_sampling.get_or_insert(dapo);
+        if self.threads == 0 {
+            self.threads = std::thread::available_parallelism().map_or(1, usize::from);
+        }
+        self.check()?;
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        fn at_least(key: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
+            if value >= least {
+                return Ok(());
+            }
+            Err(ConfigError { key, what: format!("is {value}, must be at least {least}") })
+        }
+        fn number(key: &'static str, value: f64, low: f64, high: f64) -> Result<(), ConfigError> {
+            if value.is_finite() && (low..=high).contains(&value) {
+                return Ok(());
+            }
+            let what = if high.is_finite() {
+                format!("is {value}, must lie between {low} and {high}")
+            } else {
+                format!("is {value}, must be a finite number, at least {low}")
+            };
+            Err(ConfigError { key, what })
+        }
+        const ANY: f64 = f64::INFINITY;
+        at_least("rollout.groups", self.rollout.groups, 1)?;
+        if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {
+            let what = format!(
+                "is {}, but a group of one has no advantage under {:?}: use at least 2",
+                self.rollout.group_size, self.algo.base
+            );
+            return Err(ConfigError { key: "rollout.group_size", what });
+        }
+        at_least("rollout.group_size", self.rollout.group_size, 1)?;
+        at_least("rollout.max_turns", self.rollout.max_turns, 1)?;
+        at_least("rollout.max_turn_tokens", self.rollout.max_turn_tokens, 1)?;
+        at_least("rollout.max_context_tokens", self.rollout.max_context_tokens, 16)?;
+        if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
+            let what = format!(
+                "is {}, must be positive (0 is for evaluation: eval.temperature)",
+                self.rollout.temperature
+            );
+            return Err(ConfigError { key: "rollout.temperature", what });
+        }
+        if let Some(k) = self.rollout.top_k {
+            at_least("rollout.top_k", k, 1)?;
+        }
+        if let Some(p) = self.rollout.top_p {
+            number("rollout.top_p", f64::from(p), f64::MIN_POSITIVE, 1.0)?;
+        }
+        number("reward.invalid_penalty", self.reward.invalid_penalty, 0.0, ANY)?;
+        if let Some(overlong) = self.reward.overlong {
+            overlong
+                .validate()
+                .map_err(|e| ConfigError { key: "reward.overlong", what: e.to_string() })?;
+        }
+        if (self.algo.ddof as usize) >= self.rollout.group_size && self.algo.base == Base::Grpo {
+            let what = format!("is {}, must be below rollout.group_size", self.algo.ddof);
+            return Err(ConfigError { key: "algo.ddof", what });
+        }
+        number("algo.eps", self.algo.eps, 0.0, ANY)?;
+        number("algo.clip_low", self.algo.clip_low.unwrap_or_default(), 0.0, 1.0)?;
+        number("algo.clip_high", self.algo.clip_high.unwrap_or_default(), 0.0, ANY)?;
+        number("algo.kl_coef", self.algo.kl_coef.unwrap_or_default(), 0.0, ANY)?;
+        number("algo.entropy_coef", self.algo.entropy_coef, -ANY, ANY)?;
+        at_least("algo.max_rounds", self.algo.max_rounds, 1)?;
+        at_least("algo.epochs", self.algo.epochs, 1)?;
+        at_least("algo.minibatches", self.algo.minibatches, 1)?;
+        at_least("algo.micro_batch_tokens", self.algo.micro_batch_tokens, 1)?;
+        number("empg.k", self.empg.k, 0.0, ANY)?;
+        number("empg.k_f", self.empg.k_f, 0.0, ANY)?;
+        number("empg.zeta", self.empg.zeta, 0.0, ANY)?;
+        number("empg.quantile_low", self.empg.quantile_low, 0.0, self.empg.quantile_high)?;
+        number("empg.quantile_high", self.empg.quantile_high, 0.0, 1.0)?;
+        number("optim.lr", self.optim.lr, 0.0, ANY)?;
+        number("optim.beta1", self.optim.beta1, 0.0, 1.0 - f64::EPSILON)?;
+        number("optim.beta2", self.optim.beta2, 0.0, 1.0 - f64::EPSILON)?;
+        number("optim.eps", self.optim.eps, f64::MIN_POSITIVE, ANY)?;
+        number("optim.weight_decay", self.optim.weight_decay, 0.0, ANY)?;
+        number("optim.max_grad_norm", self.optim.max_grad_norm, 0.0, ANY)?;
+        number("eval.temperature", f64::from(self.eval.temperature), 0.0, ANY)?;
+        if self.eval.splits.is_empty() {
+            let what = "is empty, name at least one of \"seen\", \"unseen\"".into();
+            return Err(ConfigError { key: "eval.splits", what });
+        }
+        if !matches!(self.model.dtype.as_str(), "auto" | "f32") {
+            let what = format!("is {:?}, this build computes in \"f32\"", self.model.dtype);
+            return Err(ConfigError { key: "model.dtype", what });
+        }
+        if !matches!(self.model.device.as_str(), "auto" | "cpu") {
+            let what = format!("is {:?}, this build computes on \"cpu\"", self.model.device);
+            return Err(ConfigError { key: "model.device", what });
+        }
+        Ok(())
+    }
+
+    /// The modulation's options; `None` where EMPG is off.
+    pub fn empg_options(&self) -> Option<EmpgOptions> {
+        self.empg.enabled.then(|| EmpgOptions {
+            k: self.empg.k,
+            k_f: self.empg.k_f,
+            zeta: self.empg.zeta,
+            shape: self.empg.shape,
+            normalize: self.empg.normalize,
+            quantile_low: self.empg.quantile_low,
+            quantile_high: self.empg.quantile_high,
+            bonus: self.empg.bonus,
+            gate_bonus: self.empg.gate_bonus,
+            center: self.empg.center,
+            paper_exact: false,
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! AdamW over the flat parameter buffer, the schedule, gradient clipping.
+
+use empg_llm::Layout;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::config::{OptimConfig, Schedule};
+
+/// AdamW (Loshchilov & Hutter, 2019) with bias correction and decoupled weight decay.
+///
+/// θ ← θ − lr·(m̂ / (√v̂ + ε) + λθ), with λ = 0 for norms and biases.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    config: OptimConfig,
+    total: u64,
+    step: u64,
+    m: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// What an optimiser step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OptimStats {
+    /// ‖g‖₂ before clipping.
+    pub grad_norm: f64,
+    /// The learning rate used.
+    pub lr: f64,
+}
+
+impl AdamW {
+    /// A fresh optimiser for `parameters` weights; `total` optimiser steps shape the schedule.
+    pub fn new(config: OptimConfig, parameters: usize, total: u64) -> Self {
+        Self { config, total, step: 0, m: vec![0.0; parameters], v: vec![0.0; parameters] }
+    }
+
+    /// An optimiser with recorded moments.
+    ///
+    /// # Errors
+    /// Moments of another size.
+    pub fn restore(
+        config: OptimConfig,
+        parameters: usize,
+        total: u64,
+        step: u64,
+        m: Vec<f32>,
+        v: Vec<f32>,
+    ) -> Result<Self, TrainError> {
+        if m.len() != parameters || v.len() != parameters {
+            return Err(TrainError::Checkpoint(format!(
+                "optimizer.safetensors holds {} and {} moments for {parameters} parameters",
+                m.len(),
+                v.len()
+            )));
+        }
+        Ok(Self { config, total, step, m, v })
+    }
+
+    /// First moments, second moments, optimiser steps done.
+    pub fn state(&self) -> (&[f32], &[f32], u64) {
+        (&self.m, &self.v, self.step)
+    }
+
+    /// The learning rate of the next optimiser step.
+    pub fn lr(&self) -> f64 {
+        let OptimConfig { lr, warmup, schedule, .. } = self.config;
+        if self.step < warmup {
+            return lr * (self.step + 1) as f64 / warmup as f64;
+        }
+        let span = self.total.saturating_sub(warmup).max(1) as f64;
+        let progress = ((self.step - warmup) as f64 / span).min(1.0);
+        let floor = 0.1;
+        match schedule {
+            Schedule::Constant => lr,
+            Schedule::Cosine => {
+                lr * (floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+            }
+            Schedule::Linear => lr * (1.0 - (1.0 - floor) * progress),
+        }
+    }
+
+    /// Clips the gradient and updates the parameters. Nothing changes if the gradient is not
+    /// finite.
+    ///
+    /// # Errors
+    /// A NaN or infinite gradient, with the tensor's name.
+    pub fn update(
+        &mut self,
+        layout: &Layout,
+        params: &mut [f32],
+        grads: &mut [f32],
+    ) -> Result<OptimStats, TrainError> {
+        let mut square = 0.0f64;
+        for spec in layout.entries() {
+            let part = sum_of_squares(&grads[spec.range.clone()]);
+            if !part.is_finite() {
+                return Err(TrainError::NotFinite { what: "gradient", tensor: spec.name.clone() });
+            }
+            square += part;
+        }
+        let grad_norm = square.sqrt();
+        let limit = self.config.max_grad_norm;
+        let scale = if limit > 0.0 && grad_norm > limit { (limit / grad_norm) as f32 } else { 1.0 };
+        let lr = self.lr();
+        self.step += 1;
+        let OptimConfig { beta1, beta2, eps, weight_decay, .. } = self.config;
+        let correct1 = 1.0 - beta1.powi(self.step as i32);
+        let correct2 = 1.0 - beta2.powi(self.step as i32);
+        let step_size = (lr / correct1) as f32;
+        let root = (1.0 / correct2.sqrt()) as f32;
+        let (b1, b2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
+        for spec in layout.entries() {
+            let range = spec.range.clone();
+            let decay = if spec.shape.len() > 1 { (lr * weight_decay) as f32 } else { 0.0 };
+            let moments = self.m[range.clone()].iter_mut().zip(&mut self.v[range.clone()]);
+            let values = params[range.clone()].iter_mut().zip(&grads[range]);
+            for ((p, &g), (m, v)) in values.zip(moments) {
+                let g = g * scale;
+                *m = b1 * *m + (1.0 - b1) * g;
+                *v = b2 * *v + (1.0 - b2) * g * g;
+                *p -= step_size * *m / (v.sqrt() * root + eps) + decay * *p;
+            }
+        }
+        Ok(OptimStats { grad_norm, lr })
+    }
+}
+
+/// Σ x², summed in blocks so that the error does not grow with the length.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    values.chunks(256).map(|block| f64::from(block.iter().map(|x| x * x).sum::<f32>())).sum()
+}

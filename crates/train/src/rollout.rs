@@ -1,0 +1,476 @@
+//! Episodes: the only place that goes back and forth between environment and model.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use empg::{End, Limit, Segment, Step, TokenId, Trajectory};
+use empg_env::{Env, EnvEnd, Task, TaskSet};
+use empg_llm::{
+    ChatMl, DecodeWeights, Decoder, Model, ModelConfig, Role, SamplingParams, SeqId, Tokenizer,
+};
+
+use crate::TrainError;
+use crate::config::{Context, RolloutConfig};
+use crate::seed;
+
+/// A model with the tokenizer that it was trained with.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The weights.
+    pub model: Model,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+impl Policy {
+    /// An untrained policy of about a million parameters for a tokenizer: 4 layers of width 128.
+    ///
+    /// # Errors
+    /// A tokenizer without tokens.
+    pub fn untrained(tokenizer: Tokenizer, seed: u64) -> Result<Self, TrainError> {
+        let config = ModelConfig {
+            vocab_size: tokenizer.vocab_size(),
+            hidden_size: 128,
+            intermediate_size: 384,
+            num_layers: 4,
+            num_heads: 4,
+            num_kv_heads: 4,
+            head_dim: 32,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            max_position_embeddings: 1024,
+        };
+        Ok(Self { model: Model::init(config, seed)?, tokenizer })
+    }
+}
+
+/// One episode to play.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The task.
+    pub task: Task,
+    /// Seed of the environment; equal within a group.
+    pub env_seed: u64,
+    /// Seed of the episode's sampling.
+    pub sampling_seed: u64,
+    /// Rollouts of one group stand beside each other and share this number.
+    pub group: usize,
+}
+
+/// How episodes are played.
+#[derive(Clone, Debug)]
+pub struct RolloutSettings {
+    /// Limits, context, sampling.
+    pub config: RolloutConfig,
+    /// Sampling temperature (overrides the configuration's; 0 for greedy evaluation).
+    pub temperature: f32,
+    /// Turns of an episode (overrides the configuration's).
+    pub max_turns: usize,
+    /// Commands in a row without effect that end the episode; 0 never does.
+    pub stuck_after: usize,
+    /// Worker threads; each plays its share of the groups with a decoder of its own.
+    pub threads: usize,
+}
+
+impl RolloutSettings {
+    /// The settings of training rollouts.
+    pub fn training(config: &RolloutConfig, threads: usize) -> Self {
+        Self {
+            temperature: config.temperature,
+            max_turns: config.max_turns,
+            stuck_after: config.stuck_after,
+            config: config.clone(),
+            threads,
+        }
+    }
+}
+
+/// One turn as a person reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnText {
+    /// What the agent saw.
+    pub observation: String,
+    /// What it did.
+    pub action: String,
+    /// Whether the environment understood it.
+    pub effect: bool,
+}
+
+/// A finished episode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Episode {
+    /// Tokens, steps and scores; its reward is the sum of the environment's, before penalties.
+    pub trajectory: Trajectory,
+    /// The task's type.
+    pub kind: String,
+    /// The group it belongs to.
+    pub group: usize,
+    /// Whether the task was solved.
+    pub won: bool,
+    /// Commands without effect.
+    pub ineffective: usize,
+    /// The turns in words.
+    pub turns: Vec<TurnText>,
+}
+
+impl Episode {
+    /// Tokens that the policy sampled.
+    pub fn sampled_tokens(&self) -> usize {
+        self.trajectory.steps().iter().map(|s| s.sampled().len()).sum()
+    }
+
+    /// Tokens of all contexts.
+    pub fn context_tokens(&self) -> usize {
+        self.trajectory.segments().iter().map(|s| s.tokens.len()).sum()
+    }
+}
+
+/// Sequences that one decoder holds at a time; bounds the memory of the caches.
+const LIVE_SEQUENCES: usize = 128;
+
+/// Plays all jobs; the episodes come back in the order of the jobs.
+///
+/// An environment that fails ends its episode as [`End::Failed`]; the others go on. `stop` is
+/// looked at between turns.
+///
+/// # Errors
+/// A model or tokenizer that cannot continue, or [`TrainError::Interrupted`].
+pub fn rollout(
+    policy: &Policy,
+    tasks: &dyn TaskSet,
+    jobs: &[Job],
+    settings: &RolloutSettings,
+    stop: &AtomicBool,
+) -> Result<Vec<Episode>, TrainError> {
+    // Groups stay together, so that a shared prompt is computed once.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, job) in jobs.iter().enumerate() {
+        match groups.last_mut() {
+            Some(last) if jobs[last[0]].group == job.group => last.push(index),
+            _ => groups.push(vec![index]),
+        }
+    }
+    let weights = Arc::new(DecodeWeights::new(&policy.model));
+    let workers = settings.threads.clamp(1, groups.len().max(1));
+    let shares: Vec<Vec<&[usize]>> = (0..workers)
+        .map(|w| groups.iter().skip(w).step_by(workers).map(Vec::as_slice).collect())
+        .collect();
+    let played: Vec<Result<Vec<(usize, Episode)>, TrainError>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = shares
+            .iter()
+            .map(|share| {
+                let weights = &weights;
+                scope.spawn(move || play_share(policy, weights, tasks, jobs, share, settings, stop))
+            })
+            .collect();
+        handles
+            .into_iter()
+            .map(|h| h.join().unwrap_or_else(|_| Err(TrainError::Worker("rollout".into()))))
+            .collect()
+    });
+    let mut episodes: Vec<Option<Episode>> = vec![None; jobs.len()];
+    for share in played {
+        for (index, episode) in share? {
+            episodes[index] = Some(episode);
+        }
+    }
+    Ok(episodes.into_iter().flatten().collect())
+}
+
+fn play_share(
+    policy: &Policy,
+    weights: &Arc<DecodeWeights<'_>>,
+    tasks: &dyn TaskSet,
+    jobs: &[Job],
+    groups: &[&[usize]],
+    settings: &RolloutSettings,
+    stop: &AtomicBool,
+) -> Result<Vec<(usize, Episode)>, TrainError> {
+    let mut finished = Vec::new();
+    let mut next = 0;
+    while next < groups.len() {
+        let mut wave = Vec::new();
+        let mut size = 0;
+        while next < groups.len() && (size == 0 || size + groups[next].len() <= LIVE_SEQUENCES) {
+            size += groups[next].len();
+            wave.push(groups[next]);
+            next += 1;
+        }
+        finished.extend(play_wave(policy, weights, tasks, jobs, &wave, settings, stop)?);
+    }
+    Ok(finished)
+}
+
+/// One episode that is being played.
+struct Live {
+    job: usize,
+    env: Box<dyn Env>,
+    seq: Option<SeqId>,
+    /// The open segment.
+    context: Vec<TokenId>,
+    segments: Vec<Segment>,
+    steps: Vec<Step>,
+    turns: Vec<TurnText>,
+    observation: String,
+    task_text: String,
+    ineffective: usize,
+    stuck: usize,
+    sampled: usize,
+    outcome: f64,
+    won: bool,
+    end: Option<End>,
+}
+
+fn play_wave(
+    policy: &Policy,
+    weights: &Arc<DecodeWeights<'_>>,
+    tasks: &dyn TaskSet,
+    jobs: &[Job],
+    groups: &[&[usize]],
+    settings: &RolloutSettings,
+    stop: &AtomicBool,
+) -> Result<Vec<(usize, Episode)>, TrainError> {
+    let config = &settings.config;
+    let chat = Voice { tokenizer: &policy.tokenizer, chat: ChatMl::new(&policy.tokenizer)? };
+    let limit = config.max_context_tokens.min(policy.model.config.max_position_embeddings);
+    let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?;
+    let mut lives: Vec<Live> = Vec::new();
+    for group in groups {
+        // Equal prompts share one computed prefix.
+        let mut shared: Option<(Vec<TokenId>, SeqId)> = None;
+        for &job in *group {
+            let mut live = start(job, &jobs[job], tasks);
+            if live.end.is_none() {
+                live.context = opening(&chat, config, &live)?;
+                if live.context.len() + config.max_turn_tokens > limit {
+                    live.end = Some(End::Truncated(Limit::ContextTokens));
+                } else {
+                    let seq = match &shared {
+                        Some((prefix, seq)) if *prefix == live.context => decoder.fork(*seq)?,
+                        _ => decoder.open(&live.context)?,
+                    };
+                    if shared.is_none() {
+                        shared = Some((live.context.clone(), seq));
+                    }
+                    live.seq = Some(seq);
+                }
+            }
+            lives.push(live);
+        }
+    }
+    let params = SamplingParams {
+        temperature: settings.temperature,
+        top_k: config.top_k,
+        top_p: config.top_p,
+        max_tokens: config.max_turn_tokens,
+        stop: vec![chat.chat.end_of_turn()],
+    };
+    for turn in 0..settings.max_turns {
+        let active: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].end.is_none()).collect();
+        if active.is_empty() {
+            break;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted);
+        }
+        let mut requests = Vec::with_capacity(active.len());
+        for &i in &active {
+            let seed = seed::derive(&[jobs[lives[i].job].sampling_seed, turn as u64]);
+            if let Some(seq) = lives[i].seq {
+                requests.push((seq, seed));
+            }
+        }
+        let sampled = decoder.generate(&requests, &params)?;
+        for (&i, sample) in active.iter().zip(sampled) {
+            let live = &mut lives[i];
+            let action = policy.tokenizer.decode(&sample.tokens)?;
+            let start = live.context.len();
+            live.context.extend_from_slice(&sample.tokens);
+            live.sampled += sample.tokens.len();
+            let range = start..live.context.len();
+            live.steps.push(Step::new(live.segments.len(), range, sample.scores));
+            act(live, &action, settings);
+            if live.end.is_none() && turn + 1 == settings.max_turns {
+                live.end = Some(End::Truncated(Limit::Turns));
+            }
+            if live.end.is_none() {
+                proceed(live, &chat, &mut decoder, config, limit, sample.stopped)?;
+            }
+            if live.end.is_some() {
+                if let Some(seq) = live.seq.take() {
+                    decoder.close(seq);
+                }
+            }
+        }
+    }
+    lives
+        .into_iter()
+        .map(|live| {
+            let job = live.job;
+            Ok((job, seal(live, &jobs[job])?))
+        })
+        .collect()
+}
+
+fn start(index: usize, job: &Job, tasks: &dyn TaskSet) -> Live {
+    let mut live = Live {
+        job: index,
+        env: tasks.make(),
+        seq: None,
+        context: Vec::new(),
+        segments: Vec::new(),
+        steps: Vec::new(),
+        turns: Vec::new(),
+        observation: String::new(),
+        task_text: String::new(),
+        ineffective: 0,
+        stuck: 0,
+        sampled: 0,
+        outcome: 0.0,
+        won: false,
+        end: None,
+    };
+    match live.env.reset(&job.task.id, job.env_seed) {
+        Ok(observation) => {
+            live.task_text.clone_from(&observation.text);
+            live.observation = observation.text;
+        }
+        Err(error) => live.end = Some(End::Failed(error.to_string())),
+    }
+    live
+}
+
+/// Plays the action in the environment and books what it led to.
+fn act(live: &mut Live, action: &str, settings: &RolloutSettings) {
+    let observation = std::mem::take(&mut live.observation);
+    let transition = match live.env.step(action) {
+        Ok(transition) => transition,
+        Err(error) => {
+            live.turns.push(TurnText { observation, action: action.into(), effect: false });
+            live.end = Some(End::Failed(error.to_string()));
+            return;
+        }
+    };
+    live.turns.push(TurnText { observation, action: action.into(), effect: transition.effect });
+    live.observation = transition.observation.text;
+    live.won = transition.won;
+    live.outcome += transition.reward;
+    if transition.effect {
+        live.stuck = 0;
+    } else {
+        live.ineffective += 1;
+        live.stuck += 1;
+    }
+    live.end = match transition.end {
+        Some(EnvEnd::Terminated) => Some(End::Terminated),
+        Some(EnvEnd::Truncated(limit)) => Some(End::Truncated(limit)),
+        None if settings.stuck_after > 0 && live.stuck >= settings.stuck_after => {
+            Some(End::Truncated(Limit::Stuck))
+        }
+        None => None,
+    };
+}
+
+/// Brings the context to the point where the next turn is sampled.
+fn proceed(
+    live: &mut Live,
+    chat: &Voice<'_>,
+    decoder: &mut Decoder<'_>,
+    config: &RolloutConfig,
+    limit: usize,
+    stopped: bool,
+) -> Result<(), TrainError> {
+    if config.max_episode_tokens > 0
+        && live.sampled + config.max_turn_tokens > config.max_episode_tokens
+    {
+        live.end = Some(End::Truncated(Limit::EpisodeTokens));
+        return Ok(());
+    }
+    match config.context {
+        Context::Full => {
+            let next = chat.chat.next_turn(chat.tokenizer, stopped, &live.observation)?;
+            if live.context.len() + next.len() + config.max_turn_tokens > limit {
+                live.end = Some(End::Truncated(Limit::ContextTokens));
+                return Ok(());
+            }
+            live.context.extend_from_slice(&next);
+            if let Some(seq) = live.seq {
+                decoder.append(seq, &next)?;
+            }
+        }
+        Context::Window(_) => {
+            live.segments.push(Segment { tokens: std::mem::take(&mut live.context) });
+            live.context = opening(chat, config, live)?;
+            if let Some(seq) = live.seq.take() {
+                decoder.close(seq);
+            }
+            if live.context.len() + config.max_turn_tokens > limit {
+                live.end = Some(End::Truncated(Limit::ContextTokens));
+                return Ok(());
+            }
+            live.seq = Some(decoder.open(&live.context)?);
+        }
+    }
+    Ok(())
+}
+
+/// A tokenizer and its chat pieces.
+struct Voice<'a> {
+    tokenizer: &'a Tokenizer,
+    chat: ChatMl,
+}
+
+/// The context in which a segment's first turn is sampled.
+fn opening(
+    voice: &Voice<'_>,
+    config: &RolloutConfig,
+    live: &Live,
+) -> Result<Vec<TokenId>, TrainError> {
+    let say = |role, text: &str| voice.chat.turn(voice.tokenizer, role, text);
+    let mut tokens = Vec::new();
+    if !config.system.is_empty() {
+        tokens.extend(say(Role::System, &config.system)?);
+    }
+    let window = match config.context {
+        Context::Full => 0,
+        Context::Window(turns) => turns,
+    };
+    let from = live.turns.len().saturating_sub(window);
+    if from > 0 {
+        tokens.extend(say(Role::User, &live.task_text)?);
+    }
+    for turn in &live.turns[from..] {
+        tokens.extend(say(Role::User, &turn.observation)?);
+        tokens.extend(say(Role::Assistant, &turn.action)?);
+    }
+    let mut text = live.observation.clone();
+    if config.admissible && matches!(config.context, Context::Window(_)) {
+        for command in live.env.admissible() {
+            text.push('\n');
+            text.push_str(&command);
+        }
+    }
+    tokens.extend(voice.chat.first_turn(voice.tokenizer, &text)?);
+    Ok(tokens)
+}
+
+fn seal(mut live: Live, job: &Job) -> Result<Episode, TrainError> {
+    // A rebuilt context in which nothing was sampled any more is no segment.
+    let last = live.segments.len();
+    if live.steps.iter().any(|s| s.segment() == last) || live.segments.is_empty() {
+        live.segments.push(Segment { tokens: live.context });
+    }
+    let end = live.end.unwrap_or(End::Truncated(Limit::Turns));
+    let trajectory =
+        Trajectory::new(job.task.id.as_str(), live.segments, live.steps, live.outcome, end)?;
+    Ok(Episode {
+        trajectory,
+        kind: job.task.kind.clone(),
+        group: job.group,
+        won: live.won,
+        ineffective: live.ineffective,
+        turns: live.turns,
+    })
+}

@@ -1,0 +1,413 @@
+//! The training loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use empg::{Advantage, Batch, Credit, DrGrpo, Empg, Grpo, Rloo, loss};
+use empg_env::TaskSet;
+use empg_llm::Model;
+use empg_run::{RunDir, StepRecord};
+
+use crate::TrainError;
+use crate::config::{Base, Config};
+use crate::evaluate::{Evaluation, Panel, evaluation_settings};
+use crate::groups::{Collected, Collector, TaskStream};
+use crate::metrics::StepReport;
+use crate::optim::AdamW;
+use crate::pack::{ReferenceLogprobs, pack};
+use crate::rollout::Policy;
+use crate::seed;
+use crate::state;
+use crate::update::{LossSettings, LossSums, Workers, update};
+
+/// Who watches a run.
+pub trait Observer {
+    /// Something happened.
+    fn on(&mut self, progress: Progress<'_>);
+}
+
+/// What an observer sees.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// A panel is about to be played after step `step`.
+    Evaluating {
+        /// The step.
+        step: u64,
+        /// Episodes of all panels.
+        episodes: usize,
+    },
+    /// The panels were played.
+    Evaluated {
+        /// The step.
+        step: u64,
+        /// One per split.
+        evaluations: &'a [Evaluation],
+    },
+    /// A step was made and, if there is a run directory, committed.
+    Step {
+        /// What it showed.
+        report: &'a StepReport,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+}
+
+/// An observer that says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on(&mut self, _: Progress<'_>) {}
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Evaluations before training, one per split.
+    pub before: Vec<Evaluation>,
+    /// Evaluations after training, one per split.
+    pub after: Vec<Evaluation>,
+    /// Steps done.
+    pub steps: u64,
+}
+
+/// Trains a policy on a task set.
+pub struct Trainer {
+    pub(crate) config: Config,
+    pub(crate) tasks: Arc<dyn TaskSet>,
+    pub(crate) policy: Policy,
+    pub(crate) reference: Model,
+    advantage: Box<dyn Advantage + Send + Sync>,
+    pub(crate) optimizer: AdamW,
+    workers: Workers,
+    pub(crate) stream: TaskStream,
+    panels: Vec<Panel>,
+    pub(crate) step: u64,
+    pub(crate) before: Vec<Evaluation>,
+    pub(crate) latest: Vec<Evaluation>,
+    stop: Arc<AtomicBool>,
+    commit_seconds: f64,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("step", &self.step).finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// A trainer at step 0. The policy's weights at this moment are the reference.
+    ///
+    /// # Errors
+    /// A configuration that cannot be trained, tasks that cannot be had.
+    pub fn new(
+        config: Config,
+        tasks: Arc<dyn TaskSet>,
+        policy: Policy,
+    ) -> Result<Self, TrainError> {
+        let config = config.resolve()?;
+        let mut panels = Vec::new();
+        for &split in &config.eval.splits {
+            panels.push(Panel::choose(
+                &*tasks,
+                split,
+                config.eval.episodes,
+                config.eval.panel_seed,
+            )?);
+        }
+        let parameters = policy.model.params.len();
+        let updates = config.steps * config.algo.epochs as u64 * config.algo.minibatches as u64;
+        Ok(Self {
+            reference: policy.model.clone(),
+            advantage: advantage(&config)?,
+            optimizer: AdamW::new(config.optim.clone(), parameters, updates),
+            workers: Workers::new(config.threads),
+            stream: TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), 0),
+            panels,
+            step: 0,
+            before: Vec::new(),
+            latest: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            commit_seconds: 0.0,
+            config,
+            tasks,
+            policy,
+        })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// The evaluation panels, one per split.
+    pub fn panels(&self) -> &[Panel] {
+        &self.panels
+    }
+
+    /// Set it to stop: the step under way is dropped, what is committed stays.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Trains to the last step, with evaluations before and after, committing every step to the
+    /// run directory if there is one.
+    ///
+    /// # Errors
+    /// The first failure; everything committed stays.
+    pub fn run(
+        &mut self,
+        mut run: Option<&mut RunDir>,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary, TrainError> {
+        if self.step == 0 && self.before.is_empty() {
+            if let Some(run) = run.as_deref_mut() {
+                for panel in &self.panels {
+                    state::write_panel(run, panel)?;
+                }
+            }
+            let evaluations = self.evaluate(observer)?;
+            self.before.clone_from(&evaluations);
+            self.latest.clone_from(&evaluations);
+            let report = StepReport { evaluations, ..StepReport::default() };
+            self.commit(run.as_deref_mut(), &report, None)?;
+        }
+        while self.step < self.config.steps {
+            let (report, collected) = self.step(observer)?;
+            self.commit(run.as_deref_mut(), &report, collected.as_ref())?;
+            observer.on(Progress::Step { report: &report, steps: self.config.steps });
+        }
+        Ok(Summary { before: self.before.clone(), after: self.latest.clone(), steps: self.step })
+    }
+
+    /// One step: play, assign credit, update, evaluate where it is due.
+    ///
+    /// # Errors
+    /// The first failure; the policy is then as it was before the failing phase.
+    pub fn step(
+        &mut self,
+        observer: &mut dyn Observer,
+    ) -> Result<(StepReport, Option<(Collected, Credit)>), TrainError> {
+        let begun = Instant::now();
+        let mut report = StepReport { step: self.step + 1, ..StepReport::default() };
+        report.timings.commit = self.commit_seconds;
+
+        let collector = Collector { config: &self.config, tasks: &*self.tasks, stop: &self.stop };
+        let collected = collector.collect(&self.policy, &mut self.stream, report.step)?;
+        report.timings.rollout = begun.elapsed().as_secs_f64();
+        report.played = collected.played;
+        report.groups = collected.batch.groups.len();
+        report.rollouts = collected.batch.groups.iter().map(|g| g.rollouts.len()).sum();
+
+        let credit = if collected.batch.groups.is_empty() {
+            None
+        } else {
+            Some(self.learn(&collected.batch, &mut report)?)
+        };
+        self.step += 1;
+        let every = self.config.eval.every;
+        if self.step == self.config.steps || (every > 0 && self.step.is_multiple_of(every)) {
+            let clock = Instant::now();
+            report.evaluations = self.evaluate(observer)?;
+            self.latest.clone_from(&report.evaluations);
+            report.timings.evaluate = clock.elapsed().as_secs_f64();
+        }
+        report.timings.total = begun.elapsed().as_secs_f64();
+        let working = report.timings.total - report.timings.evaluate;
+        report.timings.tokens_per_s = report.played.context_tokens as f64 / working.max(1e-9);
+        Ok((report, credit.map(|credit| (collected, credit))))
+    }
+
+    /// Credit and update for a batch.
+    fn learn(&mut self, batch: &Batch, report: &mut StepReport) -> Result<Credit, TrainError> {
+        let clock = Instant::now();
+        let credit = self.advantage.assign(batch)?;
+        report.credit = Some(credit.summary());
+        report.timings.credit = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let reference = self.score_reference(batch, &credit, report)?;
+        report.timings.reference = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let algo = &self.config.algo;
+        let settings = LossSettings::new(algo, self.config.rollout.temperature);
+        let aggregation = algo.aggregation.unwrap_or_default();
+        let mut norms = 0.0;
+        for epoch in 0..algo.epochs {
+            let mut order: Vec<usize> = (0..batch.groups.len()).collect();
+            seed::Rng::new(seed::derive(&[self.config.seed, report.step, epoch as u64, 3]))
+                .shuffle(&mut order);
+            report.loss = LossSums::default();
+            let size = order.len().div_ceil(algo.minibatches);
+            for members in order.chunks(size) {
+                let budget = self.budget(batch, members);
+                let (micro, stats) =
+                    pack(batch, members, &credit, Some(&reference), aggregation, budget);
+                let (sums, optim) = update(
+                    &mut self.policy.model,
+                    &mut self.optimizer,
+                    &mut self.workers,
+                    &micro,
+                    &settings,
+                )?;
+                report.loss.add(&sums);
+                report.rows += stats.rows;
+                report.rows_saved += stats.rows_saved;
+                report.updates += 1;
+                norms += optim.grad_norm;
+                report.lr = optim.lr;
+            }
+        }
+        report.grad_norm = norms / report.updates.max(1) as f64;
+        report.timings.update = clock.elapsed().as_secs_f64();
+        Ok(credit)
+    }
+
+    /// Rows of a micro-batch: the configured budget, or less so that every worker has a share.
+    fn budget(&self, batch: &Batch, members: &[usize]) -> usize {
+        let rows: usize = members
+            .iter()
+            .flat_map(|&g| &batch.groups[g].rollouts)
+            .flat_map(empg::Trajectory::segments)
+            .map(|s| s.tokens.len())
+            .sum();
+        let share = rows.div_ceil(self.workers.threads().max(1));
+        self.config.algo.micro_batch_tokens.min(share.max(1))
+    }
+
+    /// log π_ref of every sampled token.
+    fn score_reference(
+        &mut self,
+        batch: &Batch,
+        credit: &Credit,
+        report: &mut StepReport,
+    ) -> Result<ReferenceLogprobs, TrainError> {
+        let members: Vec<usize> = (0..batch.groups.len()).collect();
+        let budget = self.budget(batch, &members);
+        let aggregation = self.config.algo.aggregation.unwrap_or_default();
+        let (packs, _) = pack(batch, &members, credit, None, aggregation, budget);
+        let temperature = self.config.rollout.temperature;
+        let scores = self.workers.score(&self.reference, &packs, temperature)?;
+        let mut reference: ReferenceLogprobs = batch
+            .groups
+            .iter()
+            .map(|group| {
+                group
+                    .rollouts
+                    .iter()
+                    .map(|r| {
+                        r.steps()
+                            .iter()
+                            .map(|s| s.scores().iter().map(|s| s.logprob).collect())
+                            .collect()
+                    })
+                    .collect()
+            })
+            .collect();
+        let (mut kl, mut count) = (0.0, 0usize);
+        for (pack, scores) in packs.iter().zip(&scores) {
+            for ((&[g, r, t, j], target), score) in
+                pack.origin.iter().zip(&pack.targets).zip(scores)
+            {
+                reference[g][r][t][j] = score.logprob;
+                kl += loss::k3(f64::from(target.old_logprob), f64::from(score.logprob)).value;
+                count += 1;
+            }
+        }
+        report.kl_reference = kl / count.max(1) as f64;
+        let entropies = batch
+            .groups
+            .iter()
+            .flat_map(|g| &g.rollouts)
+            .flat_map(empg::Trajectory::steps)
+            .flat_map(empg::Step::scores);
+        let (mut sum, mut n) = (0.0, 0usize);
+        for score in entropies {
+            sum += f64::from(score.entropy);
+            n += 1;
+        }
+        report.token_entropy = sum / n.max(1) as f64;
+        Ok(reference)
+    }
+
+    /// Plays every panel with the policy as it is.
+    ///
+    /// # Errors
+    /// See [`Panel::play`].
+    pub fn evaluate(&self, observer: &mut dyn Observer) -> Result<Vec<Evaluation>, TrainError> {
+        let episodes = self.panels.iter().map(|p| p.tasks.len()).sum();
+        observer.on(Progress::Evaluating { step: self.step, episodes });
+        let settings = evaluation_settings(&self.config);
+        let mut evaluations = Vec::with_capacity(self.panels.len());
+        for panel in &self.panels {
+            evaluations.push(panel.play(&self.policy, &*self.tasks, &settings, &self.stop)?.0);
+        }
+        observer.on(Progress::Evaluated { step: self.step, evaluations: &evaluations });
+        Ok(evaluations)
+    }
+
+    fn commit(
+        &mut self,
+        run: Option<&mut RunDir>,
+        report: &StepReport,
+        learned: Option<&(Collected, Credit)>,
+    ) -> Result<(), TrainError> {
+        let Some(run) = run else { return Ok(()) };
+        let clock = Instant::now();
+        let step = report.step;
+        let every = self.config.record.trajectories_every;
+        let rows = learned
+            .filter(|_| every > 0 && step.is_multiple_of(every))
+            .map(|(collected, credit)| state::rows(step, collected, credit));
+        let due = step == 0
+            || step == self.config.steps
+            || (self.config.checkpoint.every > 0
+                && step.is_multiple_of(self.config.checkpoint.every));
+        // A stop that was asked for still gets its checkpoint.
+        let due = due || self.stop.load(Ordering::Relaxed);
+        let checkpoint = if due { Some(state::checkpoint(self, report)?) } else { None };
+        run.commit(&StepRecord {
+            step,
+            metrics: report.metrics(),
+            timings: report.timings(),
+            trajectories: rows.as_deref(),
+            checkpoint,
+        })?;
+        self.commit_seconds = clock.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+/// The estimator that a configuration names.
+fn advantage(config: &Config) -> Result<Box<dyn Advantage + Send + Sync>, TrainError> {
+    fn over<A: Advantage + Send + Sync + 'static>(
+        base: A,
+        config: &Config,
+    ) -> Result<Box<dyn Advantage + Send + Sync>, TrainError> {
+        Ok(match config.empg_options() {
+            Some(options) => {
+                options.validate()?;
+                Box::new(Empg { base, options })
+            }
+            None => Box::new(base),
+        })
+    }
+    match config.algo.base {
+        Base::Grpo => over(Grpo { ddof: config.algo.ddof, eps: config.algo.eps }, config),
+        Base::DrGrpo => over(DrGrpo, config),
+        Base::Rloo => over(Rloo, config),
+    }
+}

@@ -1,0 +1,253 @@
+//! One policy update: packs → PPO clip and KL → backward → clip → AdamW.
+
+use empg::TokenScore;
+use empg::loss::{self, Clip};
+use empg_llm::{Model, PackedBatch, TargetGrad, Workspace};
+
+use crate::TrainError;
+use crate::config::AlgoConfig;
+use crate::optim::{AdamW, OptimStats};
+use crate::pack::{LossTarget, MicroBatch};
+
+/// What the loss is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSettings {
+    /// Clip range of the ratio.
+    pub clip: Clip,
+    /// β of the k3 KL to the reference.
+    pub kl_coef: f64,
+    /// Coefficient of the entropy bonus.
+    pub entropy_coef: f64,
+    /// Temperature of the policy's distribution.
+    pub temperature: f32,
+}
+
+impl LossSettings {
+    /// The settings of a resolved configuration.
+    pub fn new(algo: &AlgoConfig, temperature: f32) -> Self {
+        Self {
+            clip: Clip { low: algo.clip_low.unwrap_or(0.2), high: algo.clip_high.unwrap_or(0.2) },
+            kl_coef: algo.kl_coef.unwrap_or(0.0),
+            entropy_coef: algo.entropy_coef,
+            temperature,
+        }
+    }
+}
+
+/// Sums over the targets of one or more micro-batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Weighted loss; the minibatch's loss once all its micro-batches are added.
+    pub loss: f64,
+    /// Targets.
+    pub tokens: f64,
+    /// Targets whose ratio was clipped.
+    pub clipped: f64,
+    /// Σ k3(π_new, π_old).
+    pub kl_old: f64,
+    /// Σ k3(π_new, π_ref).
+    pub kl_ref: f64,
+    /// Σ token entropy of the current policy.
+    pub entropy: f64,
+    /// Largest |log π_new − log π_old|.
+    pub max_log_ratio: f64,
+}
+
+impl LossSums {
+    /// Adds another part.
+    pub fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.tokens += other.tokens;
+        self.clipped += other.clipped;
+        self.kl_old += other.kl_old;
+        self.kl_ref += other.kl_ref;
+        self.entropy += other.entropy;
+        self.max_log_ratio = self.max_log_ratio.max(other.max_log_ratio);
+    }
+}
+
+/// Buffers of the workers, kept between updates.
+#[derive(Debug, Default)]
+pub struct Workers {
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    workspace: Workspace,
+    grads: Vec<f32>,
+}
+
+impl Workers {
+    /// Buffers for a number of threads.
+    pub fn new(threads: usize) -> Self {
+        Self { slots: (0..threads.max(1)).map(|_| Slot::default()).collect() }
+    }
+
+    /// Threads that work at a time.
+    pub fn threads(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Loss and gradient of a minibatch.
+    ///
+    /// # Errors
+    /// A pack that the engine refuses, a loss that is not finite.
+    pub fn gradient(
+        &mut self,
+        model: &Model,
+        minibatch: &[MicroBatch],
+        settings: &LossSettings,
+    ) -> Result<(LossSums, &mut [f32]), TrainError> {
+        let packs: Vec<&PackedBatch> = minibatch.iter().map(|m| &m.packed).collect();
+        let (parts, grads) = self.accumulate(
+            model,
+            &packs,
+            settings.temperature,
+            |pack, target, score, sums: &mut LossSums| {
+                token_loss(&minibatch[pack].targets[target], score, settings, sums)
+            },
+        )?;
+        let mut sums = LossSums::default();
+        for part in &parts {
+            sums.add(part);
+        }
+        if !sums.loss.is_finite() {
+            return Err(TrainError::NotFinite { what: "loss", tensor: "loss".into() });
+        }
+        Ok((sums, grads))
+    }
+
+    /// Forward and backward over packs with any loss on the targets. Pack i goes to worker
+    /// i mod n and the workers' gradients are added in order: the result depends on the number of
+    /// workers only. Returns the workers' sums and the gradient.
+    ///
+    /// # Errors
+    /// A pack that the engine refuses.
+    pub fn accumulate<S: Default + Send>(
+        &mut self,
+        model: &Model,
+        packs: &[&PackedBatch],
+        temperature: f32,
+        term: impl Fn(usize, usize, TokenScore, &mut S) -> TargetGrad + Sync,
+    ) -> Result<(Vec<S>, &mut [f32]), TrainError> {
+        let size = model.params.len();
+        let parts = self.each(packs.len(), |slot, indices| {
+            slot.grads.clear();
+            slot.grads.resize(size, 0.0);
+            let mut sums = S::default();
+            for i in indices {
+                let mut loss = |target: usize, score: TokenScore| term(i, target, score, &mut sums);
+                model.forward_backward(
+                    packs[i],
+                    temperature,
+                    &mut loss,
+                    &mut slot.grads,
+                    &mut slot.workspace,
+                )?;
+            }
+            Ok(sums)
+        })?;
+        let (first, rest) = self.slots.split_at_mut(1);
+        for slot in rest.iter().take(parts.len().saturating_sub(1)) {
+            for (total, part) in first[0].grads.iter_mut().zip(&slot.grads) {
+                *total += part;
+            }
+        }
+        Ok((parts, &mut first[0].grads))
+    }
+
+    /// Scores the targets of packs under a model, pack by pack.
+    ///
+    /// # Errors
+    /// A pack that the engine refuses.
+    pub fn score(
+        &mut self,
+        model: &Model,
+        packs: &[MicroBatch],
+        temperature: f32,
+    ) -> Result<Vec<Vec<TokenScore>>, TrainError> {
+        let parts = self.each(packs.len(), |slot, indices| {
+            indices
+                .map(|i| Ok((i, model.score(&packs[i].packed, temperature, &mut slot.workspace)?)))
+                .collect::<Result<Vec<_>, TrainError>>()
+        })?;
+        let mut scores = vec![Vec::new(); packs.len()];
+        for (i, part) in parts.into_iter().flatten() {
+            scores[i] = part;
+        }
+        Ok(scores)
+    }
+
+    /// Runs `work` on every slot that has a share of `count` items.
+    fn each<R: Send>(
+        &mut self,
+        count: usize,
+        work: impl Fn(&mut Slot, std::iter::StepBy<std::ops::Range<usize>>) -> Result<R, TrainError>
+        + Sync,
+    ) -> Result<Vec<R>, TrainError> {
+        let stride = self.slots.len();
+        let active = stride.min(count.max(1));
+        if active == 1 {
+            return Ok(vec![work(&mut self.slots[0], (0..count).step_by(stride))?]);
+        }
+        std::thread::scope(|scope| {
+            let work = &work;
+            let handles: Vec<_> = self
+                .slots
+                .iter_mut()
+                .take(active)
+                .enumerate()
+                .map(|(w, slot)| scope.spawn(move || work(slot, (w..count.max(w)).step_by(stride))))
+                .collect();
+            handles
+                .into_iter()
+                .map(|h| h.join().unwrap_or_else(|_| Err(TrainError::Worker("update".into()))))
+                .collect()
+        })
+    }
+}
+
+/// −min(r·A, clip(r)·A) + β·k3(π, π_ref) − c·H of one token, weighted.
+fn token_loss(
+    target: &LossTarget,
+    score: TokenScore,
+    settings: &LossSettings,
+    sums: &mut LossSums,
+) -> TargetGrad {
+    let (logp, weight) = (f64::from(score.logprob), f64::from(target.weight));
+    let old = f64::from(target.old_logprob);
+    let ppo = loss::ppo(logp, old, f64::from(target.advantage), settings.clip);
+    let kl_ref = loss::k3(logp, f64::from(target.ref_logprob));
+    let kl_old = loss::k3(logp, old).value;
+    let entropy = f64::from(score.entropy);
+    let value = ppo.loss + settings.kl_coef * kl_ref.value - settings.entropy_coef * entropy;
+    sums.loss += weight * value;
+    sums.tokens += 1.0;
+    sums.clipped += f64::from(u8::from(ppo.clipped));
+    sums.kl_old += kl_old;
+    sums.kl_ref += kl_ref.value;
+    sums.entropy += entropy;
+    sums.max_log_ratio = sums.max_log_ratio.max((logp - old).abs());
+    TargetGrad {
+        dlogprob: (weight * (ppo.dlogp + settings.kl_coef * kl_ref.dlogp)) as f32,
+        dentropy: (-weight * settings.entropy_coef) as f32,
+    }
+}
+
+/// One optimiser step on a minibatch.
+///
+/// # Errors
+/// See [`Workers::gradient`] and [`AdamW::update`]; the model is unchanged then.
+pub fn update(
+    model: &mut Model,
+    optimizer: &mut AdamW,
+    workers: &mut Workers,
+    minibatch: &[MicroBatch],
+    settings: &LossSettings,
+) -> Result<(LossSums, OptimStats), TrainError> {
+    let (sums, grads) = workers.gradient(model, minibatch, settings)?;
+    let layout = model.layout.clone();
+    let stats = optimizer.update(&layout, &mut model.params, grads)?;
+    Ok((sums, stats))
+}

@@ -1,0 +1,96 @@
+use std::sync::Arc;
+
+use empg_env::Split;
+use empg_train::config::{Base, Recipe};
+use empg_train::{Panel, Silent, TrainError, Trainer};
+
+use crate::toy::{Lamps, config, policy};
+
+#[test]
+fn every_recipe_learns_the_colours() {
+    for (recipe, empg) in
+        [(Recipe::Dapo, true), (Recipe::Dapo, false), (Recipe::Grpo, true), (Recipe::Grpo, false)]
+    {
+        let mut config = config();
+        config.steps = 60;
+        config.rollout.groups = 16;
+        config.rollout.group_size = 8;
+        config.optim.lr = 2e-3;
+        config.algo.name = recipe;
+        config.empg.enabled = empg;
+        config.eval.episodes = 27;
+        let mut trainer = Trainer::new(config, Arc::new(Lamps::default()), policy()).unwrap();
+        let summary = trainer.run(None, &mut Silent).unwrap();
+        assert_eq!(summary.steps, 60);
+        assert!(summary.before[0].success < 0.2, "{:?}", summary.before);
+        assert!(summary.after[0].success > 0.6, "{recipe:?} {empg} {:?}", summary.after);
+    }
+}
+
+#[test]
+fn every_base_and_both_halves_of_empg_train() {
+    for base in [Base::Grpo, Base::DrGrpo, Base::Rloo] {
+        for (k, zeta) in [(0.0, 0.1), (1.0, 0.0)] {
+            let mut config = config();
+            config.steps = 1;
+            config.algo.base = base;
+            config.algo.epochs = 2;
+            config.algo.entropy_coef = 0.01;
+            config.algo.kl_coef = Some(0.01);
+            config.empg.k = k;
+            config.empg.zeta = zeta;
+            let mut trainer = Trainer::new(config, Arc::new(Lamps::default()), policy()).unwrap();
+            trainer.run(None, &mut Silent).unwrap();
+        }
+    }
+}
+
+#[test]
+fn flat_groups_are_dropped_and_the_step_goes_on() {
+    let lamps = Lamps { flat: true, ..Lamps::default() };
+    let mut trainer = Trainer::new(config(), Arc::new(lamps), policy()).unwrap();
+    let (report, learned) = trainer.step(&mut Silent).unwrap();
+    assert!(learned.is_none());
+    assert_eq!(report.groups, 0);
+    assert_eq!(report.played.rounds, 2);
+    assert_eq!(report.played.groups_flat, report.played.groups);
+    assert!(report.metrics().contains_key("groups_dropped"));
+}
+
+#[test]
+fn a_failing_environment_ends_its_episode_only() {
+    let lamps = Lamps { broken: true, ..Lamps::default() };
+    let mut trainer = Trainer::new(config(), Arc::new(lamps), policy()).unwrap();
+    let (report, _) = trainer.step(&mut Silent).unwrap();
+    assert!(report.played.failed > 0);
+    assert!(report.played.failed < report.played.episodes);
+}
+
+#[test]
+fn panels_are_the_same_every_time() {
+    let a = Panel::choose(&Lamps::default(), Split::Unseen, 9, 3).unwrap();
+    assert_eq!(a, Panel::choose(&Lamps::default(), Split::Unseen, 9, 3).unwrap());
+    assert_ne!(a, Panel::choose(&Lamps::default(), Split::Unseen, 9, 4).unwrap());
+    assert_eq!(Panel::choose(&Lamps::default(), Split::Unseen, 0, 3).unwrap().tasks.len(), 27);
+}
+
+#[test]
+fn a_broken_gradient_stops_the_run_and_names_the_tensor() {
+    let mut broken = policy();
+    let range =
+        broken.model.layout.find("model.layers.2.mlp.down_proj.weight").unwrap().range.clone();
+    let healthy = Trainer::new(config(), Arc::new(Lamps::default()), broken.clone()).unwrap();
+    assert!(healthy.policy().model.params.iter().all(|p| p.is_finite()));
+    broken.model.params[range.start] = 1e38;
+    let error = Trainer::new(config(), Arc::new(Lamps::default()), broken)
+        .and_then(|mut t| t.run(None, &mut Silent))
+        .unwrap_err();
+    assert!(!matches!(error, TrainError::Worker(_)), "{error}");
+}
+
+#[test]
+fn a_stop_is_obeyed() {
+    let mut trainer = Trainer::new(config(), Arc::new(Lamps::default()), policy()).unwrap();
+    trainer.stop_flag().store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(matches!(trainer.run(None, &mut Silent), Err(TrainError::Interrupted)));
+}

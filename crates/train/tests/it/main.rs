@@ -1,0 +1,7 @@
+//! The trainer against a toy environment whose right answers are known.
+
+mod config;
+mod learning;
+mod packing;
+mod resume;
+mod toy;

@@ -1,0 +1,84 @@
+//! A run that stops and is resumed ends with the bytes of one that did not.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use empg_run::RunDir;
+use empg_train::{Silent, TrainError, Trainer};
+
+use crate::toy::{Lamps, config, policy};
+
+fn start(dir: &Path) -> (RunDir, Trainer) {
+    let run = RunDir::create(dir, "", &serde_json::json!({})).unwrap();
+    (run, Trainer::new(config(), Arc::new(Lamps::default()), policy()).unwrap())
+}
+
+fn bytes(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for file in [
+        "checkpoints/step-000003/model.safetensors",
+        "checkpoints/step-000003/optimizer.safetensors",
+        "checkpoints/step-000003/trainer.json",
+        "checkpoints/step-000003/state.json",
+        "trajectories/step-000001.parquet",
+        "trajectories/step-000003.parquet",
+        "metrics.jsonl",
+        "manifest.json",
+        "panels/unseen.jsonl",
+    ] {
+        let path = dir.join(file);
+        files.push((file.to_owned(), fs::read(&path).unwrap_or_else(|e| panic!("{file}: {e}"))));
+    }
+    files
+}
+
+#[test]
+fn a_resumed_run_equals_an_undisturbed_one() {
+    let tmp = tempfile::tempdir().unwrap();
+    let whole = tmp.path().join("whole");
+    let (mut run, mut trainer) = start(&whole);
+    let summary = trainer.run(Some(&mut run), &mut Silent).unwrap();
+
+    let parts = tmp.path().join("parts");
+    let (mut run, mut trainer) = start(&parts);
+    // Stop once the first step is committed.
+    struct StopAfterOne(Arc<std::sync::atomic::AtomicBool>);
+    impl empg_train::Observer for StopAfterOne {
+        fn on(&mut self, progress: empg_train::Progress<'_>) {
+            if matches!(progress, empg_train::Progress::Step { .. }) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+    let mut observer = StopAfterOne(trainer.stop_flag());
+    let stopped = trainer.run(Some(&mut run), &mut observer);
+    assert!(matches!(stopped, Err(TrainError::Interrupted)), "{stopped:?}");
+    drop((run, trainer));
+
+    let (mut run, checkpoint) = RunDir::resume(&parts).unwrap();
+    let checkpoint = checkpoint.unwrap();
+    assert_eq!(checkpoint.step, 1);
+    let mut trainer =
+        Trainer::resume(config(), Arc::new(Lamps::default()), policy(), &checkpoint).unwrap();
+    let resumed = trainer.run(Some(&mut run), &mut Silent).unwrap();
+    assert_eq!(resumed.before, summary.before);
+    assert_eq!(resumed.after, summary.after);
+    for ((file, a), (_, b)) in bytes(&whole).iter().zip(&bytes(&parts)) {
+        assert!(a == b, "{file} differs");
+    }
+}
+
+#[test]
+fn another_reference_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (mut run, mut trainer) = start(&tmp.path().join("run"));
+    trainer.run(Some(&mut run), &mut Silent).unwrap();
+    drop((run, trainer));
+    let (_run, checkpoint) = RunDir::resume(tmp.path().join("run")).unwrap();
+    let mut other = policy();
+    other.model.params[0] += 1.0;
+    let refused =
+        Trainer::resume(config(), Arc::new(Lamps::default()), other, &checkpoint.unwrap());
+    assert!(matches!(refused, Err(TrainError::Checkpoint(_))));
+}

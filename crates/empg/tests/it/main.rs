@@ -1,1 +1,5 @@
-//! Integration tests of the mathematics.
+//! Integration tests of the mathematics: parity with numpy, and the laws.
+
+mod contracts;
+mod laws;
+mod parity;

@@ -80,7 +80,7 @@ impl Expert {
             Event::Switched(_)
                 if kind == TaskKind::LookAtObjInLight && self.belief.holding.is_none() =>
             {
-                self.lost = true
+                self.lost = true;
             }
             _ => {}
         }

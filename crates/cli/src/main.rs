@@ -1,2 +1,24 @@
-//! The empg command.
-fn main() {}
+//! The `empg` command: one file per subcommand under `commands/`.
+
+mod commands;
+mod estimate;
+mod failure;
+mod interrupt;
+mod models;
+mod output;
+mod progress;
+mod settings;
+mod table;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = commands::Cli::parse();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -181,10 +181,8 @@ fn replay(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
     let mut envs: HashMap<EnvOptions, Box<dyn Env>> = HashMap::new();
     each_line(|line| {
         let recorded: Recorded = serde_json::from_str(line)?;
-        let options = EnvOptions {
-            data_version: recorded.data_version,
-            max_steps: recorded.max_steps,
-        };
+        let options =
+            EnvOptions { data_version: recorded.data_version, max_steps: recorded.max_steps };
         let env = envs.entry(options).or_insert_with(|| source.tasks(options).make());
         let observation = env.reset(&recorded.task, 0)?.text;
         let admissible = env.admissible();
@@ -307,9 +305,7 @@ fn bench_tasks(tasks: &Arc<dyn TaskSet>) -> anyhow::Result<Vec<String>> {
         let len = tasks.len(split).unwrap_or(256);
         let count = len.min(256);
         if count > 0 {
-            return (0..count)
-                .map(|i| Ok(tasks.task(split, i * len / count)?.id))
-                .collect();
+            return (0..count).map(|i| Ok(tasks.task(split, i * len / count)?.id)).collect();
         }
     }
     bail!("the environment has no task")

@@ -1,0 +1,70 @@
+//! The subcommands.
+
+mod advantage;
+mod config;
+mod env;
+mod eval;
+mod play;
+mod prop1;
+mod sft;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// Trains language-model agents with Entropy-Modulated Policy Gradients.
+#[derive(Debug, Parser)]
+#[command(
+    name = "empg",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  empg train                          a small agent learns household tasks, nothing to download
+  empg eval --model runs/NAME --env households
+  empg config show                    every setting with its meaning
+  empg train --help
+
+stdout is data, stderr is progress. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    /// Machine-readable output: the last line of stdout is one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train an agent and compare it before and after
+    Train(train::TrainArgs),
+    /// Play a fixed panel of tasks with a policy
+    Eval(eval::EvalArgs),
+    /// Fine-tune on the demonstrations of an expert (how tiny is made)
+    Sft(sft::SftArgs),
+    /// Assign EMPG credit to any trainer's trajectories (JSONL in, JSONL out)
+    Advantage(advantage::AdvantageArgs),
+    /// Check Proposition 1 numerically
+    Prop1(prop1::Prop1Args),
+    /// Play a task yourself
+    Play(play::PlayArgs),
+    /// Replay, list and time the environments
+    Env(env::EnvArgs),
+    /// Show or write the settings
+    Config(config::ConfigArgs),
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { json, command } = cli;
+    match command {
+        Command::Train(args) => train::run(args, json),
+        Command::Eval(args) => eval::run(args, json),
+        Command::Sft(args) => sft::run(args, json),
+        Command::Advantage(args) => advantage::run(args, json),
+        Command::Prop1(args) => prop1::run(args, json),
+        Command::Play(args) => play::run(args, json),
+        Command::Env(args) => env::run(args, json),
+        Command::Config(args) => config::run(args, json),
+    }
+}

@@ -1,0 +1,231 @@
+//! `empg sft`: supervised fine-tuning on the observing expert's episodes; how `tiny` is made.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use empg_env::Split;
+use empg_llm::{Dtype, save_model};
+use empg_train::{
+    Config, Evaluation, ExpertDemonstrations, Panel, Policy, SftConfig, SftStep, Stage, TrainError,
+    evaluation_settings, fine_tune, household_tokenizer,
+};
+use serde_json::json;
+
+use crate::progress::{duration, steps_bar};
+use crate::settings::{self, CommonArgs, SettingsError};
+use crate::{interrupt, models, output, table, tasks};
+
+/// Arguments of `empg sft`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  empg sft --preset tiny --stage grounded --out models/grounded
+  empg sft --preset tiny --stage cold-start --init models/grounded --steps 600 --out models/tiny
+  empg sft --init tiny --steps 100 --out models/more
+  empg train --model models/tiny")]
+pub(crate) struct SftArgs {
+    /// Shape and tokenizer of a new model
+    #[arg(long, default_value = "tiny")]
+    preset: Preset,
+    /// Which expert is imitated
+    #[arg(long, default_value = "grounded")]
+    stage: StageName,
+    /// Start from a model instead of a new one: tiny or a checkpoint directory
+    #[arg(long, value_name = "tiny|DIR")]
+    init: Option<String>,
+    /// Folder for the model
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Optimiser steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Seed of the weights and of the demonstrations
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Peak learning rate
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// Tokens of a batch
+    #[arg(long, value_name = "N")]
+    batch_tokens: Option<usize>,
+    /// Weight of the observations' tokens in the loss; the agent's have 1
+    #[arg(long, value_name = "X")]
+    observation_weight: Option<f32>,
+    /// Evaluates and saves every so many steps as well; 0 means at the end only
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    eval_every: u64,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Shapes of new models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// The embedded policy's
+    Tiny,
+}
+
+/// Experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StageName {
+    /// The clean expert
+    Grounded,
+    /// The expert with admissible mistakes, for reinforcement to unlearn
+    ColdStart,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
+    let SftArgs {
+        preset: Preset::Tiny,
+        stage,
+        init,
+        out,
+        steps,
+        seed,
+        lr,
+        batch_tokens,
+        observation_weight,
+        eval_every,
+        common,
+    } = args;
+    let started = Instant::now();
+    let config = settings::finish(settings::layered(common, None)?)?;
+    let mut sft = SftConfig { seed, threads: config.threads, ..SftConfig::default() };
+    sft.max_context_tokens = config.rollout.max_context_tokens;
+    sft.steps = steps.unwrap_or(sft.steps);
+    sft.optim.lr = lr.unwrap_or(sft.optim.lr);
+    sft.batch_tokens = batch_tokens.unwrap_or(sft.batch_tokens);
+    sft.observation_weight = observation_weight.unwrap_or(sft.observation_weight);
+    if sft.steps == 0 || sft.batch_tokens == 0 || !(sft.optim.lr.is_finite() && sft.optim.lr > 0.0)
+    {
+        let what = "--steps, --batch-tokens and --lr must be above 0".to_owned();
+        return Err(SettingsError::Conflict(what).into());
+    }
+
+    let tasks = tasks::open(&config.env)?;
+    let mut policy = match &init {
+        Some(init) => models::open(init)?,
+        None => Policy::untrained(household_tokenizer()?, seed)?,
+    };
+    let stage = match stage {
+        StageName::Grounded => Stage::Grounded,
+        StageName::ColdStart => Stage::ColdStart,
+    };
+    let demonstrations =
+        ExpertDemonstrations { tasks: &*tasks, split: Split::Train, options: stage.options() };
+    let split = config.eval.splits.last().copied().unwrap_or(Split::Unseen);
+    let panel = Panel::choose(&*tasks, split, config.eval.episodes, config.eval.panel_seed)?;
+    eprintln!(
+        "fine-tuning {} ({:.1} M parameters) on the {} expert in {}: {} steps of {} tokens, {} threads, seed {seed}",
+        init.as_deref().unwrap_or("a new model"),
+        policy.model.params.len() as f64 / 1e6,
+        if stage == Stage::Grounded { "clean" } else { "careless" },
+        config.env.name,
+        sft.steps,
+        sft.batch_tokens,
+        sft.threads,
+    );
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let bar = steps_bar(sft.steps);
+    interrupt::watch(Arc::clone(&stop), bar.clone(), "stopping: the model is saved as it is");
+    let say = |line: &str| match &bar {
+        Some(bar) => bar.println(line),
+        None => eprintln!("{line}"),
+    };
+    let mut last = SftStep::default();
+    let mut tokens = 0usize;
+    let trained = Instant::now();
+    let outcome = fine_tune(&mut policy, &demonstrations, &sft, &stop, &mut |policy, step| {
+        last = *step;
+        tokens += step.tokens;
+        let seconds = trained.elapsed().as_secs_f64();
+        let line = format!(
+            "loss {:.3}  confident {:>3.0} %  observations {:.3}  {:.0} tok/s  {} left",
+            step.loss,
+            step.confident * 100.0,
+            step.observation_loss,
+            tokens as f64 / seconds,
+            duration(seconds / step.step as f64 * (sft.steps - step.step) as f64),
+        );
+        match &bar {
+            Some(bar) => {
+                bar.set_position(step.step);
+                bar.set_message(line);
+            }
+            None if step.step.is_multiple_of(20) => {
+                eprintln!("step {}/{}  {line}", step.step, sft.steps)
+            }
+            None => {}
+        }
+        if eval_every > 0 && step.step.is_multiple_of(eval_every) && step.step < sft.steps {
+            let evaluation = play(&panel, policy, &*tasks, &config, &stop)?;
+            say(&format!("step {}: {}", step.step, sentence(&evaluation)));
+            save_model(&out, &policy.model, &policy.tokenizer, Dtype::F32)?;
+        }
+        Ok(true)
+    });
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
+    }
+    // Interrupted or not, what was learned is kept.
+    let interrupted = match outcome {
+        Ok(()) => false,
+        Err(TrainError::Interrupted) => true,
+        Err(error) => return Err(error.into()),
+    };
+    save(&out, &policy)?;
+    if interrupted {
+        eprintln!("interrupted after step {}; the model is in {}", last.step, out.display());
+        return Err(TrainError::Interrupted.into());
+    }
+    let evaluation = play(&panel, &policy, &*tasks, &config, &stop)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if json {
+        let mut line = table::json(std::slice::from_ref(&evaluation));
+        line["out"] = json!(out);
+        line["steps"] = json!(last.step);
+        line["loss"] = json!(last.loss);
+        line["ineffective"] = json!(evaluation.ineffective);
+        line["seconds"] = json!(seconds);
+        output::line(&line.to_string())?;
+    } else {
+        output::text(&table::single(&evaluation))?;
+        output::line(&format!(
+            "{:.1} % of the commands without effect; {} steps, {}",
+            evaluation.ineffective * 100.0,
+            last.step,
+            duration(seconds)
+        ))?;
+        output::line(&format!("model: {}", out.display()))?;
+    }
+    Ok(())
+}
+
+fn play(
+    panel: &Panel,
+    policy: &Policy,
+    tasks: &dyn empg_env::TaskSet,
+    config: &Config,
+    stop: &AtomicBool,
+) -> Result<Evaluation, TrainError> {
+    Ok(panel.play(policy, tasks, &evaluation_settings(config), stop)?.0)
+}
+
+fn sentence(evaluation: &Evaluation) -> String {
+    format!(
+        "{}, {:.1} % of the commands without effect",
+        table::sentence(evaluation),
+        evaluation.ineffective * 100.0
+    )
+}
+
+fn save(out: &Path, policy: &Policy) -> anyhow::Result<()> {
+    save_model(out, &policy.model, &policy.tokenizer, Dtype::F32)
+        .with_context(|| format!("cannot save the model in {}", out.display()))
+}

@@ -1,0 +1,274 @@
+//! `empg train`: the main job.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use empg_env::{Split, TaskSet};
+use empg_run::{CheckpointRef, RunDir};
+use empg_train::config::Recipe;
+use empg_train::{Config, Policy, Summary, TrainError, Trainer};
+use serde_json::json;
+
+use crate::progress::{Live, duration};
+use crate::settings::{self, SettingsError, TrainingArgs};
+use crate::{estimate, interrupt, models, output, table, tasks};
+
+/// Arguments of `empg train`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  empg train                                   generated households, tiny, DAPO + EMPG
+  empg train --algo grpo --empg off --seed 1   the plain baseline
+  empg train --env alfworld --data ~/.cache/alfworld
+  empg train --set optim.lr=1e-4 --set rollout.group_size=16 --out runs/wide
+  empg train --resume runs/NAME                continue after Ctrl-C or a crash
+  empg train --resume runs/NAME --steps 200    train a finished run further")]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    training: TrainingArgs,
+    /// Run directory [default: runs/ENV-ALGO[-empg]-sSEED, with a number if that is taken]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue this run from its newest complete checkpoint
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = [
+            "config", "set", "env", "model", "algo", "empg", "seed", "threads", "dtype", "device",
+            "out",
+        ]
+    )]
+    resume: Option<PathBuf>,
+}
+
+/// A run that is ready to go on.
+struct Prepared {
+    config: Config,
+    dir: RunDir,
+    trainer: Trainer,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
+    let TrainArgs { training, out, resume } = args;
+    let started = Instant::now();
+    let prepared = match resume {
+        Some(dir) => continued(&dir, training)?,
+        None => fresh(training, out)?,
+    };
+    let Prepared { config, mut dir, mut trainer } = prepared;
+    dir.set_keep(config.checkpoint.keep);
+
+    let mut live = Live::new(trainer.steps_done(), config.steps, config.eval.every);
+    interrupt::watch(
+        trainer.stop_flag(),
+        live.bar(),
+        "stopping: what is under way is brought to an end (Ctrl-C again ends at once)",
+    );
+    let outcome = trainer.run(Some(&mut dir), &mut live);
+    live.finish();
+    for warning in dir.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let path = dir.path().display();
+    match outcome {
+        Ok(summary) => {
+            let seconds = started.elapsed().as_secs_f64();
+            report(dir.path(), &summary, seconds, json)
+        }
+        Err(TrainError::Interrupted) => {
+            let done = dir.last_step().map_or("before its first evaluation".to_owned(), |s| {
+                format!("after step {s} of {}", config.steps)
+            });
+            eprintln!("interrupted {done}; continue with: empg train --resume {path}");
+            Err(TrainError::Interrupted.into())
+        }
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "training stopped; what is committed can be continued: empg train --resume {path}"
+            )
+        }),
+    }
+}
+
+fn fresh(training: TrainingArgs, out: Option<PathBuf>) -> anyhow::Result<Prepared> {
+    let config = settings::resolve(training)?;
+    let tasks = tasks::open(&config.env)?;
+    let policy = models::open(&config.model.path)?;
+    let path = out.unwrap_or_else(|| free_name(&config));
+    announce("training", &config, &*tasks, &policy, &path);
+    let info = json!({
+        "empg": env!("CARGO_PKG_VERSION"),
+        "env": config.env.name,
+        "algo": recipe(&config),
+        "seed": config.seed,
+        "parameters": policy.model.params.len(),
+    });
+    let text = settings::commented(&config)?;
+    // Before the directory: a configuration that cannot be trained leaves nothing behind.
+    let trainer = Trainer::new(config.clone(), tasks, policy)?;
+    let dir = RunDir::create(&path, &text, &info)?;
+    Ok(Prepared { config, dir, trainer })
+}
+
+fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
+    let (dir, checkpoint) = RunDir::resume(path)?;
+    let file = path.join("config.toml");
+    let recorded = settings::of_run(dir.config(), file.clone())?;
+    let mut config = recorded.clone();
+    if let Some(steps) = training.steps {
+        let done = checkpoint.as_ref().map_or(0, |c| c.step);
+        if steps < done {
+            return Err(SettingsError::Conflict(format!(
+                "--steps {steps}: {} has done {done} steps already",
+                path.display()
+            ))
+            .into());
+        }
+        config.steps = steps;
+    }
+    if let Some(data) = training.common.data {
+        config.env.data = Some(data);
+    }
+    let config = settings::finish(config)?;
+    if config != recorded {
+        rewrite(&file, &settings::commented(&config)?)?;
+    }
+    let tasks = tasks::open(&config.env)?;
+    let policy = models::open(&config.model.path)?;
+    announce(&resumption(checkpoint.as_ref(), &config), &config, &*tasks, &policy, path);
+    for warning in dir.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let trainer = match &checkpoint {
+        Some(checkpoint) => Trainer::resume(config.clone(), tasks, policy, checkpoint)?,
+        None => Trainer::new(config.clone(), tasks, policy)?,
+    };
+    Ok(Prepared { config, dir, trainer })
+}
+
+fn resumption(checkpoint: Option<&CheckpointRef>, config: &Config) -> String {
+    match checkpoint.map(|c| c.step) {
+        Some(step) if step >= config.steps => {
+            format!("finished already ({step} steps; --steps N trains further):")
+        }
+        Some(step) => format!("continuing after step {step} of {}:", config.steps),
+        None => "starting again, nothing had been committed:".into(),
+    }
+}
+
+/// Replaces a file by one rename.
+fn rewrite(path: &Path, text: &str) -> anyhow::Result<()> {
+    let replace = || -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(folder)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The first run directory of the default name that does not exist.
+fn free_name(config: &Config) -> PathBuf {
+    let algo = match config.algo.name {
+        Recipe::Grpo => "grpo",
+        Recipe::Dapo => "dapo",
+    };
+    let empg = if config.empg.enabled { "-empg" } else { "" };
+    let name = format!("{}-{algo}{empg}-s{}", config.env.name, config.seed);
+    let first = Path::new("runs").join(&name);
+    let numbered = (2..).map(|n: u64| Path::new("runs").join(format!("{name}-{n}")));
+    std::iter::once(first).chain(numbered).find(|p| !p.exists()).unwrap_or_default()
+}
+
+/// `DAPO + EMPG`.
+fn recipe(config: &Config) -> String {
+    let name = match config.algo.name {
+        Recipe::Grpo => "GRPO",
+        Recipe::Dapo => "DAPO",
+    };
+    let empg = &config.empg;
+    let half = match (empg.enabled, empg.k == 0.0, empg.zeta == 0.0) {
+        (false, _, _) => return name.to_owned(),
+        (true, true, false) => " (bonus only)",
+        (true, false, true) => " (scaling only)",
+        _ => "",
+    };
+    format!("{name} + EMPG{half}")
+}
+
+/// Says what is about to happen, and what it will need.
+fn announce(what: &str, config: &Config, tasks: &dyn TaskSet, policy: &Policy, path: &Path) {
+    let model = &policy.model;
+    let parameters = model.params.len();
+    let millions = parameters as f64 / 1e6;
+    let need = estimate::estimate(config, &model.config, parameters);
+    let splits: Vec<String> = config
+        .eval
+        .splits
+        .iter()
+        .map(|&split| {
+            let all = tasks.len(split);
+            let wanted = config.eval.episodes as u64;
+            let n = match all {
+                Some(all) if wanted == 0 || wanted > all => all,
+                _ => wanted,
+            };
+            format!("{n} {}", table::split_name(split))
+        })
+        .collect();
+    let training =
+        tasks.len(Split::Train).map_or("generated without end".to_owned(), |n| n.to_string());
+    eprintln!("{what} {} ({millions:.1} M parameters) with {}", config.model.path, recipe(config));
+    eprintln!(
+        "  environment  {}: training tasks {training}, evaluation {}",
+        config.env.name,
+        splits.join(" + ")
+    );
+    eprintln!(
+        "  work         {} steps of {} tasks × {} rollouts, seed {}, {} threads",
+        config.steps, config.rollout.groups, config.rollout.group_size, config.seed, config.threads
+    );
+    eprintln!(
+        "  needs        up to {} of memory, {} of disk",
+        estimate::size(need.memory),
+        estimate::size(need.disk)
+    );
+    eprintln!("  run          {}", path.display());
+    if let Some(available) = estimate::available_memory().filter(|&a| a < need.memory) {
+        eprintln!(
+            "warning: only {} of memory are available; fewer or shorter episodes at a time need \
+             less: rollout.groups, rollout.max_context_tokens, algo.micro_batch_tokens",
+            estimate::size(available)
+        );
+    }
+}
+
+/// The comparison on stdout.
+fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::Result<()> {
+    if summary.before.is_empty() {
+        bail!("the run has no evaluation from before training");
+    }
+    if json {
+        let line = json!({
+            "run": path,
+            "seconds": seconds,
+            "before": table::json(&summary.before),
+            "after": table::json(&summary.after),
+            "steps": summary.steps,
+        });
+        output::line(&line.to_string())?;
+        return Ok(());
+    }
+    for (before, after) in summary.before.iter().zip(&summary.after) {
+        output::line(&table::comparison(before, after))?;
+    }
+    output::line(&format!("{} steps, {}", summary.steps, duration(seconds)))?;
+    output::line(&format!("run: {}", path.display()))?;
+    eprintln!("play it again with: empg eval --model {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What a run will need: memory and disk, from its configuration alone.
+
+use empg_llm::ModelConfig;
+use empg_train::Config;
+
+/// Bytes that a run will need at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Resident memory.
+    pub(crate) memory: u64,
+    /// Space in the run directory.
+    pub(crate) disk: u64,
+}
+
+/// Sequences that one worker decodes at a time.
+const LIVE: u64 = 128;
+/// Tasks, engines, the allocator and the program itself.
+const BASE: u64 = 60 << 20;
+
+/// Estimates the peak of a run. Contexts are taken as full, so a run usually stays below it.
+pub(crate) fn estimate(config: &Config, model: &ModelConfig, parameters: usize) -> Need {
+    let (threads, parameters) = (config.threads.max(1) as u64, parameters as u64);
+    let rollouts = (config.rollout.groups * config.rollout.group_size) as u64;
+    let context = config.rollout.max_context_tokens.min(model.max_position_embeddings) as u64;
+    let (layers, hidden) = (model.num_layers as u64, model.hidden_size as u64);
+    let kv = 2 * layers * (model.num_kv_heads * model.head_dim) as u64 * 4;
+
+    // Policy, reference and two moments; a gradient per worker; a checkpoint in memory while it is
+    // written.
+    let weights = parameters * 4 * (4 + threads + 3);
+    let batch = rollouts.max(config.eval.episodes as u64);
+    let live = batch.min(LIVE * threads);
+    let decoding = live * context * kv;
+    // What the backward pass keeps of every token, and as much again for its own buffers.
+    let width = 4 * hidden + model.qkv_size() as u64 + 3 * model.intermediate_size as u64;
+    let rows = (config.algo.micro_batch_tokens as u64).min((rollouts * context).div_ceil(threads));
+    let training = threads * rows * 4 * (layers * width + 2 * hidden);
+    // A token with its score, a few words of text each.
+    let episodes = 2 * rollouts * context * 24;
+    let memory = BASE + weights + decoding.max(training) + episodes;
+
+    let checkpoint = parameters * 12 + (256 << 10);
+    let kept = config.checkpoint.keep as u64 + 2;
+    let recorded = match config.record.trajectories_every {
+        0 => 0,
+        every => config.steps / every,
+    };
+    let trajectories = recorded * rollouts * config.rollout.max_turns as u64 * 120;
+    let disk = checkpoint * kept + trajectories + config.steps * 4096 + (1 << 20);
+    Need { memory, disk }
+}
+
+/// Memory that the system could give now; `None` where it does not tell.
+pub(crate) fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// A size in words: `312 MB`, `2.4 GB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mb = bytes as f64 / 1e6;
+    if mb < 1000.0 { format!("{} MB", mb.ceil()) } else { format!("{:.1} GB", mb / 1000.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rollouts_and_longer_contexts_need_more() {
+        let model = ModelConfig {
+            vocab_size: 512,
+            hidden_size: 128,
+            intermediate_size: 384,
+            num_layers: 4,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 32,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            max_position_embeddings: 4096,
+        };
+        let small = Config::default().resolve().unwrap();
+        let mut large = small.clone();
+        large.rollout.group_size *= 4;
+        large.rollout.max_context_tokens *= 2;
+        large.eval.episodes *= 4;
+        let (small, large) = (estimate(&small, &model, 1 << 20), estimate(&large, &model, 1 << 20));
+        assert!(small.memory < large.memory && small.disk < large.disk, "{small:?} {large:?}");
+        assert_eq!((size(3_100_000), size(2_450_000_000)), ("4 MB".into(), "2.5 GB".into()));
+    }
+}

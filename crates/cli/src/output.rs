@@ -1,0 +1,21 @@
+//! stdout is data: lines that may fail to be written, instead of a panic.
+
+use std::io::{self, Write as _};
+
+/// Writes text to stdout.
+///
+/// # Errors
+/// A reader that has gone, a disk that is full.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to stdout.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn line(line: &str) -> io::Result<()> {
+    text(&format!("{line}\n"))
+}

@@ -1,0 +1,157 @@
+//! Every key of the configuration, in the order in which it is shown, with what it means.
+
+/// A key and its meaning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    /// Dotted name.
+    pub(crate) name: &'static str,
+    /// What it decides, for the comment above it.
+    pub(crate) meaning: &'static str,
+}
+
+impl Key {
+    /// The part before the last dot; empty for keys of the top level.
+    pub(crate) fn section(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The part after the last dot.
+    pub(crate) fn leaf(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, leaf)| leaf)
+    }
+}
+
+macro_rules! keys {
+    ($($name:literal $meaning:literal)*) => { &[$(Key { name: $name, meaning: $meaning }),*] };
+}
+
+/// All keys.
+pub(crate) const KEYS: &[Key] = keys! {
+    "seed" "Seed from which every other seed derives."
+    "steps" "Policy updates."
+    "threads" "Worker threads; 0 means one per core. The same number gives the same bytes."
+    "env.name" "households (generated, no data needed) or alfworld."
+    "env.data" "Folder with the environment's data."
+    "env.data_version" "Which wording of ALFWorld: 2.1.1 or 2.1.2+."
+    "model.path" "tiny (embedded) or a checkpoint directory."
+    "model.dtype" "Compute type: f32 (auto chooses it too)."
+    "model.device" "Device: cpu (auto chooses it too)."
+    "rollout.groups" "Tasks of a batch."
+    "rollout.group_size" "Rollouts of each task."
+    "rollout.max_turns" "Turns of an episode."
+    "rollout.max_turn_tokens" "Sampled tokens of a turn."
+    "rollout.max_context_tokens" "Tokens of a context; an episode that needs more is cut off."
+    "rollout.max_episode_tokens" "Sampled tokens of an episode; 0 means no limit."
+    "rollout.temperature" "Sampling temperature T; log-probabilities and entropies are those of softmax(z/T)."
+    "rollout.top_k" "Sample from the k most probable tokens only."
+    "rollout.top_p" "Sample from the smallest set of tokens with this probability mass only."
+    "rollout.stuck_after" "Ends a training episode after so many commands in a row without effect; 0 never does."
+    "rollout.context" "\"full\" (one growing context) or { window = N } (the task and the last N turns)."
+    "rollout.admissible" "Lists the admissible commands in window contexts."
+    "rollout.system" "Text of a system turn at the beginning of every context; empty for none."
+    "reward.invalid_penalty" "Subtracted for every command without effect."
+    "reward.overlong" "DAPO's soft punishment of long episodes: { max = TOKENS, buffer = TOKENS, penalty = X }."
+    "algo.name" "Recipe, which decides the keys left open: grpo or dapo."
+    "algo.base" "Base advantage estimator: grpo, dr-grpo or rloo."
+    "algo.ddof" "Delta degrees of freedom of a group's standard deviation."
+    "algo.eps" "Added to a group's standard deviation."
+    "algo.clip_low" "The ratio is clipped below 1 - this."
+    "algo.clip_high" "The ratio is clipped above 1 + this (grpo 0.2, dapo 0.28)."
+    "algo.aggregation" "Loss aggregation: token-mean (dapo), sequence-mean (grpo) or step-mean."
+    "algo.kl_coef" "Weight of the KL to the reference in the loss (grpo 0.01, dapo 0); it is measured anyway."
+    "algo.entropy_coef" "Weight of the entropy bonus."
+    "algo.dynamic_sampling" "Drops groups whose rewards are all equal and samples others (grpo false, dapo true)."
+    "algo.max_rounds" "Rounds of sampling for a batch, the first included."
+    "algo.epochs" "Passes over a batch."
+    "algo.minibatches" "Updates a pass; groups stay whole."
+    "algo.micro_batch_tokens" "Tokens of a micro-batch; the gradient does not depend on it."
+    "empg.enabled" "Entropy modulation of the advantages; false leaves the base exactly as it is."
+    "empg.k" "Strength of the self-calibrating gradient scaling; 0 switches it off."
+    "empg.k_f" "Sharpness of the future-clarity bonus."
+    "empg.zeta" "Weight of the future-clarity bonus; 0 switches it off."
+    "empg.shape" "Shape of g and f: exp or linear."
+    "empg.normalize" "Normalisation of the step entropies over the batch: minmax or quantile."
+    "empg.quantile_low" "Lower bound of the quantile normalisation."
+    "empg.quantile_high" "Upper bound of the quantile normalisation."
+    "empg.bonus" "Where the bonus comes from: next-entropy."
+    "empg.gate_bonus" "No bonus for groups whose rewards are all equal."
+    "empg.center" "Subtracts the mean over all steps."
+    "optim.lr" "Peak learning rate."
+    "optim.beta1" "Decay of the first moment."
+    "optim.beta2" "Decay of the second moment."
+    "optim.eps" "Added to the root of the second moment."
+    "optim.weight_decay" "Decoupled weight decay of matrices; norms and biases have none."
+    "optim.warmup" "Optimiser steps of linear warm-up."
+    "optim.schedule" "What follows the warm-up: constant, cosine or linear."
+    "optim.max_grad_norm" "Gradients are scaled down to this norm; 0 leaves them."
+    "eval.splits" "Splits played before and after: seen, unseen, train. The last one is the headline."
+    "eval.episodes" "Episodes a split; 0 means the whole split."
+    "eval.every" "Evaluates every so many steps as well; 0 means before and after only."
+    "eval.panel_seed" "Seed of the panel; independent of the run's seed, so that runs compare."
+    "eval.temperature" "Sampling temperature of evaluation; 0 takes the most probable token."
+    "eval.max_turns" "Turns of an evaluation episode; 0 means as in training."
+    "checkpoint.every" "Steps between checkpoints; the last step always has one."
+    "checkpoint.keep" "How many of the newest are kept, besides the best."
+    "record.trajectories_every" "Steps between recorded batches of trajectories; 0 records none."
+};
+
+/// The key of a dotted name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}
+
+/// Whether keys lie under a dotted name.
+pub(crate) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|k| k.section() == name && !name.is_empty())
+}
+
+/// The key that a misspelt name most probably means: compared whole, and by its last part, so
+/// that a key in the wrong section is found too.
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let sections = [
+        "env",
+        "model",
+        "rollout",
+        "reward",
+        "algo",
+        "empg",
+        "optim",
+        "eval",
+        "checkpoint",
+        "record",
+    ];
+    let keys = KEYS.iter().map(|key| {
+        let whole = strsim::normalized_damerau_levenshtein(name, key.name);
+        let part = strsim::normalized_damerau_levenshtein(last, key.leaf());
+        // A little below 1, so that an equal whole name beats an equal last part.
+        (whole.max(part * 0.95), key.name)
+    });
+    let sections =
+        sections.into_iter().map(|s| (strsim::normalized_damerau_levenshtein(name, s), s));
+    keys.chain(sections)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_and_misplaced_keys_are_recognised() {
+        for (given, meant) in [
+            ("rollout.group_sise", "rollout.group_size"),
+            ("rolout.groups", "rollout.groups"),
+            ("lr", "optim.lr"),
+            ("algo.zeta", "empg.zeta"),
+            ("empg.enable", "empg.enabled"),
+            ("sed", "seed"),
+            ("rolout", "rollout"),
+        ] {
+            assert_eq!(nearest(given), Some(meant), "{given}");
+        }
+        assert_eq!(nearest("qqqqqqq"), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! Settings: defaults, then the environment's preset, then a file, then `--set`, then flags.
+
+mod keys;
+mod layer;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use empg_train::Config;
+use empg_train::config::{ConfigError, Recipe};
+use toml::Table;
+
+pub(crate) use layer::SettingsError;
+use layer::{Origin, assignment, merge, parse, read};
+pub(crate) use show::commented;
+
+/// The presets, by the name of the environment that they are for. The first is the default.
+const PRESETS: &[(&str, &str)] = &[
+    ("households", include_str!("../../presets/households.toml")),
+    ("alfworld", include_str!("../../presets/alfworld.toml")),
+];
+
+/// What every command that plays episodes lets one set.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct CommonArgs {
+    /// Settings file (TOML); `empg config init` writes one
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    pub(crate) config: Option<PathBuf>,
+    /// One setting, e.g. optim.lr=1e-4; may be repeated (`empg config show` lists all)
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Settings")]
+    pub(crate) set: Vec<String>,
+    /// Environment: households (generated) or alfworld
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// Folder with the environment's data
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Worker threads; 0 means one per core
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Compute type
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<Dtype>,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<Device>,
+}
+
+/// Compute types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    /// The best for the device
+    Auto,
+    /// 32-bit floating point
+    F32,
+}
+
+/// Devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The best there is
+    Auto,
+    /// The processor
+    Cpu,
+}
+
+/// Training recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Algo {
+    /// Group-relative policy optimisation
+    Grpo,
+    /// GRPO with clip-higher, token-mean loss and dynamic sampling
+    Dapo,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Use it
+    On,
+    /// Leave it out
+    Off,
+}
+
+/// Flags of a training run that change its configuration.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct TrainingArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// Policy to start from: tiny (embedded) or a checkpoint directory
+    #[arg(long, value_name = "tiny|DIR")]
+    pub(crate) model: Option<String>,
+    /// Recipe
+    #[arg(long)]
+    pub(crate) algo: Option<Algo>,
+    /// Entropy modulation of the advantages
+    #[arg(long, value_name = "on|off")]
+    pub(crate) empg: Option<Switch>,
+    /// Policy updates
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// Seed of the run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub(crate) seed: Option<u64>,
+}
+
+impl From<ConfigError> for SettingsError {
+    fn from(error: ConfigError) -> Self {
+        Self::Refused { key: error.key, what: error.what }
+    }
+}
+
+/// The configuration of a training run.
+///
+/// # Errors
+/// Files that cannot be read, unknown keys, values that no run could train with.
+pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
+    let TrainingArgs { common, model, algo, empg, steps, seed } = args;
+    let mut config = layered(common, None)?;
+    if let Some(model) = model {
+        config.model.path = model;
+    }
+    if let Some(algo) = algo {
+        config.algo.name = match algo {
+            Algo::Grpo => Recipe::Grpo,
+            Algo::Dapo => Recipe::Dapo,
+        };
+    }
+    if let Some(empg) = empg {
+        config.empg.enabled = empg == Switch::On;
+    }
+    if let Some(steps) = steps {
+        config.steps = steps;
+    }
+    if let Some(seed) = seed {
+        config.seed = seed;
+    }
+    finish(config)
+}
+
+/// The settings below the flags, with the common flags on top: open keys are still open. `run` is
+/// the configuration of the run that a checkpoint belongs to; it stands where the preset would,
+/// unless another environment is asked for.
+///
+/// # Errors
+/// Files that cannot be read, unknown keys and environments.
+pub(crate) fn layered(args: CommonArgs, run: Option<Config>) -> Result<Config, SettingsError> {
+    let CommonArgs { config, set, env, data, threads, dtype, device } = args;
+    let mut above = match &config {
+        Some(path) => read(path)?,
+        None => Table::new(),
+    };
+    for text in &set {
+        merge(&mut above, assignment(text)?);
+    }
+    let named = above.get("env").and_then(|t| t.get("name")).and_then(toml::Value::as_str);
+    let name = env.as_deref().or(named);
+    let name = name.or(run.as_ref().map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
+    let mut table = match &run {
+        Some(run) if run.env.name == name => show::table(run).map_err(unreadable)?,
+        _ => preset(name)?,
+    };
+    merge(&mut table, above);
+    let mut resolved: Config = table.try_into().map_err(|e| unreadable(e.into()))?;
+    if let Some(env) = env {
+        resolved.env.name = env;
+    }
+    if let Some(data) = data {
+        resolved.env.data = Some(data);
+    }
+    if let Some(threads) = threads {
+        resolved.threads = threads;
+    }
+    if let Some(dtype) = dtype {
+        resolved.model.dtype = match dtype {
+            Dtype::Auto => "auto".into(),
+            Dtype::F32 => "f32".into(),
+        };
+    }
+    if let Some(device) = device {
+        resolved.model.device = match device {
+            Device::Auto => "auto".into(),
+            Device::Cpu => "cpu".into(),
+        };
+    }
+    Ok(resolved)
+}
+
+/// Makes paths absolute, so that the run can be resumed from anywhere, and checks every value.
+///
+/// # Errors
+/// The first value that no run could train with.
+pub(crate) fn finish(mut config: Config) -> Result<Config, SettingsError> {
+    if let Some(data) = &mut config.env.data
+        && let Ok(absolute) = std::path::absolute(&*data)
+    {
+        *data = absolute;
+    }
+    if config.model.path != "tiny"
+        && let Ok(absolute) = std::path::absolute(&config.model.path)
+    {
+        config.model.path = absolute.display().to_string();
+    }
+    Ok(config.resolve()?)
+}
+
+/// The configuration that a run directory holds.
+///
+/// # Errors
+/// A file that was changed into something that is no configuration.
+pub(crate) fn of_run(text: &str, file: PathBuf) -> Result<Config, SettingsError> {
+    let table = parse(text, &Origin::File(file))?;
+    table.try_into().map_err(|e: toml::de::Error| unreadable(e.into()))
+}
+
+fn preset(name: &str) -> Result<Table, SettingsError> {
+    let Some((name, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
+        let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
+        return Err(SettingsError::Conflict(format!(
+            "there is no environment {name:?}; this build has {}",
+            names.join(" and ")
+        )));
+    };
+    parse(text, &Origin::Preset(name))
+}
+
+/// An error that the check of every layer should have caught with a better text.
+fn unreadable(error: anyhow::Error) -> SettingsError {
+    SettingsError::Conflict(format!("the settings do not go together: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common(set: &[&str]) -> CommonArgs {
+        CommonArgs { set: set.iter().map(|s| (*s).to_owned()).collect(), ..CommonArgs::default() }
+    }
+
+    #[test]
+    fn every_preset_resolves() {
+        for (name, _) in PRESETS {
+            let args = CommonArgs { env: Some((*name).to_owned()), ..CommonArgs::default() };
+            let config = finish(layered(args, None).unwrap()).unwrap();
+            assert_eq!(config.env.name, *name);
+        }
+    }
+
+    #[test]
+    fn flags_stand_over_set_over_file_over_preset() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "steps = 3\nseed = 3\nthreads = 3\n[optim]\nlr = 0.5\n").unwrap();
+        let mut args = common(&["seed=4", "threads=4"]);
+        args.config = Some(path);
+        args.threads = Some(5);
+        let config = resolve(TrainingArgs { common: args, ..TrainingArgs::default() }).unwrap();
+        assert_eq!((config.steps, config.seed, config.threads), (3, 4, 5));
+        assert_eq!(config.optim.lr, 0.5);
+    }
+
+    #[test]
+    fn the_recipe_decides_what_is_left_open() {
+        let args = TrainingArgs { algo: Some(Algo::Grpo), ..TrainingArgs::default() };
+        assert_eq!(resolve(args).unwrap().algo.clip_high, Some(0.2));
+        let args =
+            TrainingArgs { common: common(&["algo.clip_high=0.3"]), ..TrainingArgs::default() };
+        assert_eq!(resolve(args).unwrap().algo.clip_high, Some(0.3));
+    }
+
+    #[test]
+    fn the_environment_of_set_chooses_the_preset() {
+        let config = layered(common(&["env.name=alfworld"]), None).unwrap();
+        assert_eq!(config.rollout.max_turns, 50);
+        let error = layered(common(&["env.name=chess"]), None).unwrap_err().to_string();
+        assert!(error.contains("chess") && error.contains("households"), "{error}");
+    }
+
+    #[test]
+    fn values_that_cannot_train_are_refused_by_name() {
+        for (set, key) in [
+            ("empg.k=-1", "empg.k"),
+            ("empg.zeta=nan", "empg.zeta"),
+            ("rollout.group_size=1", "rollout.group_size"),
+            ("rollout.temperature=0", "rollout.temperature"),
+        ] {
+            let args = TrainingArgs { common: common(&[set]), ..TrainingArgs::default() };
+            let error = resolve(args).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

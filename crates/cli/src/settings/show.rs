@@ -1,0 +1,67 @@
+//! A configuration as TOML with a comment above every key.
+
+use empg_train::Config;
+use toml::{Table, Value};
+
+use super::keys::KEYS;
+
+/// The configuration as a table.
+pub(crate) fn table(config: &Config) -> anyhow::Result<Table> {
+    // Through text, so that an f32 reads 0.7 and not 0.699999988.
+    Ok(toml::from_str(&toml::to_string(config)?)?)
+}
+
+/// The configuration as commented TOML; open keys stand there commented out.
+pub(crate) fn commented(config: &Config) -> anyhow::Result<String> {
+    let table = table(config)?;
+    let mut text = String::new();
+    let mut section = "";
+    for key in KEYS {
+        if key.section() != section {
+            section = key.section();
+            text.push_str("\n[");
+            text.push_str(section);
+            text.push_str("]\n");
+        }
+        text.push_str("# ");
+        text.push_str(key.meaning);
+        text.push('\n');
+        match lookup(&table, key.name) {
+            Some(value) => text.push_str(&format!("{} = {value}\n", key.leaf())),
+            None => text.push_str(&format!("# {} =\n", key.leaf())),
+        }
+    }
+    Ok(text)
+}
+
+fn lookup<'a>(table: &'a Table, name: &str) -> Option<&'a Value> {
+    let mut parts = name.split('.');
+    let mut value = table.get(parts.next()?)?;
+    for part in parts {
+        value = value.get(part)?;
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_described_and_every_description_is_of_a_key() {
+        let mut config = Config::default().resolve().unwrap();
+        config.env.data = Some("data".into());
+        config.rollout.top_k = Some(5);
+        config.rollout.top_p = Some(0.7);
+        config.reward.overlong = Some(empg::Overlong { max: 10, buffer: 5, penalty: 1.0 });
+        let table = table(&config).unwrap();
+        for key in KEYS {
+            assert!(lookup(&table, key.name).is_some(), "{} is no key", key.name);
+        }
+        let leaves: usize = table.iter().map(|(_, v)| v.as_table().map_or(1, Table::len)).sum();
+        assert_eq!(leaves, KEYS.len());
+        let text = commented(&config).unwrap();
+        assert!(text.contains("\ntop_p = 0.7\n"), "{text}");
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    }
+}

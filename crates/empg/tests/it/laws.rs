@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// A rollout whose steps have these token entropies.
-pub fn rollout(reward: f64, steps: &[Vec<f32>]) -> Trajectory {
+pub(crate) fn rollout(reward: f64, steps: &[Vec<f32>]) -> Trajectory {
     let mut at = 0;
     let steps: Vec<Step> = steps
         .iter()

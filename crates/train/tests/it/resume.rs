@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use empg_run::RunDir;
+use empg_run::{Run, RunDir};
 use empg_train::{Silent, TrainError, Trainer};
 
 use crate::toy::{Lamps, config, policy};
@@ -21,8 +21,6 @@ fn bytes(dir: &Path) -> Vec<(String, Vec<u8>)> {
         "checkpoints/step-000003/optimizer.safetensors",
         "checkpoints/step-000003/trainer.json",
         "checkpoints/step-000003/state.json",
-        "trajectories/step-000001.parquet",
-        "trajectories/step-000003.parquet",
         "metrics.jsonl",
         "manifest.json",
         "panels/unseen.jsonl",
@@ -64,6 +62,13 @@ fn a_resumed_run_equals_an_undisturbed_one() {
     let resumed = trainer.run(Some(&mut run), &mut Silent).unwrap();
     assert_eq!(resumed.before, summary.before);
     assert_eq!(resumed.after, summary.after);
+    let recorded = |dir: &Path| {
+        let run = Run::open(dir).unwrap();
+        run.trajectory_steps().map(|s| run.trajectories(s).unwrap()).collect::<Vec<_>>()
+    };
+    let rows = recorded(&whole);
+    assert!(!rows.is_empty(), "nothing was learned from in three steps");
+    assert_eq!(rows, recorded(&parts));
     for ((file, a), (_, b)) in bytes(&whole).iter().zip(&bytes(&parts)) {
         assert!(a == b, "{file} differs");
     }

@@ -1,7 +1,7 @@
 //! Lamps of three colours: naming the colour earns a share of the reward.
 
 use empg_env::{Env, EnvEnd, EnvError, Observation, Split, Task, TaskSet, Transition};
-use empg_llm::tiny_tokenizer;
+use empg_llm::{Model, ModelConfig, tiny_tokenizer};
 use empg_train::{Config, Policy};
 
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
@@ -74,10 +74,19 @@ impl Env for Room {
     }
 }
 
-/// An untrained policy that can spell the colours.
+/// A small untrained policy that can spell the colours.
 pub(crate) fn policy() -> Policy {
     let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"]).unwrap();
-    Policy::untrained(tokenizer, 1).unwrap()
+    let shape = Policy::untrained(tokenizer.clone(), 1).unwrap().model.config;
+    let config = ModelConfig {
+        hidden_size: 64,
+        intermediate_size: 128,
+        num_layers: 2,
+        num_heads: 2,
+        num_kv_heads: 2,
+        ..shape
+    };
+    Policy { model: Model::init(config, 1).unwrap(), tokenizer }
 }
 
 /// Small batches, no evaluation to speak of.

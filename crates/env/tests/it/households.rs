@@ -6,7 +6,7 @@ use empg_env::alfworld::{DataVersion, Index, TaskKind, Thing};
 use empg_env::households::{
     DemonstrationOptions, Expert, ExpertStyle, HouseholdSet, demonstration, vocabulary,
 };
-use empg_env::{Env, EnvEnd, Split, TaskSet};
+use empg_env::{EnvEnd, Split, TaskSet};
 
 const SPLITS: [Split; 3] = [Split::Train, Split::Seen, Split::Unseen];
 

@@ -1,6 +1,8 @@
 //! Equality with recordings of the original environments. They and the games lie in the folder that
 //! `EMPG_TEST_DATA` names; without it every test here shows as ignored.
 
+mod households;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ fn main() {
         trial("alfworld_counts", counts),
         trial("alfworld_layouts_agree", layouts_agree),
         trial("projections", projections),
+        trial("households_expert", households::expert),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit();
 }

@@ -9,18 +9,18 @@ use crate::{
     config::ModelConfig,
     ops::{
         attention::{self, Heads, KeyPlan, Scratch},
-        linear::{Linear, add_bias, add_bias_backward},
+        linear::{Linear, add_bias, add_bias_backward, pack_backward, pack_forward},
         matmul::Write,
         rms_norm,
         rope::RopeTable,
         swiglu,
     },
     params::LayerRanges,
-    workspace::{BlockActivations, part},
+    workspace::{BlockActivations, Tile, part},
 };
 
 /// Rows of a tile.
-const TILE: usize = 256;
+const TILE: usize = 384;
 
 /// What all blocks of one pass share.
 pub(crate) struct Pass<'a> {
@@ -67,24 +67,25 @@ impl Pass<'_> {
         rows: &[u32],
         output: &mut [f32],
         acts: &mut BlockActivations,
-        tile_buffers: &mut [Vec<f32>; 3],
+        buffers: &mut Tile,
         scratch: &mut Scratch,
     ) {
         let c = self.config;
         let (n, r, hidden, inter) =
             (self.positions.len(), rows.len(), c.hidden_size, c.intermediate_size);
         let (qkv_size, attention_size) = (c.qkv_size(), c.attention_size());
-        let [buffer, _, _] = tile_buffers;
+        let Tile { rows: [buffer, _, _], weights: [w0, w1, w2], .. } = buffers;
 
         let input_inv = part(&mut acts.input_inv, n);
         let qkv = part(&mut acts.qkv, n * qkv_size);
-        let (norm, weight) = (self.weight(&layer.input_norm), self.weight(&layer.qkv));
+        let norm = self.weight(&layer.input_norm);
+        pack_forward(self.weight(&layer.qkv), qkv_size, hidden, w0);
         for tile in tiles(n) {
             let x = part(buffer, tile.len() * hidden);
             let inv = &mut input_inv[tile.clone()];
             rms_norm::forward(&input[span(&tile, hidden)], norm, c.rms_norm_eps, x, inv);
             let qkv = &mut qkv[span(&tile, qkv_size)];
-            self.linear(tile.len(), hidden, qkv_size).forward(x, weight, qkv, Write::Replace);
+            self.linear(tile.len(), hidden, qkv_size).forward(x, w0, qkv, Write::Replace);
             if let Some(bias) = &layer.qkv_bias {
                 add_bias(qkv, self.weight(bias));
             }
@@ -98,6 +99,9 @@ impl Pass<'_> {
         let middle = part(&mut acts.middle, r * hidden);
         let middle_inv = part(&mut acts.middle_inv, r);
         let gate_up = part(&mut acts.gate_up, r * 2 * inter);
+        pack_forward(self.weight(&layer.o_proj), hidden, attention_size, w0);
+        pack_forward(self.weight(&layer.gate_up), 2 * inter, hidden, w1);
+        pack_forward(self.weight(&layer.down), hidden, inter, w2);
         for tile in tiles(r) {
             let wide = span(&tile, hidden);
             let middle = &mut middle[wide.clone()];
@@ -106,7 +110,7 @@ impl Pass<'_> {
             }
             self.linear(tile.len(), attention_size, hidden).forward(
                 &attended[span(&tile, attention_size)],
-                self.weight(&layer.o_proj),
+                w0,
                 middle,
                 Write::Add,
             );
@@ -116,19 +120,13 @@ impl Pass<'_> {
             let norm = self.weight(&layer.post_norm);
             rms_norm::forward(middle, norm, c.rms_norm_eps, normed, inv);
             let gate_up = &mut gate_up[span(&tile, 2 * inter)];
-            let weight = self.weight(&layer.gate_up);
-            self.linear(tile.len(), hidden, 2 * inter).forward(
-                normed,
-                weight,
-                gate_up,
-                Write::Replace,
-            );
+            let up = self.linear(tile.len(), hidden, 2 * inter);
+            up.forward(normed, w1, gate_up, Write::Replace);
             let active = &mut x[..tile.len() * inter];
             swiglu::forward(gate_up, inter, active);
             let output = &mut output[wide];
             output.copy_from_slice(middle);
-            let weight = self.weight(&layer.down);
-            self.linear(tile.len(), inter, hidden).forward(active, weight, output, Write::Add);
+            self.linear(tile.len(), inter, hidden).forward(active, w2, output, Write::Add);
         }
     }
 
@@ -143,12 +141,16 @@ impl Pass<'_> {
         d_rows: &mut [f32],
         d_attention: &mut [f32],
         grads: &mut [f32],
-        tile_buffers: &mut [Vec<f32>; 3],
+        buffers: &mut Tile,
     ) {
         let c = self.config;
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let attention_size = c.attention_size();
-        let [active, d_active, d_gate_up] = tile_buffers;
+        let Tile { rows: [active, d_active, d_gate_up], weights: [w0, w1, w2], activation } =
+            buffers;
+        pack_backward(self.weight(&layer.down), hidden, inter, w0);
+        pack_backward(self.weight(&layer.gate_up), 2 * inter, hidden, w1);
+        pack_backward(self.weight(&layer.o_proj), hidden, attention_size, w2);
         for tile in tiles(rows) {
             let t = tile.len();
             let d = &mut d_rows[span(&tile, hidden)];
@@ -162,23 +164,23 @@ impl Pass<'_> {
             let d_gate_up = part(d_gate_up, t * 2 * inter);
             {
                 let (y, dy) = (&mut active[..t * inter], &mut d_active[..t * inter]);
-                down.backward_input(d, self.weight(&layer.down), dy, Write::Replace);
+                down.backward_input(d, w0, dy, Write::Replace);
                 swiglu::backward(dy, gate_up, inter, y, d_gate_up);
-                down.backward_weight(d, y, &mut grads[layer.down.clone()]);
+                down.backward_weight(d, y, &mut grads[layer.down.clone()], activation);
             }
             let norm = self.weight(&layer.post_norm);
             let (x, dx) = (&mut active[..t * hidden], &mut d_active[..t * hidden]);
             rms_norm::recompute(middle, norm, inv, x);
             let up = self.linear(t, hidden, 2 * inter);
-            up.backward_weight(d_gate_up, x, &mut grads[layer.gate_up.clone()]);
-            up.backward_input(d_gate_up, self.weight(&layer.gate_up), dx, Write::Replace);
+            up.backward_weight(d_gate_up, x, &mut grads[layer.gate_up.clone()], activation);
+            up.backward_input(d_gate_up, w1, dx, Write::Replace);
             rms_norm::backward(dx, middle, norm, inv, d, &mut grads[layer.post_norm.clone()]);
 
             let attended = &acts.attention[span(&tile, attention_size)];
             let d_attended = &mut d_attention[span(&tile, attention_size)];
             let out = self.linear(t, attention_size, hidden);
-            out.backward_weight(d, attended, &mut grads[layer.o_proj.clone()]);
-            out.backward_input(d, self.weight(&layer.o_proj), d_attended, Write::Replace);
+            out.backward_weight(d, attended, &mut grads[layer.o_proj.clone()], activation);
+            out.backward_input(d, w2, d_attended, Write::Replace);
         }
     }
 
@@ -194,7 +196,7 @@ impl Pass<'_> {
         d_stream: &mut [f32],
         d_qkv: &mut Vec<f32>,
         grads: &mut [f32],
-        tile_buffers: &mut [Vec<f32>; 3],
+        buffers: &mut Tile,
         scratch: &mut Scratch,
     ) {
         let c = self.config;
@@ -212,7 +214,8 @@ impl Pass<'_> {
             d_qkv,
             scratch,
         );
-        let [normed, d_normed, _] = tile_buffers;
+        let Tile { rows: [normed, d_normed, _], weights: [w0, ..], activation } = buffers;
+        pack_backward(self.weight(&layer.qkv), qkv_size, hidden, w0);
         let norm = self.weight(&layer.input_norm);
         for tile in tiles(n) {
             let t = tile.len();
@@ -227,8 +230,8 @@ impl Pass<'_> {
             let input = &input[span(&tile, hidden)];
             rms_norm::recompute(input, norm, inv, x);
             let linear = self.linear(t, hidden, qkv_size);
-            linear.backward_weight(d_qkv, x, &mut grads[layer.qkv.clone()]);
-            linear.backward_input(d_qkv, self.weight(&layer.qkv), dx, Write::Replace);
+            linear.backward_weight(d_qkv, x, &mut grads[layer.qkv.clone()], activation);
+            linear.backward_input(d_qkv, w0, dx, Write::Replace);
             let d = &mut d_stream[span(&tile, hidden)];
             rms_norm::backward(dx, input, norm, inv, d, &mut grads[layer.input_norm.clone()]);
         }

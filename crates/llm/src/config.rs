@@ -117,8 +117,7 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(ConfigError::OddHead(self.head_dim));
         }
-        for (field, value) in
-            [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)]
+        for (field, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)]
         {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(ConfigError::Constant { field, value: value.to_string() });
@@ -229,11 +228,8 @@ fn short(value: f32) -> f64 {
 
 impl From<ModelConfig> for HfConfig {
     fn from(c: ModelConfig) -> Self {
-        let (model_type, class) = if c.qkv_bias {
-            ("qwen2", "Qwen2ForCausalLM")
-        } else {
-            ("llama", "LlamaForCausalLM")
-        };
+        let (model_type, class) =
+            if c.qkv_bias { ("qwen2", "Qwen2ForCausalLM") } else { ("llama", "LlamaForCausalLM") };
         let theta = short(c.rope_theta);
         Self {
             architectures: Some(vec![class.into()]),

@@ -9,17 +9,17 @@ use crate::{
     error::EngineError,
     ops::{
         embedding, head,
-        linear::Linear,
+        linear::{Linear, pack_backward, pack_forward},
         matmul::Write,
         rms_norm,
     },
     packed::{PackedBatch, Target},
     params::Model,
-    workspace::{Workspace, part},
+    workspace::{Tile, Workspace, part},
 };
 
 /// Rows whose logits exist at the same time.
-const HEAD_ROWS: usize = 64;
+const HEAD_ROWS: usize = 96;
 
 /// How the loss changes with what was scored at one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -198,14 +198,17 @@ impl Model {
         let c = &self.config;
         let (r, hidden, vocab) = (targets.rows.len(), c.hidden_size, c.vocab_size);
         let inv_t = 1.0 / temperature;
-        let (norm, weight) =
-            (self.part(&self.layout.final_norm()), self.part(&self.layout.head()));
+        let (norm, weight) = (self.part(&self.layout.final_norm()), self.part(&self.layout.head()));
         let mut scores = vec![TokenScore { logprob: 0.0, entropy: 0.0 }; batch.targets.len()];
         let stream = &ws.streams[0][..r * hidden];
         let d_rows = part(&mut ws.d_rows, if loss.is_some() { r * hidden } else { 0 });
         d_rows.fill(0.0);
         let inv = part(&mut ws.final_inv, HEAD_ROWS);
-        let [normed, d_normed, _] = &mut ws.tile;
+        let Tile { rows: [normed, d_normed, _], weights: [w0, w1, _], activation } = &mut ws.tile;
+        pack_forward(weight, vocab, hidden, w0);
+        if loss.is_some() {
+            pack_backward(weight, vocab, hidden, w1);
+        }
 
         for first in (0..r).step_by(HEAD_ROWS) {
             let chunk = first..(first + HEAD_ROWS).min(r);
@@ -216,7 +219,7 @@ impl Model {
             rms_norm::forward(x, norm, c.rms_norm_eps, normed, &mut inv[..n]);
             let linear = Linear { rows: n, inputs: hidden, outputs: vocab, threads: ws.threads };
             let logits = part(&mut ws.logits, n * vocab);
-            linear.forward(normed, weight, logits, Write::Replace);
+            linear.forward(normed, w0, logits, Write::Replace);
             for (row, logits) in chunk.zip(logits.chunks_exact_mut(vocab)) {
                 let summary = head::score(logits, inv_t);
                 let mut total = TargetGrad::default();
@@ -248,8 +251,9 @@ impl Model {
             }
             if let Some((_, grads)) = &mut loss {
                 let d_normed = part(d_normed, n * hidden);
-                linear.backward_input(logits, weight, d_normed, Write::Replace);
-                linear.backward_weight(logits, normed, &mut grads[self.layout.head()]);
+                linear.backward_input(logits, w1, d_normed, Write::Replace);
+                let dw = &mut grads[self.layout.head()];
+                linear.backward_weight(logits, normed, dw, activation);
                 let dw = &mut grads[self.layout.final_norm()];
                 rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide], dw);
             }

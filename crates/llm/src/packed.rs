@@ -122,9 +122,7 @@ impl PackedBatch {
             let fits = match s.parent {
                 None => s.parent_len == 0,
                 Some(p) => {
-                    p < segment
-                        && s.parent_len >= 1
-                        && s.parent_len <= self.segments[p].range.len()
+                    p < segment && s.parent_len >= 1 && s.parent_len <= self.segments[p].range.len()
                 }
             };
             if !fits {

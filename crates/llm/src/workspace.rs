@@ -2,6 +2,7 @@
 
 use crate::ops::{
     attention::{KeyPlan, Scratch},
+    matmul::Panels,
     rope::RopeTable,
 };
 
@@ -25,6 +26,17 @@ pub(crate) struct BlockActivations {
     pub(crate) gate_up: Vec<f32>,
 }
 
+/// Buffers of one tile of rows, and the packed weights that all tiles multiply with.
+#[derive(Debug, Default)]
+pub(crate) struct Tile {
+    /// Activations and gradients between two products.
+    pub(crate) rows: [Vec<f32>; 3],
+    /// Weights of the layer at hand.
+    pub(crate) weights: [Panels; 3],
+    /// An activation as the right operand of a weight gradient.
+    pub(crate) activation: Panels,
+}
+
 /// Buffers of [`Model::score`](crate::Model::score) and
 /// [`Model::forward_backward`](crate::Model::forward_backward): they grow to the largest batch
 /// seen and are reused. One per thread that runs passes.
@@ -37,8 +49,7 @@ pub struct Workspace {
     pub(crate) blocks: Vec<BlockActivations>,
     /// Input of every block (N, hidden), then the output of the last (R, hidden).
     pub(crate) streams: Vec<Vec<f32>>,
-    /// Rows of a tile times the widest activation, several of them.
-    pub(crate) tile: [Vec<f32>; 3],
+    pub(crate) tile: Tile,
     /// Gradient of the residual stream.
     pub(crate) d_stream: Vec<f32>,
     /// The same for the rows with targets, before it is spread over all rows.
@@ -64,7 +75,7 @@ impl Workspace {
             attention: Scratch::default(),
             blocks: Vec::new(),
             streams: Vec::new(),
-            tile: Default::default(),
+            tile: Tile::default(),
             d_stream: Vec::new(),
             d_rows: Vec::new(),
             d_attention: Vec::new(),

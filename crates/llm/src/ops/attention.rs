@@ -8,13 +8,13 @@
 use std::ops::Range;
 
 use super::{
-    matmul::{Mat, MatMut, Write, matmul},
+    matmul::{Mat, MatMut, Panels, Write, multiply},
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
 };
 use crate::packed::PackedSegment;
 
 /// Query rows of one block, over all query heads that share a key/value head.
-const BLOCK: usize = 64;
+const BLOCK: usize = 96;
 
 /// Heads and their width. A row of `qkv` holds the query heads, the key heads, the value heads.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,13 @@ pub(crate) struct Scratch {
     s: Vec<f32>,
     ds: Vec<f32>,
     limits: Vec<u32>,
+    /// Right operands: the head's keys and values, and their transposes.
+    keys: Panels,
+    values: Panels,
+    keys_t: Panels,
+    values_t: Panels,
+    /// Right operand: the queries or output gradients of a block.
+    block: Panels,
 }
 
 /// The first `len` elements of a buffer, grown if need be; content is unspecified.
@@ -133,7 +140,14 @@ fn part(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// out (L, W) = columns of rows of x (N, row), times `scale`.
-fn gather(x: &[f32], row: usize, rows: &[u32], columns: &Range<usize>, scale: f32, out: &mut [f32]) {
+fn gather(
+    x: &[f32],
+    row: usize,
+    rows: &[u32],
+    columns: &Range<usize>,
+    scale: f32,
+    out: &mut [f32],
+) {
     for (out, &r) in out.chunks_exact_mut(columns.len()).zip(rows) {
         let start = r as usize * row;
         for (o, x) in out.iter_mut().zip(&x[start + columns.start..start + columns.end]) {
@@ -262,6 +276,8 @@ pub(crate) fn forward(
             gather(qkv, row, keys, &k_cols, 1.0, k);
             let v = part(&mut scratch.v, keys.len() * d);
             gather(qkv, row, keys, &v_cols, 1.0, v);
+            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t());
+            scratch.values.pack(Mat::new(v, keys.len(), d));
             for first in queries.clone().step_by(per_block) {
                 let block = first..(first + per_block).min(queries.end);
                 let rows = &query_rows[block.clone()];
@@ -271,14 +287,14 @@ pub(crate) fn forward(
                 gather(qkv, row, rows, &q_cols, heads.scale(), q);
                 // (B, D) · (L, D)ᵀ -> (B, L)
                 let s = part(&mut scratch.s, n * width);
-                let k = Mat::new(k, width, d);
-                matmul(MatMut::new(s, n, width), Mat::new(q, n, d), k.t(), Write::Replace, 1);
+                let dst = MatMut::new(s, n, width);
+                multiply(dst, Mat::new(q, n, d), &scratch.keys_t, Write::Replace, 1);
                 let z = part(&mut scratch.ds, n);
                 softmax(s, width, &scratch.limits, z);
                 // (B, L) · (L, D) -> (B, D)
                 let o = part(&mut scratch.o, n * d);
-                let v = Mat::new(v, width, d);
-                matmul(MatMut::new(o, n, d), Mat::new(s, n, width), v, Write::Replace, 1);
+                let s = Mat::new(s, n, width);
+                multiply(MatMut::new(o, n, d), s, &scratch.values, Write::Replace, 1);
                 for (i, target) in block.enumerate() {
                     let start = target * heads.queries;
                     out[start * d..][q_cols.clone()]
@@ -316,6 +332,9 @@ pub(crate) fn backward(
             gather(qkv, row, keys, &k_cols, 1.0, k);
             let v = part(&mut scratch.v, keys.len() * d);
             gather(qkv, row, keys, &v_cols, 1.0, v);
+            scratch.keys.pack(Mat::new(k, keys.len(), d));
+            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t());
+            scratch.values_t.pack(Mat::new(v, keys.len(), d).t());
             let dk = part(&mut scratch.dk, keys.len() * d);
             dk.fill(0.0);
             let dv = part(&mut scratch.dv, keys.len() * d);
@@ -343,20 +362,22 @@ pub(crate) fn backward(
                 let q = part(&mut scratch.q, n * d);
                 gather(qkv, row, rows, &q_cols, heads.scale(), q);
                 let s = part(&mut scratch.s, n * width);
-                let k = Mat::new(k, width, d);
-                matmul(MatMut::new(s, n, width), Mat::new(q, n, d), k.t(), Write::Replace, 1);
+                let dst = MatMut::new(s, n, width);
+                multiply(dst, Mat::new(q, n, d), &scratch.keys_t, Write::Replace, 1);
                 let ds = part(&mut scratch.ds, n * width);
-                let v = Mat::new(v, width, d);
-                matmul(MatMut::new(ds, n, width), Mat::new(d_o, n, d), v.t(), Write::Replace, 1);
+                let dst = MatMut::new(ds, n, width);
+                multiply(dst, Mat::new(d_o, n, d), &scratch.values_t, Write::Replace, 1);
                 softmax_backward(s, ds, width, &scratch.limits, z, delta);
                 let (s, ds) = (Mat::new(s, n, width), Mat::new(ds, n, width));
                 // (B, L)ᵀ · (B, D) -> (L, D)
                 let dv = MatMut::new(&mut dv[..width * d], width, d);
-                matmul(dv, s.t(), Mat::new(d_o, n, d), Write::Add, 1);
+                let right = scratch.block.pack(Mat::new(d_o, n, d));
+                multiply(dv, s.t(), right, Write::Add, 1);
                 let dk = MatMut::new(&mut dk[..width * d], width, d);
-                matmul(dk, ds.t(), Mat::new(q, n, d), Write::Add, 1);
+                let right = scratch.block.pack(Mat::new(q, n, d));
+                multiply(dk, ds.t(), right, Write::Add, 1);
                 // (B, L) · (L, D) -> (B, D)
-                matmul(MatMut::new(dq, n, d), ds, k, Write::Replace, 1);
+                multiply(MatMut::new(dq, n, d), ds, &scratch.keys, Write::Replace, 1);
                 scatter_add(dqkv, row, rows, &q_cols, heads.scale(), dq);
             }
             scatter_add(dqkv, row, keys, &k_cols, 1.0, dk);

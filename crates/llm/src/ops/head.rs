@@ -37,10 +37,7 @@ fn score_impl<const FMA: bool>(logits: &[f32], inv_t: f32) -> RowScore {
     let (z, zu) = (sum_lanes(z), sum_lanes(zu));
     // Entropy is not negative; rounding can make it so by an ulp.
     let entropy = z.ln() - zu / z;
-    RowScore {
-        log_z: z.ln() + top * inv_t,
-        entropy: if entropy < 0.0 { 0.0 } else { entropy },
-    }
+    RowScore { log_z: z.ln() + top * inv_t, entropy: if entropy < 0.0 { 0.0 } else { entropy } }
 }
 
 vectorised! {

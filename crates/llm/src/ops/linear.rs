@@ -1,6 +1,6 @@
 //! Linear layer y = x·Wᵀ + b with W as checkpoints store it, `[out, in]`.
 
-use super::matmul::{Mat, MatMut, Write, matmul};
+use super::matmul::{Mat, MatMut, Panels, Write, multiply};
 
 /// Rows, inputs and outputs of a linear layer, and the threads that share it.
 #[derive(Clone, Copy, Debug)]
@@ -15,26 +15,40 @@ pub(crate) struct Linear {
     pub(crate) threads: usize,
 }
 
+/// Packs w (O, I) for [`Linear::forward`].
+pub(crate) fn pack_forward(w: &[f32], outputs: usize, inputs: usize, panels: &mut Panels) {
+    panels.pack(Mat::new(w, outputs, inputs).t());
+}
+
+/// Packs w (O, I) for [`Linear::backward_input`].
+pub(crate) fn pack_backward(w: &[f32], outputs: usize, inputs: usize, panels: &mut Panels) {
+    panels.pack(Mat::new(w, outputs, inputs));
+}
+
 impl Linear {
     /// y (R, O) = or += x (R, I) · w (O, I)ᵀ
-    pub(crate) fn forward(&self, x: &[f32], w: &[f32], y: &mut [f32], write: Write) {
-        let w = Mat::new(w, self.outputs, self.inputs).t();
+    pub(crate) fn forward(&self, x: &[f32], w: &Panels, y: &mut [f32], write: Write) {
         let x = Mat::new(x, self.rows, self.inputs);
-        matmul(MatMut::new(y, self.rows, self.outputs), x, w, write, self.threads);
+        multiply(MatMut::new(y, self.rows, self.outputs), x, w, write, self.threads);
     }
 
     /// dx (R, I) = or += dy (R, O) · w (O, I)
-    pub(crate) fn backward_input(&self, dy: &[f32], w: &[f32], dx: &mut [f32], write: Write) {
-        let w = Mat::new(w, self.outputs, self.inputs);
+    pub(crate) fn backward_input(&self, dy: &[f32], w: &Panels, dx: &mut [f32], write: Write) {
         let dy = Mat::new(dy, self.rows, self.outputs);
-        matmul(MatMut::new(dx, self.rows, self.inputs), dy, w, write, self.threads);
+        multiply(MatMut::new(dx, self.rows, self.inputs), dy, w, write, self.threads);
     }
 
-    /// dw (O, I) += dy (R, O)ᵀ · x (R, I)
-    pub(crate) fn backward_weight(&self, dy: &[f32], x: &[f32], dw: &mut [f32]) {
+    /// dw (O, I) += dy (R, O)ᵀ · x (R, I). `panels` is scratch for x.
+    pub(crate) fn backward_weight(
+        &self,
+        dy: &[f32],
+        x: &[f32],
+        dw: &mut [f32],
+        panels: &mut Panels,
+    ) {
         let dy = Mat::new(dy, self.rows, self.outputs).t();
-        let x = Mat::new(x, self.rows, self.inputs);
-        matmul(MatMut::new(dw, self.outputs, self.inputs), dy, x, Write::Add, self.threads);
+        let x = panels.pack(Mat::new(x, self.rows, self.inputs));
+        multiply(MatMut::new(dw, self.outputs, self.inputs), dy, x, Write::Add, self.threads);
     }
 }
 

@@ -1,7 +1,18 @@
-//! Matrix products over strided views, by the f32 kernels of the `gemm` crate.
+//! Matrix products of a strided left operand with a right operand packed into panels.
+//!
+//! A panel holds 32 columns, row after row, so that the kernel reads it as one stream; whoever
+//! multiplies many rows with one matrix packs it once. Every element of a product sums over the
+//! inner dimension in order: a row's result does not depend on the other rows, to the bit.
 #![allow(unsafe_code)]
 
-use gemm_common::Parallelism;
+use rayon::prelude::*;
+
+use super::lanes::{Lane32, Vector, by_width};
+
+/// Columns of a panel.
+const PANEL: usize = 32;
+/// Part of the inner dimension that one sweep covers, so that the left rows stay in the cache.
+const DEPTH: usize = 768;
 
 /// A read-only matrix: element (r, c) is `data[r · row_stride + c · col_stride]`.
 #[derive(Clone, Copy)]
@@ -78,10 +89,72 @@ pub(crate) enum Write {
     Add,
 }
 
-/// dst = lhs · rhs, or dst += lhs · rhs. `threads` above 1 share the work by rayon.
-pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write, threads: usize) {
+/// A right operand (rows, cols), packed; the memory is reused when it is packed again.
+#[derive(Default)]
+pub(crate) struct Panels {
+    /// (⌈cols/32⌉, rows, 32); columns beyond the last are zero.
+    data: Vec<Lane32>,
+    rows: usize,
+    cols: usize,
+}
+
+impl std::fmt::Debug for Panels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Panels({}x{})", self.rows, self.cols)
+    }
+}
+
+impl Panels {
+    /// Packs a matrix.
+    pub(crate) fn pack(&mut self, matrix: Mat<'_>) -> &Self {
+        (self.rows, self.cols) = (matrix.rows, matrix.cols);
+        let len = matrix.cols.div_ceil(PANEL) * matrix.rows;
+        if self.data.len() < len {
+            self.data.resize(len, Lane32::ZERO);
+        }
+        if matrix.rows == 0 || matrix.cols == 0 {
+            return self;
+        }
+        for (p, panel) in self.data[..len].chunks_exact_mut(matrix.rows).enumerate() {
+            let first = p * PANEL;
+            let width = PANEL.min(matrix.cols - first);
+            if matrix.col_stride == 1 {
+                for (r, out) in panel.iter_mut().enumerate() {
+                    let row = &matrix.data[r * matrix.row_stride + first..][..width];
+                    out.0[..width].copy_from_slice(row);
+                    out.0[width..].fill(0.0);
+                }
+            } else {
+                pack_columns(matrix, first, width, panel);
+            }
+        }
+        self
+    }
+}
+
+/// Packs columns that are contiguous in memory, a few rows at a time.
+fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    const ROWS: usize = 16;
+    assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
+    for (b, block) in panel.chunks_mut(ROWS).enumerate() {
+        let start = b * ROWS;
+        if width < PANEL {
+            block.fill(Lane32::ZERO);
+        }
+        for lane in 0..width {
+            let column = &matrix.data[(first + lane) * matrix.col_stride + start..];
+            for (out, value) in block.iter_mut().zip(column) {
+                out.0[lane] = *value;
+            }
+        }
+    }
+}
+
+/// dst = lhs · rhs, or dst += lhs · rhs, using the first `lhs.cols` rows and `dst.cols` columns
+/// of `rhs` (which may be larger). `threads` above 1 share the rows by rayon.
+pub(crate) fn multiply(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write, threads: usize) {
     assert!(
-        dst.rows == lhs.rows && dst.cols == rhs.cols && lhs.cols == rhs.rows,
+        dst.rows == lhs.rows && dst.cols <= rhs.cols && lhs.cols <= rhs.rows,
         "shapes do not multiply: {}x{} = {}x{} · {}x{}",
         dst.rows,
         dst.cols,
@@ -90,35 +163,171 @@ pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write, 
         rhs.rows,
         rhs.cols
     );
-    let parallelism =
-        if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
-    // The kernels want columns of the destination contiguous, so this computes
-    // dst^T = rhs^T · lhs^T.
-    let gemm = gemm_f32::gemm::f32::get_gemm_fn();
-    // SAFETY: the constructors checked that every (row, col) of the three views lies inside its
-    // slice; `dst` is exclusively borrowed, its rows do not overlap, and the shapes agree.
+    if dst.rows == 0 || dst.cols == 0 {
+        return;
+    }
+    if lhs.cols == 0 {
+        if write == Write::Replace {
+            for row in dst.data.chunks_mut(dst.row_stride).take(dst.rows) {
+                row[..dst.cols].fill(0.0);
+            }
+        }
+        return;
+    }
+    if threads <= 1 {
+        sweep(dst, lhs, rhs, write);
+        return;
+    }
+    // Whole groups of kernel rows per thread: the bits do not depend on the split.
+    let share = dst.rows.div_ceil(threads).next_multiple_of(12);
+    let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
+    dst.data[..(rows - 1) * stride + cols].par_chunks_mut(share * stride).enumerate().for_each(
+        |(i, data)| {
+            let first = i * share;
+            let rows = share.min(rows - first);
+            let lhs = Mat { data: &lhs.data[first * lhs.row_stride..], rows, ..lhs };
+            sweep(MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
+        },
+    );
+}
+
+by_width! {
+    fn sweep(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+}
+
+/// # Safety
+/// The caller enables what V needs. The views lie inside their slices and their shapes agree, as
+/// `multiply` and the constructors checked.
+#[inline(always)]
+unsafe fn sweep_impl<V: Vector, const NV: usize>(
+    dst: MatMut<'_>,
+    lhs: Mat<'_>,
+    rhs: &Panels,
+    write: Write,
+) {
+    let depth = lhs.cols;
+    // Rows whose accumulators fit the registers: 12 · 2 of 32, 3 · 4 of 16.
+    let most = match V::WIDTH {
+        16 => 12,
+        8 => 3,
+        _ => 1,
+    };
+    for from in (0..depth).step_by(DEPTH) {
+        let k = DEPTH.min(depth - from);
+        let add = write == Write::Add || from > 0;
+        let mut row = 0;
+        while row < dst.rows {
+            let take = match (dst.rows - row).min(most) {
+                12.. => 12,
+                8.. => 8,
+                6.. => 6,
+                4.. => 4,
+                n => n,
+            };
+            for p in 0..dst.cols.div_ceil(PANEL) {
+                let first = p * PANEL;
+                let width = PANEL.min(dst.cols - first);
+                // SAFETY: `row`, `from` and `first` are inside the checked views; panel p has
+                // rhs.rows ≥ depth rows.
+                unsafe {
+                    let call = Call {
+                        k,
+                        a: lhs.data.as_ptr().add(row * lhs.row_stride + from * lhs.col_stride),
+                        a_rows: lhs.row_stride,
+                        a_cols: lhs.col_stride,
+                        b: rhs.data.as_ptr().add(p * rhs.rows + from),
+                        c: dst.data.as_mut_ptr().add(row * dst.row_stride + first),
+                        c_rows: dst.row_stride,
+                        width,
+                        add,
+                    };
+                    match take {
+                        12 => kernel::<V, NV, 12>(call),
+                        8 => kernel::<V, NV, 8>(call),
+                        6 => kernel::<V, NV, 6>(call),
+                        4 => kernel::<V, NV, 4>(call),
+                        3 => kernel::<V, NV, 3>(call),
+                        2 => kernel::<V, NV, 2>(call),
+                        _ => kernel::<V, NV, 1>(call),
+                    }
+                }
+            }
+            row += take;
+        }
+    }
+}
+
+/// One call of the kernel: c (M, width) = or += a (M, k) · b (k, 32).
+#[derive(Clone, Copy)]
+struct Call {
+    k: usize,
+    a: *const f32,
+    a_rows: usize,
+    a_cols: usize,
+    b: *const Lane32,
+    c: *mut f32,
+    c_rows: usize,
+    width: usize,
+    add: bool,
+}
+
+/// # Safety
+/// The caller enables what V needs; `a`, `b` and `c` have the elements that the shape and the
+/// strides reach.
+#[inline(always)]
+unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
+    // SAFETY: the function's contract, for every pointer below.
     unsafe {
-        gemm(
-            dst.cols,
-            dst.rows,
-            lhs.cols,
-            dst.data.as_mut_ptr(),
-            dst.row_stride as isize,
-            1,
-            write == Write::Add,
-            rhs.data.as_ptr(),
-            rhs.row_stride as isize,
-            rhs.col_stride as isize,
-            lhs.data.as_ptr(),
-            lhs.row_stride as isize,
-            lhs.col_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        let mut acc = [[V::zero(); NV]; M];
+        let mut rows = [call.a; M];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = call.a.add(r * call.a_rows);
+        }
+        let mut offset = 0;
+        let mut b = call.b;
+        for _ in 0..call.k {
+            let panel = b.cast::<f32>();
+            if NV == 2 {
+                let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
+                for r in 0..M {
+                    let x = V::splat(*rows[r].add(offset));
+                    for v in 0..NV {
+                        acc[r][v] = w[v].mul_add(x, acc[r][v]);
+                    }
+                }
+            } else {
+                // Few registers: one vector of the panel at a time.
+                for v in 0..NV {
+                    let w = V::load(panel.add(v * V::WIDTH));
+                    for r in 0..M {
+                        let x = V::splat(*rows[r].add(offset));
+                        acc[r][v] = w.mul_add(x, acc[r][v]);
+                    }
+                }
+            }
+            offset += call.a_cols;
+            b = b.add(1);
+        }
+        if call.width == PANEL {
+            for r in 0..M {
+                for v in 0..NV {
+                    let c = call.c.add(r * call.c_rows + v * V::WIDTH);
+                    let sum = if call.add { V::load(c).add(acc[r][v]) } else { acc[r][v] };
+                    sum.store(c);
+                }
+            }
+        } else {
+            for (r, acc) in acc.iter().enumerate() {
+                let mut sums = Lane32::ZERO;
+                for (v, acc) in acc.iter().enumerate() {
+                    acc.store(sums.0.as_mut_ptr().add(v * V::WIDTH));
+                }
+                for (i, sum) in sums.0[..call.width].iter().enumerate() {
+                    let c = call.c.add(r * call.c_rows + i);
+                    *c = if call.add { *c + sum } else { *sum };
+                }
+            }
+        }
     }
 }
 
@@ -126,29 +335,69 @@ pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, write: Write, 
 mod tests {
     use super::*;
 
+    fn noise(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+            })
+            .collect()
+    }
+
     #[test]
-    fn products_and_transposes() {
-        let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]; // (2, 3)
-        let b = [1.0, 0.0, 2.0, 1.0, 0.0, 3.0]; // (3, 2)
-        let mut c = [10.0; 4];
-        matmul(MatMut::new(&mut c, 2, 2), Mat::new(&a, 2, 3), Mat::new(&b, 3, 2), Write::Add, 1);
-        assert_eq!(c, [15.0, 21.0, 24.0, 33.0]);
-        let (at, bt) = (Mat::new(&a, 3, 2).t(), Mat::new(&b, 2, 3).t());
-        matmul(MatMut::new(&mut c, 2, 2), at, bt, Write::Replace, 1);
-        // (1 3 5; 2 4 6) · (1 1; 0 0; 2 3)
-        assert_eq!(c, [11.0, 16.0, 14.0, 20.0]);
+    fn products_and_transposes_equal_the_definition() {
+        for (m, n, k) in [(1, 1, 1), (13, 33, 5), (12, 64, 40), (31, 31, 17), (5, 70, 1000)] {
+            for flip in 0..4 {
+                let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+                let lhs = if flip & 1 == 0 { Mat::new(&a, m, k) } else { Mat::new(&a, k, m).t() };
+                let rhs = if flip & 2 == 0 { Mat::new(&b, k, n) } else { Mat::new(&b, n, k).t() };
+                let at = |m: &Mat<'_>, r, c| f64::from(m.data[r * m.row_stride + c * m.col_stride]);
+                let mut panels = Panels::default();
+                // Dirty memory must not show.
+                panels.pack(Mat::new(&noise(40 * 70, 3), 40, 70));
+                panels.pack(rhs);
+                for (write, threads, old) in
+                    [(Write::Replace, 1, 0.0), (Write::Add, 1, 1.0), (Write::Add, 3, 1.0)]
+                {
+                    // One column more than the product: it must stay.
+                    let mut c = vec![1.0; m * (n + 1)];
+                    let dst = MatMut::strided(&mut c, m, n, n + 1);
+                    multiply(dst, lhs, &panels, write, threads);
+                    for (r, row) in c.chunks(n + 1).enumerate() {
+                        for (j, got) in row[..n].iter().enumerate() {
+                            let exact: f64 = (0..k).map(|i| at(&lhs, r, i) * at(&rhs, i, j)).sum();
+                            assert!((f64::from(*got) - exact - old).abs() < 1e-4, "{m} {n} {k}");
+                        }
+                        assert_eq!(row[n], 1.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        let (m, n, k) = (29, 70, 900);
+        let (a, b) = (noise(m * k, 4), noise(k * n, 5));
+        let mut panels = Panels::default();
+        panels.pack(Mat::new(&b, k, n));
+        let mut all = vec![0.0; m * n];
+        multiply(MatMut::new(&mut all, m, n), Mat::new(&a, m, k), &panels, Write::Replace, 1);
+        for (row, x) in all.chunks(n).zip(a.chunks(k)) {
+            let mut alone = vec![0.0; n];
+            let dst = MatMut::new(&mut alone, 1, n);
+            multiply(dst, Mat::new(x, 1, k), &panels, Write::Replace, 1);
+            assert_eq!(alone, row);
+        }
     }
 
     #[test]
     fn an_empty_inner_dimension_gives_zero() {
         let mut c = [7.0; 2];
-        matmul(
-            MatMut::new(&mut c, 1, 2),
-            Mat::new(&[], 1, 0),
-            Mat::new(&[], 0, 2),
-            Write::Replace,
-            1,
-        );
+        let mut panels = Panels::default();
+        panels.pack(Mat::new(&[], 0, 2));
+        multiply(MatMut::new(&mut c, 1, 2), Mat::new(&[], 1, 0), &panels, Write::Replace, 1);
         assert_eq!(c, [0.0; 2]);
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod attention;
 pub(crate) mod embedding;
 pub(crate) mod head;
+pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod matmul;
 pub(crate) mod rms_norm;

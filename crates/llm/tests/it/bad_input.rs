@@ -76,12 +76,12 @@ fn numbers() {
     let nan = TargetGrad { dlogprob: f32::NAN, dentropy: 0.0 };
     let error = model.forward_backward(&batch, 1.0, &mut |_, _| nan, &mut grads, &mut ws);
     assert!(matches!(error, Err(EngineError::NonFiniteLoss { target: 0, .. })));
-    let error =
-        model.forward_backward(&batch, 1.0, &mut |_, _| nan, &mut grads[1..], &mut ws);
+    let error = model.forward_backward(&batch, 1.0, &mut |_, _| nan, &mut grads[1..], &mut ws);
     assert!(matches!(error, Err(EngineError::BufferLength { .. })));
 
     let mut bad = model.params.clone();
-    let range = model.layout.find("model.layers.1.mlp.up_proj.weight").expect("there").range.clone();
+    let range =
+        model.layout.find("model.layers.1.mlp.up_proj.weight").expect("there").range.clone();
     bad[range.start + 4] = f32::NAN;
     let error = Model::from_params(small(), bad).expect_err("refused");
     let tensor = "model.layers.1.mlp.up_proj.weight".to_owned();

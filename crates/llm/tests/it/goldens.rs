@@ -97,13 +97,7 @@ fn check(name: &str) {
     };
     let mut grads = vec![0.0; model.layout.len()];
     let scores = model
-        .forward_backward(
-            &train,
-            golden.temperature,
-            &mut |i, _| gradient(i),
-            &mut grads,
-            &mut ws,
-        )
+        .forward_backward(&train, golden.temperature, &mut |i, _| gradient(i), &mut grads, &mut ws)
         .expect("gradients");
     let mut loss = 0.0;
     for (i, score) in scores.iter().enumerate() {

@@ -67,8 +67,8 @@ fn check(config: ModelConfig, temperature: f32) {
                 value
             };
             // Fourth order, so that h can be large enough for f32.
-            let numeric = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h)))
-                / (12.0 * f64::from(h));
+            let numeric =
+                (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * f64::from(h));
             let analytic: f64 = direction
                 .iter()
                 .map(|(i, d)| f64::from(grads[spec.range.start + i]) * f64::from(*d))

@@ -30,9 +30,7 @@ fn unpacked(batch: &PackedBatch) -> Vec<(PackedBatch, Vec<usize>)> {
             for (i, t) in batch.targets.iter().enumerate() {
                 if own.contains(&t.row) {
                     indices.push(i);
-                    single
-                        .targets
-                        .push(Target { row: prefix + t.row - own.start, token: t.token });
+                    single.targets.push(Target { row: prefix + t.row - own.start, token: t.token });
                 }
             }
             (single, indices)

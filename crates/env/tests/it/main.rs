@@ -1,3 +1,4 @@
 //! Integration tests of the environments.
 
 mod households;
+mod textworld;

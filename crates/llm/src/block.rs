@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Rows of a tile.
-const TILE: usize = 384;
+const TILE: usize = 192;
 
 /// What all blocks of one pass share.
 pub(crate) struct Pass<'a> {

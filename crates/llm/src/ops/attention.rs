@@ -14,7 +14,7 @@ use super::{
 use crate::packed::PackedSegment;
 
 /// Query rows of one block, over all query heads that share a key/value head.
-const BLOCK: usize = 96;
+const BLOCK: usize = 72;
 
 /// Heads and their width. A row of `qkv` holds the query heads, the key heads, the value heads.
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +237,7 @@ vectorised! {
 #[inline(always)]
 fn row_dots_impl<const FMA: bool>(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
     for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
-        *out = sum_by(a, b, |x, y, s| mul_add::<FMA>(x, y, s));
+        *out = sum_by(a, b, mul_add::<FMA>);
     }
 }
 

@@ -52,8 +52,8 @@ unsafe impl Vector for Plain {
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         let mut out = c.0;
-        for i in 0..4 {
-            out[i] += self.0[i] * b.0[i];
+        for ((o, a), b) in out.iter_mut().zip(self.0).zip(b.0) {
+            *o += a * b;
         }
         Self(out)
     }

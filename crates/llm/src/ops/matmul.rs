@@ -13,6 +13,8 @@ use super::lanes::{Lane32, Vector, by_width};
 const PANEL: usize = 32;
 /// Part of the inner dimension that one sweep covers, so that the left rows stay in the cache.
 const DEPTH: usize = 768;
+/// Most rows that the kernel takes at a time.
+const ROWS: usize = 12;
 
 /// A read-only matrix: element (r, c) is `data[r · row_stride + c · col_stride]`.
 #[derive(Clone, Copy)]
@@ -134,10 +136,10 @@ impl Panels {
 
 /// Packs columns that are contiguous in memory, a few rows at a time.
 fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
-    const ROWS: usize = 16;
+    const BATCH: usize = 16;
     assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
-    for (b, block) in panel.chunks_mut(ROWS).enumerate() {
-        let start = b * ROWS;
+    for (b, block) in panel.chunks_mut(BATCH).enumerate() {
+        let start = b * BATCH;
         if width < PANEL {
             block.fill(Lane32::ZERO);
         }
@@ -175,24 +177,24 @@ pub(crate) fn multiply(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write
         return;
     }
     if threads <= 1 {
-        sweep(dst, lhs, rhs, write);
+        sweep(&mut { dst }, lhs, rhs, write);
         return;
     }
     // Whole groups of kernel rows per thread: the bits do not depend on the split.
-    let share = dst.rows.div_ceil(threads).next_multiple_of(12);
+    let share = dst.rows.div_ceil(threads).next_multiple_of(ROWS);
     let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
     dst.data[..(rows - 1) * stride + cols].par_chunks_mut(share * stride).enumerate().for_each(
         |(i, data)| {
             let first = i * share;
             let rows = share.min(rows - first);
             let lhs = Mat { data: &lhs.data[first * lhs.row_stride..], rows, ..lhs };
-            sweep(MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
+            sweep(&mut MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
         },
     );
 }
 
 by_width! {
-    fn sweep(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+    fn sweep(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
 }
 
 /// # Safety
@@ -200,7 +202,7 @@ by_width! {
 /// `multiply` and the constructors checked.
 #[inline(always)]
 unsafe fn sweep_impl<V: Vector, const NV: usize>(
-    dst: MatMut<'_>,
+    dst: &mut MatMut<'_>,
     lhs: Mat<'_>,
     rhs: &Panels,
     write: Write,
@@ -208,7 +210,7 @@ unsafe fn sweep_impl<V: Vector, const NV: usize>(
     let depth = lhs.cols;
     // Rows whose accumulators fit the registers: 12 · 2 of 32, 3 · 4 of 16.
     let most = match V::WIDTH {
-        16 => 12,
+        16 => ROWS,
         8 => 3,
         _ => 1,
     };
@@ -274,6 +276,8 @@ struct Call {
 /// # Safety
 /// The caller enables what V needs; `a`, `b` and `c` have the elements that the shape and the
 /// strides reach.
+// Iterators over the accumulators would take their addresses, and they would live in memory.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
     // SAFETY: the function's contract, for every pointer below.
@@ -317,10 +321,10 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
                 }
             }
         } else {
-            for (r, acc) in acc.iter().enumerate() {
+            for r in 0..M {
                 let mut sums = Lane32::ZERO;
-                for (v, acc) in acc.iter().enumerate() {
-                    acc.store(sums.0.as_mut_ptr().add(v * V::WIDTH));
+                for v in 0..NV {
+                    acc[r][v].store(sums.0.as_mut_ptr().add(v * V::WIDTH));
                 }
                 for (i, sum) in sums.0[..call.width].iter().enumerate() {
                     let c = call.c.add(r * call.c_rows + i);

@@ -3,6 +3,9 @@
 //! Pure functions: they read slices, write slices and keep nothing. The first dimension of every
 //! activation is the row of the pack. The model calls these and nothing else touches numbers.
 
+// Loops must be inlined into the function that enables an instruction set to be compiled for it.
+#![allow(clippy::inline_always)]
+
 pub(crate) mod attention;
 pub(crate) mod embedding;
 pub(crate) mod head;

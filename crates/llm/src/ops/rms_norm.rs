@@ -12,7 +12,7 @@ fn forward_impl<const FMA: bool>(
 ) {
     let d = w.len();
     for ((x, y), inv) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(inv_rms) {
-        let square = sum_by(x, x, |a, b, s| mul_add::<FMA>(a, b, s));
+        let square = sum_by(x, x, mul_add::<FMA>);
         *inv = 1.0 / (square / d as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
             *y = x * *inv * w;

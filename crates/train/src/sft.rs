@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::config::OptimConfig;
 use crate::optim::AdamW;
+use crate::practice::{Advised, Practice};
 use crate::rollout::Policy;
 use crate::update::Workers;
 
@@ -47,6 +48,10 @@ pub struct SftConfig {
     /// Weight of the observations' tokens in the loss (the agent's have 1). Reading what was just
     /// named is practice in copying names.
     pub observation_weight: f32,
+    /// Every so many steps the policy practises on its own episodes instead; 0 means never.
+    pub practice_every: u64,
+    /// Episodes of a practice.
+    pub practice_episodes: usize,
     /// The optimiser.
     pub optim: OptimConfig,
     /// Worker threads; 0 means one per core.
@@ -58,9 +63,11 @@ impl Default for SftConfig {
         Self {
             seed: 0,
             steps: 2000,
-            batch_tokens: 16384,
+            batch_tokens: 8192,
             max_context_tokens: 1024,
-            observation_weight: 0.2,
+            observation_weight: 0.15,
+            practice_every: 0,
+            practice_episodes: 64,
             optim: OptimConfig {
                 lr: 2e-3,
                 warmup: 100,
@@ -122,6 +129,7 @@ struct Sums {
 pub fn fine_tune(
     policy: &mut Policy,
     demonstrations: &dyn Demonstrations,
+    practice: Option<&Practice<'_>>,
     config: &SftConfig,
     stop: &AtomicBool,
     report: &mut dyn FnMut(&Policy, &SftStep) -> Result<bool, TrainError>,
@@ -138,7 +146,21 @@ pub fn fine_tune(
         if stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
         }
-        let (packs, episodes) = gather(policy, demonstrations, config, &mut cursor, threads)?;
+        let due = config.practice_every > 0 && step.is_multiple_of(config.practice_every);
+        let (packs, episodes) = match practice.filter(|_| due) {
+            Some(practice) => {
+                let place = crate::seed::derive(&[config.seed, step, 1]);
+                let episodes = config.practice_episodes;
+                let advised = practice.play(policy, episodes, place, threads, stop)?;
+                let mut packs: Vec<Pack> = (0..threads).map(|_| Pack::default()).collect();
+                for (i, episode) in advised.iter().enumerate() {
+                    packs[i % threads].push_advised(episode);
+                }
+                packs.retain(|p| !p.packed.targets.is_empty());
+                (packs, episodes)
+            }
+            None => gather(policy, demonstrations, config, &mut cursor, threads)?,
+        };
         let total: f64 = packs.iter().flat_map(|p| &p.kinds).map(|k| f64::from(k.weight)).sum();
         let scale = (1.0 / total.max(1e-9)) as f32;
         let refs: Vec<&PackedBatch> = packs.iter().map(|p| &p.packed).collect();
@@ -273,5 +295,48 @@ impl Pack {
             });
         }
         Ok(())
+    }
+
+    /// The policy's own episode: its commands where the expert agrees, the expert's as side
+    /// branches where it does not.
+    fn push_advised(&mut self, episode: &Advised) {
+        let imitated = TargetKind { weight: 1.0, imitated: true };
+        let Some(end) = episode.turns.last().map(|(range, _)| range.end) else { return };
+        let start = self.packed.tokens.len();
+        self.packed.tokens.extend_from_slice(&episode.tokens[..end]);
+        self.packed.positions.extend(0..end as u32);
+        let main = self.packed.segments.len();
+        self.packed.segments.push(PackedSegment {
+            range: start..start + end,
+            parent: None,
+            parent_len: 0,
+        });
+        for (range, advice) in &episode.turns {
+            let Some(advice) = advice else {
+                for position in range.clone() {
+                    let token = episode.tokens[position];
+                    self.packed.targets.push(Target { row: start + position - 1, token });
+                    self.kinds.push(imitated);
+                }
+                continue;
+            };
+            // The branch's last token is predicted, not read.
+            let branch = self.packed.tokens.len();
+            let read = &advice[..advice.len() - 1];
+            self.packed.tokens.extend_from_slice(read);
+            self.packed.positions.extend((0..read.len()).map(|i| (range.start + i) as u32));
+            if !read.is_empty() {
+                self.packed.segments.push(PackedSegment {
+                    range: branch..branch + read.len(),
+                    parent: Some(main),
+                    parent_len: range.start,
+                });
+            }
+            for (i, &token) in advice.iter().enumerate() {
+                let row = if i == 0 { start + range.start - 1 } else { branch + i - 1 };
+                self.packed.targets.push(Target { row, token });
+                self.kinds.push(imitated);
+            }
+        }
     }
 }

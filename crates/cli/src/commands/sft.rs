@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use empg_env::Split;
 use empg_llm::{Dtype, save_model};
 use empg_train::{
-    Config, Evaluation, ExpertDemonstrations, Panel, Policy, SftConfig, SftStep, Stage, TrainError,
+    Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage, TrainError,
     evaluation_settings, fine_tune, household_tokenizer,
 };
 use serde_json::json;
@@ -55,6 +55,13 @@ pub(crate) struct SftArgs {
     /// Weight of the observations' tokens in the loss; the agent's have 1
     #[arg(long, value_name = "X")]
     observation_weight: Option<f32>,
+    /// Every so many steps the policy plays itself and the expert corrects it (DAgger); 0 means
+    /// never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    practice_every: u64,
+    /// Share of a demonstration's turns with noise that is seen but not imitated
+    #[arg(long, value_name = "X")]
+    noise: Option<f64>,
     /// Evaluates and saves every so many steps as well; 0 means at the end only
     #[arg(long, value_name = "N", default_value_t = 0)]
     eval_every: u64,
@@ -90,6 +97,8 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         lr,
         batch_tokens,
         observation_weight,
+        practice_every,
+        noise,
         eval_every,
         common,
     } = args;
@@ -100,7 +109,11 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     sft.steps = steps.unwrap_or(sft.steps);
     sft.optim.lr = lr.unwrap_or(sft.optim.lr);
     sft.batch_tokens = batch_tokens.unwrap_or(sft.batch_tokens);
+    sft.practice_every = practice_every;
     sft.observation_weight = observation_weight.unwrap_or(sft.observation_weight);
+    if !(0.0..=1.0).contains(&noise.unwrap_or_default()) {
+        return Err(SettingsError::Conflict("--noise must lie between 0 and 1".into()).into());
+    }
     if sft.steps == 0 || sft.batch_tokens == 0 || !(sft.optim.lr.is_finite() && sft.optim.lr > 0.0)
     {
         let what = "--steps, --batch-tokens and --lr must be above 0".to_owned();
@@ -116,8 +129,15 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         StageName::Grounded => Stage::Grounded,
         StageName::ColdStart => Stage::ColdStart,
     };
-    let demonstrations =
-        ExpertDemonstrations { tasks: &*tasks, split: Split::Train, options: stage.options() };
+    let mut options = stage.options();
+    options.noise = noise.unwrap_or(options.noise);
+    let demonstrations = ExpertDemonstrations { tasks: &*tasks, split: Split::Train, options };
+    let practice = Practice {
+        tasks: &*tasks,
+        split: Split::Train,
+        style: stage.options().style,
+        rollout: config.rollout.clone(),
+    };
     let split = config.eval.splits.last().copied().unwrap_or(Split::Unseen);
     let panel = Panel::choose(&*tasks, split, config.eval.episodes, config.eval.panel_seed)?;
     eprintln!(
@@ -141,7 +161,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let mut last = SftStep::default();
     let mut tokens = 0usize;
     let trained = Instant::now();
-    let outcome = fine_tune(&mut policy, &demonstrations, &sft, &stop, &mut |policy, step| {
+    let outcome = fine_tune(&mut policy, &demonstrations, Some(&practice), &sft, &stop, &mut |policy, step| {
         last = *step;
         tokens += step.tokens;
         let seconds = trained.elapsed().as_secs_f64();

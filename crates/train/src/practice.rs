@@ -1,0 +1,93 @@
+//! Practice (DAgger; Ross et al., 2011): the policy plays, the expert says at every turn what it
+//! would have done there. The policy learns to recover from its own mistakes, which
+//! demonstrations do not show.
+
+use std::sync::atomic::AtomicBool;
+
+use empg::TokenId;
+use empg_env::households::{Expert, ExpertStyle};
+use empg_env::{Split, TaskSet};
+use empg_llm::ChatMl;
+
+use crate::TrainError;
+use crate::config::RolloutConfig;
+use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
+use crate::seed;
+
+/// Episodes of the policy with an expert's advice.
+pub struct Practice<'a> {
+    /// The tasks.
+    pub tasks: &'a dyn TaskSet,
+    /// Which of them.
+    pub split: Split,
+    /// How the adviser errs.
+    pub style: ExpertStyle,
+    /// How the policy plays.
+    pub rollout: RolloutConfig,
+}
+
+impl std::fmt::Debug for Practice<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Practice").field("style", &self.style).finish_non_exhaustive()
+    }
+}
+
+/// A played episode: its tokens, and for every turn where the policy's command stands and what the
+/// expert would have said (`None`: the same).
+#[derive(Debug)]
+pub(crate) struct Advised {
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) turns: Vec<(std::ops::Range<usize>, Option<Vec<TokenId>>)>,
+}
+
+impl Practice<'_> {
+    /// Plays `episodes` tasks that `seed` chooses and asks for advice.
+    pub(crate) fn play(
+        &self,
+        policy: &Policy,
+        episodes: usize,
+        seed: u64,
+        threads: usize,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Advised>, TrainError> {
+        let chat = ChatMl::new(&policy.tokenizer)?;
+        let mut jobs = Vec::with_capacity(episodes);
+        for group in 0..episodes {
+            let place = seed::derive(&[seed, group as u64]);
+            let index = self.tasks.len(self.split).map_or(place >> 32, |n| place % n.max(1));
+            let task = self.tasks.task(self.split, index)?;
+            jobs.push(Job { task, env_seed: place, sampling_seed: place, group });
+        }
+        let settings = RolloutSettings::training(&self.rollout, threads);
+        let played = rollout(policy, self.tasks, &jobs, &settings, stop)?;
+        played.iter().zip(&jobs).map(|(e, job)| self.advise(policy, &chat, e, job)).collect()
+    }
+
+    fn advise(
+        &self,
+        policy: &Policy,
+        chat: &ChatMl,
+        episode: &Episode,
+        job: &Job,
+    ) -> Result<Advised, TrainError> {
+        let mut expert = Expert::new(&self.style, job.env_seed);
+        let mut before: Option<&str> = None;
+        let mut turns = Vec::with_capacity(episode.turns.len());
+        for (turn, step) in episode.turns.iter().zip(episode.trajectory.steps()) {
+            expert.observe(before, &turn.observation);
+            before = Some(&turn.action);
+            let advice = expert.next_action();
+            let other = if advice == turn.action {
+                None
+            } else {
+                let mut tokens = policy.tokenizer.encode_text(&advice)?;
+                tokens.push(chat.end_of_turn());
+                Some(tokens)
+            };
+            turns.push((step.sampled(), other));
+        }
+        let tokens =
+            episode.trajectory.segments().first().map_or_else(Vec::new, |s| s.tokens.clone());
+        Ok(Advised { tokens, turns })
+    }
+}

@@ -186,7 +186,7 @@ impl<'a> Problem<'a> {
                 other => return Err(words.unexpected(other, "a section")),
             }
             match words.next() {
-                Token::Word("problem") => words.skip_list()?,
+                Token::Word("problem" | ":metric" | ":requirements") => words.skip_list()?,
                 Token::Word(":domain") => {
                     let Token::Word(name) = words.next() else {
                         return Err(words.error("the domain's name is missing"));
@@ -200,7 +200,6 @@ impl<'a> Problem<'a> {
                     goal = Some(tree(&mut words)?);
                     words.close()?;
                 }
-                Token::Word(":metric" | ":requirements") => words.skip_list()?,
                 other => return Err(words.unexpected(other, "a known section")),
             }
         }
@@ -430,8 +429,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn error(&self, what: &str) -> GameError {
-        let line =
-            1 + self.text.as_bytes()[..self.position].iter().filter(|&&b| b == b'\n').count();
+        let line = 1 + self.text[..self.position].matches('\n').count();
         GameError::Syntax { line, what: what.to_owned() }
     }
 }

@@ -397,6 +397,41 @@ mod tests {
     }
 
     #[test]
+    fn every_instruction_set_agrees() {
+        use super::super::lanes::Plain;
+
+        let (m, n, k) = (14, 45, 50);
+        let (a, b) = (noise(m * k, 6), noise(k * n, 7));
+        let mut panels = Panels::default();
+        panels.pack(Mat::new(&b, k, n));
+        let lhs = Mat::new(&a, m, k);
+        let mut widest = vec![1.0; m * n];
+        multiply(MatMut::new(&mut widest, m, n), lhs, &panels, Write::Add, 1);
+        let close = |other: &[f32]| widest.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5);
+
+        let mut plain = vec![1.0; m * n];
+        let mut dst = MatMut::new(&mut plain, m, n);
+        // SAFETY: `Plain` needs nothing; the shapes agree.
+        unsafe { sweep_impl::<Plain, 8>(&mut dst, lhs, &panels, Write::Add) };
+        assert!(close(&plain));
+
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
+                // SAFETY: this function enables what the vector needs; the shapes agree.
+                unsafe { sweep_impl::<std::arch::x86_64::__m256, 4>(dst, lhs, rhs, Write::Add) }
+            }
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                let mut half = vec![1.0; m * n];
+                // SAFETY: just detected.
+                unsafe { avx2(&mut MatMut::new(&mut half, m, n), lhs, &panels) };
+                assert!(close(&half));
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_inner_dimension_gives_zero() {
         let mut c = [7.0; 2];
         let mut panels = Panels::default();

@@ -22,6 +22,7 @@ pub(crate) struct Live {
     seconds: VecDeque<f64>,
     last: Instant,
     evaluation: Option<f64>,
+    steps: u64,
     every: u64,
 }
 
@@ -41,6 +42,7 @@ impl Live {
             seconds: VecDeque::new(),
             last: Instant::now(),
             evaluation: None,
+            steps,
             every,
         }
     }
@@ -103,7 +105,11 @@ impl Observer for Live {
     fn on(&mut self, progress: Progress<'_>) {
         match progress {
             Progress::Evaluating { step, episodes } => {
-                let what = if step == 0 { "before training" } else { "so far" };
+                let what = match step {
+                    0 => "before training".to_owned(),
+                    last if last == self.steps => "after training".to_owned(),
+                    step => format!("after step {step}"),
+                };
                 let text = format!("playing {episodes} evaluation episodes ({what})");
                 match &self.bar {
                     Some(bar) if step == 0 => bar.set_message(text),
@@ -117,7 +123,11 @@ impl Observer for Live {
             }
             Progress::Evaluated { step, evaluations } => {
                 for evaluation in evaluations {
-                    let when = if step == 0 { "before".to_owned() } else { format!("step {step}") };
+                    let when = match step {
+                        0 => "before".to_owned(),
+                        last if last == self.steps => "after".to_owned(),
+                        step => format!("step {step}"),
+                    };
                     self.say(&format!("{when}: {}", table::sentence(evaluation)));
                 }
                 if step == 0 {

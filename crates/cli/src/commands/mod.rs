@@ -28,7 +28,7 @@ stdout is data, stderr is progress. Exit codes: 0 done, 1 failed, 2 wrong usage,
 )]
 pub(crate) struct Cli {
     /// Machine-readable output: the last line of stdout is one JSON object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     #[command(subcommand)]
     command: Command,

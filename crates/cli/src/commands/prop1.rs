@@ -7,7 +7,7 @@ use clap::Args;
 use empg::{entropy, prop1};
 use serde_json::json;
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
 #[command(after_help = "\
 For a softmax policy π over logits z, E‖∇_z log π(a)‖² = 1 − exp(−H₂(π)), H₂ being the Rényi-2
 entropy: uncertain policies have large gradients, confident ones small. Each row draws one random

@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use empg_env::Split;
 use empg_llm::{Dtype, save_model};
 use empg_train::{
-    Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage, TrainError,
-    evaluation_settings, fine_tune, household_tokenizer,
+    Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage,
+    TrainError, evaluation_settings, fine_tune, household_tokenizer,
 };
 use serde_json::json;
 
@@ -161,35 +161,42 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let mut last = SftStep::default();
     let mut tokens = 0usize;
     let trained = Instant::now();
-    let outcome = fine_tune(&mut policy, &demonstrations, Some(&practice), &sft, &stop, &mut |policy, step| {
-        last = *step;
-        tokens += step.tokens;
-        let seconds = trained.elapsed().as_secs_f64();
-        let line = format!(
-            "loss {:.3}  confident {:>3.0} %  observations {:.3}  {:.0} tok/s  {} left",
-            step.loss,
-            step.confident * 100.0,
-            step.observation_loss,
-            tokens as f64 / seconds,
-            duration(seconds / step.step as f64 * (sft.steps - step.step) as f64),
-        );
-        match &bar {
-            Some(bar) => {
-                bar.set_position(step.step);
-                bar.set_message(line);
+    let outcome = fine_tune(
+        &mut policy,
+        &demonstrations,
+        Some(&practice),
+        &sft,
+        &stop,
+        &mut |policy, step| {
+            last = *step;
+            tokens += step.tokens;
+            let seconds = trained.elapsed().as_secs_f64();
+            let line = format!(
+                "loss {:.3}  confident {:>3.0} %  observations {:.3}  {:.0} tok/s  {} left",
+                step.loss,
+                step.confident * 100.0,
+                step.observation_loss,
+                tokens as f64 / seconds,
+                duration(seconds / step.step as f64 * (sft.steps - step.step) as f64),
+            );
+            match &bar {
+                Some(bar) => {
+                    bar.set_position(step.step);
+                    bar.set_message(line);
+                }
+                None if step.step.is_multiple_of(20) => {
+                    eprintln!("step {}/{}  {line}", step.step, sft.steps);
+                }
+                None => {}
             }
-            None if step.step.is_multiple_of(20) => {
-                eprintln!("step {}/{}  {line}", step.step, sft.steps)
+            if eval_every > 0 && step.step.is_multiple_of(eval_every) && step.step < sft.steps {
+                let evaluation = play(&panel, policy, &*tasks, &config, &stop)?;
+                say(&format!("step {}: {}", step.step, sentence(&evaluation)));
+                save_model(&out, &policy.model, &policy.tokenizer, Dtype::F32)?;
             }
-            None => {}
-        }
-        if eval_every > 0 && step.step.is_multiple_of(eval_every) && step.step < sft.steps {
-            let evaluation = play(&panel, policy, &*tasks, &config, &stop)?;
-            say(&format!("step {}: {}", step.step, sentence(&evaluation)));
-            save_model(&out, &policy.model, &policy.tokenizer, Dtype::F32)?;
-        }
-        Ok(true)
-    });
+            Ok(true)
+        },
+    );
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }

@@ -114,6 +114,12 @@ fn fresh(training: TrainingArgs, out: Option<PathBuf>) -> anyhow::Result<Prepare
 }
 
 fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
+    if !path.is_dir() {
+        bail!(
+            "there is no run directory {}: runs lie in runs/ unless --out named another",
+            path.display()
+        );
+    }
     let (dir, checkpoint) = RunDir::resume(path)?;
     let file = path.join("config.toml");
     let recorded = settings::of_run(dir.config(), file.clone())?;

@@ -168,14 +168,11 @@ fn check(
                 return Err(SettingsError::Value { place: place_of_key, key, message });
             }
         } else if keys::is_section(&key) {
-            match (inner.get_ref(), value) {
-                (DeValue::Table(spanned), Value::Table(table)) => {
-                    check(spanned, table, &key, place)?;
-                }
-                _ => {
-                    let message = format!("is a section with keys of its own, found {value}");
-                    return Err(SettingsError::Value { place: place_of_key, key, message });
-                }
+            if let (DeValue::Table(spanned), Value::Table(table)) = (inner.get_ref(), value) {
+                check(spanned, table, &key, place)?;
+            } else {
+                let message = format!("is a section with keys of its own, found {value}");
+                return Err(SettingsError::Value { place: place_of_key, key, message });
             }
         } else {
             let nearest = keys::nearest(&key);

@@ -145,7 +145,7 @@ pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
 ///
 /// # Errors
 /// Files that cannot be read, unknown keys and environments.
-pub(crate) fn layered(args: CommonArgs, run: Option<Config>) -> Result<Config, SettingsError> {
+pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, SettingsError> {
     let CommonArgs { config, set, env, data, threads, dtype, device } = args;
     let mut above = match &config {
         Some(path) => read(path)?,
@@ -156,13 +156,13 @@ pub(crate) fn layered(args: CommonArgs, run: Option<Config>) -> Result<Config, S
     }
     let named = above.get("env").and_then(|t| t.get("name")).and_then(toml::Value::as_str);
     let name = env.as_deref().or(named);
-    let name = name.or(run.as_ref().map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
-    let mut table = match &run {
-        Some(run) if run.env.name == name => show::table(run).map_err(unreadable)?,
+    let name = name.or(run.map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
+    let mut table = match run {
+        Some(run) if run.env.name == name => show::table(run).map_err(|e| unreadable(&e))?,
         _ => preset(name)?,
     };
     merge(&mut table, above);
-    let mut resolved: Config = table.try_into().map_err(|e| unreadable(e.into()))?;
+    let mut resolved: Config = table.try_into().map_err(|e| unreadable(&e.into()))?;
     if let Some(env) = env {
         resolved.env.name = env;
     }
@@ -211,7 +211,7 @@ pub(crate) fn finish(mut config: Config) -> Result<Config, SettingsError> {
 /// A file that was changed into something that is no configuration.
 pub(crate) fn of_run(text: &str, file: PathBuf) -> Result<Config, SettingsError> {
     let table = parse(text, &Origin::File(file))?;
-    table.try_into().map_err(|e: toml::de::Error| unreadable(e.into()))
+    table.try_into().map_err(|e: toml::de::Error| unreadable(&e.into()))
 }
 
 fn preset(name: &str) -> Result<Table, SettingsError> {
@@ -226,7 +226,7 @@ fn preset(name: &str) -> Result<Table, SettingsError> {
 }
 
 /// An error that the check of every layer should have caught with a better text.
-fn unreadable(error: anyhow::Error) -> SettingsError {
+fn unreadable(error: &anyhow::Error) -> SettingsError {
     SettingsError::Conflict(format!("the settings do not go together: {error}"))
 }
 

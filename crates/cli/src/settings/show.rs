@@ -1,5 +1,7 @@
 //! A configuration as TOML with a comment above every key.
 
+use std::fmt::Write as _;
+
 use empg_train::Config;
 use toml::{Table, Value};
 
@@ -26,10 +28,10 @@ pub(crate) fn commented(config: &Config) -> anyhow::Result<String> {
         text.push_str("# ");
         text.push_str(key.meaning);
         text.push('\n');
-        match lookup(&table, key.name) {
-            Some(value) => text.push_str(&format!("{} = {value}\n", key.leaf())),
-            None => text.push_str(&format!("# {} =\n", key.leaf())),
-        }
+        let _ = match lookup(&table, key.name) {
+            Some(value) => writeln!(text, "{} = {value}", key.leaf()),
+            None => writeln!(text, "# {} =", key.leaf()),
+        };
     }
     Ok(text)
 }

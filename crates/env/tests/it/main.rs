@@ -1,4 +1,12 @@
-//! Integration tests of the environments.
+//! Integration tests of the environments that need no data.
 
+mod damage;
+mod engine;
+mod folders;
 mod households;
 mod textworld;
+
+/// A small game that has every rule in it.
+const KITCHEN: &str = include_str!("kitchen.pddl");
+/// Its goal sentence.
+const TASK: &str = "heat some apple and put it in diningtable.";

@@ -366,7 +366,7 @@ mod tests {
     fn threads_and_batches_do_not_change_a_byte() {
         let filler = "x".repeat(BATCH_BYTES / 3);
         let long = "y".repeat(5 * BATCH_BYTES);
-        let input: String = (0..40)
+        let rows: Vec<String> = (0..40)
             .map(|i| {
                 let pad = if i == 17 { &long } else { &filler };
                 let end = if i == 39 { "" } else { "\n" };
@@ -376,6 +376,7 @@ mod tests {
                 )
             })
             .collect();
+        let input = rows.concat();
         let one = output(&["--threads", "1"], &input).unwrap();
         assert_eq!(one.lines().count(), 40);
         assert!(one == output(&["--threads", "3"], &input).unwrap());

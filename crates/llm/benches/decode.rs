@@ -32,11 +32,10 @@ fn median(mut run: impl FnMut() -> Duration) -> f64 {
     times[times.len() / 2]
 }
 
-fn decoder_speed(name: &str, config: &ModelConfig) {
+fn decoder_speed(name: &str, config: &ModelConfig, context: usize) {
     const BATCH: usize = 64;
-    const CONTEXT: usize = 300;
     let model = Model::init(config.clone(), 1).expect("valid");
-    let prompt: Vec<TokenId> = (0..CONTEXT as u32).map(|i| (i * 37) % 1024).collect();
+    let prompt: Vec<TokenId> = (0..context as u32).map(|i| (i * 37) % 1024).collect();
     let one = SamplingParams { max_tokens: 1, ..SamplingParams::default() };
     let many = SamplingParams { max_tokens: 32, ..SamplingParams::default() };
     let mut decoder = Decoder::new(&model, 2048).expect("fits");
@@ -61,9 +60,9 @@ fn decoder_speed(name: &str, config: &ModelConfig) {
         seqs.iter().for_each(|s| decoder.close(*s));
         time
     });
-    let prefilled: usize = (0..BATCH).map(|i| CONTEXT - i).sum();
+    let prefilled: usize = (0..BATCH).map(|i| context - i).sum();
     println!(
-        "{name}: {:.2} M parameters, prefill {:.0} tokens/s, decode at {BATCH} x ~{CONTEXT} {:.0} tokens/s",
+        "{name}: {:.2} M parameters, prefill {:.0} tokens/s, decode at {BATCH} x ~{context} {:.0} tokens/s",
         model.params.len() as f64 / 1e6,
         prefilled as f64 / prefill,
         (BATCH * 32) as f64 / decode,
@@ -103,8 +102,10 @@ fn tokenizer_speed() {
 
 fn main() {
     tokenizer_speed();
-    decoder_speed("128 x 4, 4 heads", &config(128, 4, 4, 4));
-    decoder_speed("128 x 4, 4 heads on 2", &config(128, 4, 4, 2));
-    decoder_speed("192 x 5, 6 heads on 2", &config(192, 5, 6, 2));
-    decoder_speed("256 x 6, 8 heads on 2", &config(256, 6, 8, 2));
+    for context in [100, 300] {
+        decoder_speed("128 x 4, 4 heads", &config(128, 4, 4, 4), context);
+        decoder_speed("128 x 4, 4 heads on 2", &config(128, 4, 4, 2), context);
+        decoder_speed("192 x 5, 6 heads on 2", &config(192, 5, 6, 2), context);
+    }
+    decoder_speed("256 x 6, 8 heads on 2", &config(256, 6, 8, 2), 300);
 }

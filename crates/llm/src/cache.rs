@@ -7,6 +7,9 @@ use crate::vector::Lane32;
 /// Tokens of one block.
 pub(crate) const BLOCK: usize = 32;
 
+/// Blocks are allocated in pieces of about this size, which the system backs with large pages.
+const SLAB_BYTES: usize = 8 << 20;
+
 /// A block's place in the pool.
 pub(crate) type BlockId = u32;
 
@@ -22,7 +25,9 @@ pub(crate) struct BlockPool {
     /// Lanes of one head of one layer.
     head_lanes: usize,
     block_lanes: usize,
-    blocks: Vec<Vec<Lane32>>,
+    /// Blocks per slab.
+    slab_blocks: usize,
+    slabs: Vec<Vec<Lane32>>,
     references: Vec<u32>,
     free: Vec<BlockId>,
 }
@@ -31,13 +36,15 @@ impl BlockPool {
     pub(crate) fn new(config: &ModelConfig) -> Self {
         let value_lanes = config.head_dim.div_ceil(BLOCK);
         let head_lanes = config.head_dim + BLOCK * value_lanes;
+        let block_lanes = head_lanes * config.num_kv_heads * config.num_layers;
         Self {
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
             value_lanes,
             head_lanes,
-            block_lanes: head_lanes * config.num_kv_heads * config.num_layers,
-            blocks: Vec::new(),
+            block_lanes,
+            slab_blocks: (SLAB_BYTES / (block_lanes * size_of::<Lane32>())).max(1),
+            slabs: Vec::new(),
             references: Vec::new(),
             free: Vec::new(),
         }
@@ -45,15 +52,33 @@ impl BlockPool {
 
     /// A zeroed block with one reference.
     pub(crate) fn allocate(&mut self) -> BlockId {
-        if let Some(id) = self.free.pop() {
-            // Columns that no token has filled are multiplied by zero: they must be finite.
-            self.blocks[id as usize].fill(Lane32::ZERO);
-            self.references[id as usize] = 1;
-            return id;
+        let id = self.take();
+        // Columns that no token has filled are multiplied by zero: they must be finite.
+        self.block_mut(id).fill(Lane32::ZERO);
+        id
+    }
+
+    /// A block with any content and one reference.
+    fn take(&mut self) -> BlockId {
+        if self.free.is_empty() {
+            let first = self.references.len();
+            self.slabs.push(vec![Lane32::ZERO; self.slab_blocks * self.block_lanes]);
+            self.references.resize(first + self.slab_blocks, 0);
+            self.free.extend((first..first + self.slab_blocks).rev().map(|id| id as BlockId));
         }
-        self.blocks.push(vec![Lane32::ZERO; self.block_lanes]);
-        self.references.push(1);
-        self.blocks.len() as BlockId - 1
+        let id = self.free.pop().unwrap_or_default();
+        self.references[id as usize] = 1;
+        id
+    }
+
+    fn block(&self, id: BlockId) -> &[Lane32] {
+        let (slab, block) = (id as usize / self.slab_blocks, id as usize % self.slab_blocks);
+        &self.slabs[slab][block * self.block_lanes..][..self.block_lanes]
+    }
+
+    fn block_mut(&mut self, id: BlockId) -> &mut [Lane32] {
+        let (slab, block) = (id as usize / self.slab_blocks, id as usize % self.slab_blocks);
+        &mut self.slabs[slab][block * self.block_lanes..][..self.block_lanes]
     }
 
     pub(crate) fn retain(&mut self, id: BlockId) {
@@ -74,21 +99,21 @@ impl BlockPool {
         if self.references[id as usize] == 1 {
             return id;
         }
-        let copy = self.blocks[id as usize].clone();
+        let copy = self.take();
+        let content = self.block(id).to_vec();
+        self.block_mut(copy).copy_from_slice(&content);
         self.release(id);
-        if let Some(free) = self.free.pop() {
-            self.blocks[free as usize] = copy;
-            self.references[free as usize] = 1;
-            return free;
-        }
-        self.blocks.push(copy);
-        self.references.push(1);
-        self.blocks.len() as BlockId - 1
+        copy
     }
 
     /// Blocks that some context uses.
     pub(crate) fn live(&self) -> usize {
-        self.blocks.len() - self.free.len()
+        self.references.len() - self.free.len()
+    }
+
+    /// Bytes of one token's keys and values, roughly.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.block_lanes * size_of::<Lane32>() / BLOCK
     }
 
     /// Bytes of the blocks in use.
@@ -99,14 +124,15 @@ impl BlockPool {
     /// Keys and values of one head.
     pub(crate) fn head(&self, id: BlockId, layer: usize, head: usize) -> (&[Lane32], &[Lane32]) {
         let start = (layer * self.kv_heads + head) * self.head_lanes;
-        self.blocks[id as usize][start..start + self.head_lanes].split_at(self.head_dim)
+        self.block(id)[start..start + self.head_lanes].split_at(self.head_dim)
     }
 
     /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a block.
     pub(crate) fn write(&mut self, id: BlockId, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
         let (dim, lanes) = (self.head_dim, self.value_lanes);
         let start = layer * self.kv_heads * self.head_lanes;
-        let heads = self.blocks[id as usize][start..].chunks_exact_mut(self.head_lanes);
+        let head_lanes = self.head_lanes;
+        let heads = self.block_mut(id)[start..].chunks_exact_mut(head_lanes);
         for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
             let (keys, values) = head.split_at_mut(dim);
             for (channel, k) in keys.iter_mut().zip(k) {

@@ -6,7 +6,7 @@
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::ops::simd::{LANES, exp, max, sum_lanes, vectorised};
-use crate::vector::{Lane32, Vector, by_width};
+use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Queries that share one read of the keys and values.
 const TILE: usize = 4;
@@ -50,7 +50,7 @@ by_width! {
 }
 
 #[inline(always)]
-unsafe fn attend_impl<V: Vector, const NV: usize>(
+unsafe fn attend_impl<L: Lanes>(
     pool: &BlockPool,
     layer: usize,
     span: Span<'_>,
@@ -73,16 +73,16 @@ unsafe fn attend_impl<V: Vector, const NV: usize>(
                 2.. => 2,
                 _ => 1,
             };
-            // SAFETY: the caller enables what V needs; `tile` checks its slices.
+            // SAFETY: the caller enables what L needs; `tile` checks its slices.
             unsafe {
                 match take {
-                    TILE => tile::<V, NV, TILE, 1>(
+                    TILE => tile::<L, TILE, 1>(
                         pool, layer, span, heads, head, query, rows, out, scratch,
                     ),
-                    2 => tile::<V, NV, 2, 2>(
+                    2 => tile::<L, 2, 2>(
                         pool, layer, span, heads, head, query, rows, out, scratch,
                     ),
-                    _ => tile::<V, NV, 1, 4>(
+                    _ => tile::<L, 1, 4>(
                         pool, layer, span, heads, head, query, rows, out, scratch,
                     ),
                 }
@@ -94,7 +94,7 @@ unsafe fn attend_impl<V: Vector, const NV: usize>(
 
 /// Q queries of one key/value head; keys are read N blocks at a time.
 #[inline(always)]
-unsafe fn tile<V: Vector, const NV: usize, const Q: usize, const N: usize>(
+unsafe fn tile<L: Lanes, const Q: usize, const N: usize>(
     pool: &BlockPool,
     layer: usize,
     span: Span<'_>,
@@ -135,10 +135,10 @@ unsafe fn tile<V: Vector, const NV: usize, const Q: usize, const N: usize>(
         // SAFETY: the block indices stay below `blocks`; see `score_blocks`.
         unsafe {
             if block + N <= blocks {
-                score_blocks::<V, NV, Q, N>(pool, layer, head, dim, table, block, scratch);
+                score_blocks::<L, Q, N>(pool, layer, head, dim, table, block, scratch);
                 block += N;
             } else {
-                score_blocks::<V, NV, Q, 1>(pool, layer, head, dim, table, block, scratch);
+                score_blocks::<L, Q, 1>(pool, layer, head, dim, table, block, scratch);
                 block += 1;
             }
         }
@@ -153,50 +153,41 @@ unsafe fn tile<V: Vector, const NV: usize, const Q: usize, const N: usize>(
     // Values, 32 channels at a time; even and odd positions in separate sums.
     let value_lanes = dim.div_ceil(BLOCK);
     for lane in 0..value_lanes {
-        let mut acc = [[[unsafe { V::zero() }; NV]; 2]; Q];
+        let mut even = [unsafe { L::zero() }; Q];
+        let mut odd = [unsafe { L::zero() }; Q];
         for (b, &id) in table.iter().enumerate() {
             let (_, values) = pool.head(id, layer, head);
-            let tokens = (limit - b * BLOCK).min(BLOCK).next_multiple_of(2);
-            assert!(values.len() == BLOCK * value_lanes, "value rows of a block");
-            let scores = &scratch.scores;
+            let tokens = (limit - b * BLOCK).min(BLOCK);
+            let p: [&Lane32; Q] = std::array::from_fn(|i| &scratch.scores[i * blocks + b]);
+            let mut rows = values.chunks_exact(2 * value_lanes);
             for token in (0..tokens).step_by(2) {
-                for half in 0..2 {
-                    let row = values[(token + half) * value_lanes + lane].0.as_ptr();
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        // SAFETY: a lane holds NV · WIDTH = 32 values.
-                        unsafe {
-                            let p = V::splat(scores[i * blocks + b].0[token + half]);
-                            for v in 0..NV {
-                                let value = V::load(row.add(v * V::WIDTH));
-                                acc[half][v] = value.mul_add(p, acc[half][v]);
-                            }
-                        }
-                    }
+                let Some(pair) = rows.next() else { break };
+                // SAFETY: the caller enables what L needs.
+                unsafe {
+                    let first = L::load(&pair[lane]);
+                    let second = L::load(&pair[value_lanes + lane]);
+                    unroll!(Q, I => even[I] = even[I].add_scaled(first, p[I].0[token]));
+                    unroll!(Q, I => odd[I] = odd[I].add_scaled(second, p[I].0[token + 1]));
                 }
             }
         }
-        for (i, &(row, query_head)) in place.iter().enumerate() {
-            let (mut even, mut odd) = (Lane32::ZERO, Lane32::ZERO);
-            for v in 0..NV {
-                // SAFETY: a lane holds NV · WIDTH = 32 values.
-                unsafe {
-                    acc[i][0][v].store(even.0.as_mut_ptr().add(v * V::WIDTH));
-                    acc[i][1][v].store(odd.0.as_mut_ptr().add(v * V::WIDTH));
-                }
-            }
-            let channels = BLOCK.min(dim - lane * BLOCK);
+        let channels = BLOCK.min(dim - lane * BLOCK);
+        unroll!(Q, I => {
+            let (row, query_head) = place[I];
             let start = (row * heads.queries + query_head) * dim + lane * BLOCK;
+            // SAFETY: the caller enables what L needs.
+            let (even, odd) = unsafe { (even[I].store(), odd[I].store()) };
             let sums = even.0.iter().zip(&odd.0);
             for (o, (e, d)) in out[start..start + channels].iter_mut().zip(sums) {
-                *o = (e + d) * inverse[i];
+                *o = (e + d) * inverse[I];
             }
-        }
+        });
     }
 }
 
 /// Scores of Q queries against N blocks from `block` on.
 #[inline(always)]
-unsafe fn score_blocks<V: Vector, const NV: usize, const Q: usize, const N: usize>(
+unsafe fn score_blocks<L: Lanes, const Q: usize, const N: usize>(
     pool: &BlockPool,
     layer: usize,
     head: usize,
@@ -207,33 +198,21 @@ unsafe fn score_blocks<V: Vector, const NV: usize, const Q: usize, const N: usiz
 ) {
     let keys: [&[Lane32]; N] =
         std::array::from_fn(|n| &pool.head(table[block + n], layer, head).0[..dim]);
-    let queries = &scratch.queries[..dim * Q];
-    let mut acc = [[[unsafe { V::zero() }; NV]; N]; Q];
-    for d in 0..dim {
-        for n in 0..N {
-            let key = keys[n][d].0.as_ptr();
-            for v in 0..NV {
-                // SAFETY: a lane holds NV · WIDTH = 32 values; `queries` has Q for each channel.
-                unsafe {
-                    let k = V::load(key.add(v * V::WIDTH));
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let q = V::splat(*queries.as_ptr().add(d * Q + i));
-                        acc[n][v] = k.mul_add(q, acc[n][v]);
-                    }
-                }
-            }
-        }
+    let (queries, _) = scratch.queries.as_chunks::<Q>();
+    let mut acc = [[unsafe { L::zero() }; N]; Q];
+    for (d, q) in queries.iter().enumerate().take(dim) {
+        unroll!(N, B => {
+            // SAFETY: the caller enables what L needs.
+            let k = unsafe { L::load(&keys[B][d]) };
+            // SAFETY: as above.
+            unroll!(Q, I => acc[I][B] = unsafe { acc[I][B].add_scaled(k, q[I]) })
+        });
     }
     let blocks = table.len();
-    for (i, acc) in acc.iter().enumerate() {
-        for (n, acc) in acc.iter().enumerate() {
-            let lane = scratch.scores[i * blocks + block + n].0.as_mut_ptr();
-            for (v, acc) in acc.iter().enumerate() {
-                // SAFETY: a lane holds NV · WIDTH = 32 values.
-                unsafe { acc.store(lane.add(v * V::WIDTH)) };
-            }
-        }
-    }
+    // SAFETY: the caller enables what L needs.
+    unroll!(Q, I => unroll!(N, B => {
+        scratch.scores[I * blocks + block + B] = unsafe { acc[I][B].store() };
+    }));
 }
 
 #[inline(always)]

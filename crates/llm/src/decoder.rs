@@ -15,6 +15,11 @@ use crate::sampling::{SamplingError, SamplingParams, TurnRng, sample};
 
 /// Rows that one pass through the layers takes at most; keeps activations in the cache.
 const CHUNK: usize = 192;
+/// Keys and values that sequences decoded together should not exceed: about what stays in the
+/// cache from one token to the next.
+const BATCH_BYTES: usize = 12 << 20;
+/// Sequences that are decoded together even so.
+const BATCH_MIN: usize = 12;
 
 /// A live context of a [`Decoder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -385,28 +390,36 @@ impl<'m> Decoder<'m> {
             .map(|_| Turn { tokens: Vec::new(), scores: Vec::new(), stopped: false })
             .collect();
         let mut rngs: Vec<TurnRng> = requests.iter().map(|r| TurnRng::new(r.1)).collect();
-        let mut active: Vec<usize> = (0..requests.len())
-            .filter(|&r| self.slots[slots[r]].len < self.max_context)
-            .collect();
-        while !active.is_empty() {
-            let work: Vec<(usize, Option<usize>)> =
-                active.iter().map(|&r| (slots[r], Some(r))).collect();
-            self.compute(&work, &mut |request, slot, logits, scratch| {
-                let drawn = sample(logits, params, &mut rngs[request], scratch);
-                let (token, score) = drawn.ok_or(DecodeError::NotFinite { len: slot.len })?;
-                slot.queued.push(token);
-                slot.len += 1;
-                let turn = &mut turns[request];
-                turn.tokens.push(token);
-                turn.scores.push(score);
-                turn.stopped = params.stop.contains(&token);
-                Ok(())
-            })?;
-            active.retain(|&r| {
-                !turns[r].stopped
-                    && turns[r].tokens.len() < params.max_tokens
-                    && self.slots[slots[r]].len < self.max_context
-            });
+        let mut first = 0;
+        while first < requests.len() {
+            let (mut last, mut bytes) = (first, 0);
+            while last < requests.len() && (last < first + BATCH_MIN || bytes < BATCH_BYTES) {
+                bytes += self.slots[slots[last]].len * self.pool.token_bytes();
+                last += 1;
+            }
+            let mut active: Vec<usize> =
+                (first..last).filter(|&r| self.slots[slots[r]].len < self.max_context).collect();
+            while !active.is_empty() {
+                let work: Vec<(usize, Option<usize>)> =
+                    active.iter().map(|&r| (slots[r], Some(r))).collect();
+                self.compute(&work, &mut |request, slot, logits, scratch| {
+                    let drawn = sample(logits, params, &mut rngs[request], scratch);
+                    let (token, score) = drawn.ok_or(DecodeError::NotFinite { len: slot.len })?;
+                    slot.queued.push(token);
+                    slot.len += 1;
+                    let turn = &mut turns[request];
+                    turn.tokens.push(token);
+                    turn.scores.push(score);
+                    turn.stopped = params.stop.contains(&token);
+                    Ok(())
+                })?;
+                active.retain(|&r| {
+                    !turns[r].stopped
+                        && turns[r].tokens.len() < params.max_tokens
+                        && self.slots[slots[r]].len < self.max_context
+                });
+            }
+            first = last;
         }
         Ok(turns)
     }

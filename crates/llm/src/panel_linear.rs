@@ -3,12 +3,10 @@
 //! result does not depend on its batch, to the bit.
 #![allow(unsafe_code)]
 
-use crate::vector::{Lane32, Vector, by_width};
+use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
 const PANEL: usize = 32;
-/// Rows that one pass over a panel serves at most.
-const ROWS: usize = 12;
 
 /// A linear layer for inference.
 pub(crate) struct PanelLinear {
@@ -53,7 +51,6 @@ impl PanelLinear {
         Self { inputs, outputs, panels, bias }
     }
 
-
     /// y (R, outputs) from x (R, inputs). `scratch` is reused between calls.
     pub(crate) fn apply(&self, x: &[f32], y: &mut [f32], into: Output, scratch: &mut Vec<f32>) {
         let rows = x.len() / self.inputs;
@@ -72,7 +69,7 @@ by_width! {
 }
 
 #[inline(always)]
-unsafe fn apply_impl<V: Vector, const NV: usize>(
+unsafe fn apply_impl<L: Lanes>(
     layer: &PanelLinear,
     x: &[f32],
     y: &mut [f32],
@@ -81,12 +78,9 @@ unsafe fn apply_impl<V: Vector, const NV: usize>(
 ) {
     let (inputs, outputs) = (layer.inputs, layer.outputs);
     let rows = x.len() / inputs;
-    // 32 registers hold 12 rows of two vectors, 16 hold 2 rows of four.
-    let most = if NV == 2 { ROWS } else { 2 };
     let mut row = 0;
     while row < rows {
-        let left = rows - row;
-        let take = match left.min(most) {
+        let take = match (rows - row).min(L::ACCUMULATORS) {
             12.. => 12,
             8.. => 8,
             4.. => 4,
@@ -95,83 +89,114 @@ unsafe fn apply_impl<V: Vector, const NV: usize>(
         };
         let xs = &x[row * inputs..(row + take) * inputs];
         let ys = &mut y[row * outputs..(row + take) * outputs];
-        // SAFETY: the caller enables what V needs; `block` checks its slices.
+        // SAFETY: the caller enables what L needs.
         unsafe {
             match take {
-                12 => block::<V, NV, 12>(layer, xs, ys, into, scratch),
-                8 => block::<V, NV, 8>(layer, xs, ys, into, scratch),
-                4 => block::<V, NV, 4>(layer, xs, ys, into, scratch),
-                2 => block::<V, NV, 2>(layer, xs, ys, into, scratch),
-                _ => block::<V, NV, 1>(layer, xs, ys, into, scratch),
+                12 => block::<L, 12, 1>(layer, xs, ys, into, scratch),
+                8 => block::<L, 8, 1>(layer, xs, ys, into, scratch),
+                4 => block::<L, 4, 3>(layer, xs, ys, into, scratch),
+                2 => block::<L, 2, 4>(layer, xs, ys, into, scratch),
+                _ => block::<L, 1, 4>(layer, xs, ys, into, scratch),
             }
         }
         row += take;
     }
 }
 
-/// M rows against every panel.
+/// M rows against every panel, P panels at a time where the registers allow.
 #[inline(always)]
-unsafe fn block<V: Vector, const NV: usize, const M: usize>(
+unsafe fn block<L: Lanes, const M: usize, const P: usize>(
     layer: &PanelLinear,
     x: &[f32],
     y: &mut [f32],
     into: Output,
     scratch: &mut Vec<f32>,
 ) {
-    let (inputs, outputs) = (layer.inputs, layer.outputs);
-    assert!(x.len() == M * inputs && y.len() == M * outputs, "a block of M rows");
+    let inputs = layer.inputs;
+    assert!(x.len() == M * inputs, "a block of M rows");
     // The M values of one input side by side: the kernel reads one stream.
-    scratch.clear();
-    scratch.resize(M * inputs, 0.0);
-    for (r, row) in x.chunks_exact(inputs).enumerate() {
-        for (slot, value) in scratch.iter_mut().skip(r).step_by(M).zip(row) {
-            *slot = *value;
+    if scratch.len() < M * inputs {
+        scratch.resize(M * inputs, 0.0);
+    }
+    let (xs, _) = scratch[..M * inputs].as_chunks_mut::<M>();
+    for (k, slot) in xs.iter_mut().enumerate() {
+        for (r, slot) in slot.iter_mut().enumerate() {
+            // SAFETY: r < M and k < inputs, and x has M · inputs values.
+            *slot = unsafe { *x.get_unchecked(r * inputs + k) };
         }
     }
-    for (p, panel) in layer.panels.chunks_exact(inputs).enumerate() {
-        let mut acc = [[unsafe { V::zero() }; NV]; M];
-        let mut xs = scratch.as_ptr();
-        for w in panel {
-            let w = w.0.as_ptr();
-            // SAFETY: a panel row has NV · WIDTH = 32 values; `scratch` has M values for each of
-            // the panel's `inputs` rows, and `xs` advances by M per row.
-            unsafe {
-                let mut ws = [V::zero(); NV];
-                for (v, slot) in ws.iter_mut().enumerate() {
-                    *slot = V::load(w.add(v * V::WIDTH));
-                }
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    let value = V::splat(*xs.add(r));
-                    for v in 0..NV {
-                        acc[v] = ws[v].mul_add(value, acc[v]);
-                    }
-                }
-                xs = xs.add(M);
+    let panels = layer.panels.len() / inputs;
+    let mut first = 0;
+    // SAFETY: the caller enables what L needs.
+    unsafe {
+        if M * P <= L::ACCUMULATORS {
+            while first + P <= panels {
+                kernel::<L, M, P>(layer, first, xs, y, into);
+                first += P;
             }
         }
-        let first = p * PANEL;
-        let width = PANEL.min(outputs - first);
-        let bias = layer.bias.as_ref().map(|b| &b[p].0);
-        for (r, acc) in acc.iter().enumerate() {
-            let mut sums = Lane32::ZERO;
-            for (v, acc) in acc.iter().enumerate() {
-                // SAFETY: NV · WIDTH = 32.
-                unsafe { acc.store(sums.0.as_mut_ptr().add(v * V::WIDTH)) };
-            }
-            if let Some(bias) = bias {
-                for (s, b) in sums.0.iter_mut().zip(bias) {
-                    *s += b;
-                }
-            }
-            let out = &mut y[r * outputs + first..][..width];
-            if into == Output::Add {
-                for (o, s) in out.iter_mut().zip(&sums.0) {
-                    *o += s;
-                }
-            } else if width == PANEL {
-                out.copy_from_slice(&sums.0);
-            } else {
-                out.copy_from_slice(&sums.0[..width]);
+        while first < panels {
+            kernel::<L, M, 1>(layer, first, xs, y, into);
+            first += 1;
+        }
+    }
+}
+
+/// M rows against the P panels from `first` on.
+#[inline(always)]
+unsafe fn kernel<L: Lanes, const M: usize, const P: usize>(
+    layer: &PanelLinear,
+    first: usize,
+    xs: &[[f32; M]],
+    y: &mut [f32],
+    into: Output,
+) {
+    let inputs = layer.inputs;
+    assert!(xs.len() == inputs, "one group of values for every input");
+    let panels: [&[Lane32]; P] =
+        std::array::from_fn(|p| &layer.panels[(first + p) * inputs..][..inputs]);
+    let mut acc = [[unsafe { L::zero() }; P]; M];
+    for (k, x) in xs.iter().enumerate() {
+        unroll!(P, PANEL_AT => {
+            // SAFETY: the caller enables what L needs; every panel has `inputs` rows and k is
+            // below that.
+            let w = unsafe { L::load(panels[PANEL_AT].get_unchecked(k)) };
+            unroll!(M, R => {
+                // SAFETY: the caller enables what L needs.
+                acc[R][PANEL_AT] = unsafe { acc[R][PANEL_AT].add_scaled(w, x[R]) }
+            })
+        });
+    }
+    unroll!(M, R => unroll!(P, PANEL_AT => {
+        // SAFETY: the caller enables what L needs.
+        finish(layer, first + PANEL_AT, R, unsafe { acc[R][PANEL_AT].store() }, y, into)
+    }));
+}
+
+/// Stores one row's sums of one panel.
+#[inline(always)]
+fn finish(
+    layer: &PanelLinear,
+    panel: usize,
+    row: usize,
+    mut sums: Lane32,
+    y: &mut [f32],
+    into: Output,
+) {
+    let first = panel * PANEL;
+    let width = PANEL.min(layer.outputs - first);
+    if let Some(bias) = &layer.bias {
+        for (s, b) in sums.0.iter_mut().zip(&bias[panel].0) {
+            *s += b;
+        }
+    }
+    let out = &mut y[row * layer.outputs + first..][..width];
+    match (into, <&mut [f32; PANEL]>::try_from(&mut *out)) {
+        (Output::Set, Ok(out)) => *out = sums.0,
+        (Output::Set, Err(_)) => out.copy_from_slice(&sums.0[..width]),
+        (Output::Add, _) => {
+            for (o, s) in out.iter_mut().zip(&sums.0) {
+                *o += s;
             }
         }
     }

@@ -57,8 +57,13 @@ pub(crate) fn names(list: &str) -> Vec<&str> {
     list.trim_end_matches('.')
         .split(", ")
         .map(|item| item.strip_prefix("and ").unwrap_or(item))
-        .filter_map(|item| item.strip_prefix("a ").or_else(|| item.strip_prefix("the ")))
+        .filter_map(|item| item.strip_prefix("a "))
         .collect()
+}
+
+/// A text without any of these beginnings, taken off in turn.
+fn strip<'a>(text: &'a str, beginnings: &[&str]) -> &'a str {
+    beginnings.iter().fold(text, |text, beginning| text.strip_prefix(beginning).unwrap_or(text))
 }
 
 /// The receptacles of the intro, in its order, and the task.
@@ -164,7 +169,9 @@ fn read(text: &str) -> Option<Event<'_>> {
     }
     if let Some(rest) = text.strip_prefix("You are facing ") {
         let (list, _) = rest.split_once(". Next to it")?;
-        return Some(Event::Facing(names(list)));
+        // Here only the first name has an article.
+        let bare = |name| strip(name, &["and ", "the "]);
+        return Some(Event::Facing(list.split(", ").map(bare).collect()));
     }
     None
 }

@@ -5,6 +5,8 @@
 //!
 //! `cargo run --release --example own_environment`
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::Arc;
 
 use empg_env::{Env, EnvEnd, EnvError, Observation, Split, Task, TaskSet, Transition};
@@ -69,10 +71,11 @@ struct Print;
 
 impl Observer for Print {
     fn on(&mut self, progress: Progress<'_>) {
-        if let Progress::Step { report, .. } = progress {
-            if report.step % 10 == 0 {
+        match progress {
+            Progress::Step { report, .. } if report.step % 10 == 0 => {
                 println!("step {:3}  success {:.2}", report.step, report.success());
             }
+            _ => {}
         }
     }
 }

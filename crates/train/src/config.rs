@@ -549,7 +549,7 @@ impl Config {
 
     /// The modulation's options; `None` where EMPG is off.
     pub fn empg_options(&self) -> Option<EmpgOptions> {
-        self.empg.enabled.then(|| EmpgOptions {
+        self.empg.enabled.then_some(EmpgOptions {
             k: self.empg.k,
             k_f: self.empg.k_f,
             zeta: self.empg.zeta,

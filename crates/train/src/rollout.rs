@@ -298,10 +298,10 @@ fn play_wave(
             if live.end.is_none() {
                 proceed(live, &chat, &mut decoder, config, limit, sample.stopped)?;
             }
-            if live.end.is_some() {
-                if let Some(seq) = live.seq.take() {
-                    decoder.close(seq);
-                }
+            if live.end.is_some()
+                && let Some(seq) = live.seq.take()
+            {
+                decoder.close(seq);
             }
         }
     }

@@ -31,6 +31,16 @@ fn bytes(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// Stops the run once its first step is committed.
+struct StopAfterOne(Arc<std::sync::atomic::AtomicBool>);
+impl empg_train::Observer for StopAfterOne {
+    fn on(&mut self, progress: empg_train::Progress<'_>) {
+        if matches!(progress, empg_train::Progress::Step { .. }) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
 #[test]
 fn a_resumed_run_equals_an_undisturbed_one() {
     let tmp = tempfile::tempdir().unwrap();
@@ -40,15 +50,6 @@ fn a_resumed_run_equals_an_undisturbed_one() {
 
     let parts = tmp.path().join("parts");
     let (mut run, mut trainer) = start(&parts);
-    // Stop once the first step is committed.
-    struct StopAfterOne(Arc<std::sync::atomic::AtomicBool>);
-    impl empg_train::Observer for StopAfterOne {
-        fn on(&mut self, progress: empg_train::Progress<'_>) {
-            if matches!(progress, empg_train::Progress::Step { .. }) {
-                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
-    }
     let mut observer = StopAfterOne(trainer.stop_flag());
     let stopped = trainer.run(Some(&mut run), &mut observer);
     assert!(matches!(stopped, Err(TrainError::Interrupted)), "{stopped:?}");

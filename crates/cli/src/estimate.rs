@@ -37,7 +37,8 @@ pub(crate) fn estimate(config: &Config, model: &ModelConfig, parameters: usize) 
     let training = threads * rows * 4 * (layers * width + 2 * hidden);
     // A token with its score, a few words of text each.
     let episodes = 2 * rollouts * context * 24;
-    let memory = BASE + weights + decoding.max(training) + episodes;
+    // The two phases take turns, but the allocator does not give everything back in between.
+    let memory = BASE + weights + decoding.max(training) + decoding.min(training) / 2 + episodes;
 
     let checkpoint = parameters * 12 + (256 << 10);
     let kept = config.checkpoint.keep as u64 + 2;

@@ -158,8 +158,19 @@ mod tests {
             evaluation(Split::Unseen, &[("look_at_obj_in_light", 20, 5), ("pick", 108, 50)]);
         let after =
             evaluation(Split::Unseen, &[("look_at_obj_in_light", 20, 15), ("pick", 108, 98)]);
-        insta::assert_snapshot!(comparison(&before, &after), @"");
-        insta::assert_snapshot!(single(&after), @"");
+        insta::assert_snapshot!(comparison(&before, &after), @r"
+        unseen tasks          episodes    before     after    change
+        look_at_obj_in_light        20    25.0 %    75.0 %     +50.0
+        pick                       108    46.3 %    90.7 %     +44.4
+        all                        128    43.0 %    88.3 %     +45.3
+        95 % interval                    35–52 %   82–93 %
+        ");
+        insta::assert_snapshot!(single(&after), @r"
+        task type             episodes   success
+        look_at_obj_in_light        20    75.0 %
+        pick                       108    90.7 %
+        all                        128    88.3 %   95 % interval 82–93 %
+        ");
     }
 
     #[test]

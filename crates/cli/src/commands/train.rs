@@ -60,6 +60,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     };
     let Prepared { config, mut dir, mut trainer } = prepared;
     dir.set_keep(config.checkpoint.keep);
+    let told = dir.warnings().len();
 
     let mut live = Live::new(trainer.steps_done(), config.steps, config.eval.every);
     interrupt::watch(
@@ -69,7 +70,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     );
     let outcome = trainer.run(Some(&mut dir), &mut live);
     live.finish();
-    for warning in dir.warnings() {
+    for warning in dir.warnings().iter().skip(told) {
         eprintln!("warning: {warning}");
     }
     let path = dir.path().display();

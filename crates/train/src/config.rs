@@ -475,8 +475,26 @@ impl Config {
             };
             Err(ConfigError { key, what })
         }
+        fn between(
+            key: &'static str,
+            value: usize,
+            least: usize,
+            most: usize,
+        ) -> Result<(), ConfigError> {
+            at_least(key, value, least)?;
+            if value <= most {
+                return Ok(());
+            }
+            Err(ConfigError { key, what: format!("is {value}, must be at most {most}") })
+        }
         const ANY: f64 = f64::INFINITY;
-        at_least("rollout.groups", self.rollout.groups, 1)?;
+        const MANY: usize = 1_000_000;
+        if self.steps > 1_000_000_000 {
+            let what = format!("is {}, must be at most 1000000000", self.steps);
+            return Err(ConfigError { key: "steps", what });
+        }
+        between("threads", self.threads, 1, 1024)?;
+        between("rollout.groups", self.rollout.groups, 1, MANY)?;
         if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {
             let what = format!(
                 "is {}, but a group of one has no advantage under {:?}: use at least 2",
@@ -484,10 +502,22 @@ impl Config {
             );
             return Err(ConfigError { key: "rollout.group_size", what });
         }
-        at_least("rollout.group_size", self.rollout.group_size, 1)?;
-        at_least("rollout.max_turns", self.rollout.max_turns, 1)?;
-        at_least("rollout.max_turn_tokens", self.rollout.max_turn_tokens, 1)?;
+        between("rollout.group_size", self.rollout.group_size, 1, MANY)?;
+        between("rollout.max_turns", self.rollout.max_turns, 1, MANY)?;
         at_least("rollout.max_context_tokens", self.rollout.max_context_tokens, 16)?;
+        at_least("rollout.max_turn_tokens", self.rollout.max_turn_tokens, 1)?;
+        if self.rollout.max_turn_tokens >= self.rollout.max_context_tokens {
+            let what = format!(
+                "is {}, must be below rollout.max_context_tokens ({})",
+                self.rollout.max_turn_tokens, self.rollout.max_context_tokens
+            );
+            return Err(ConfigError { key: "rollout.max_turn_tokens", what });
+        }
+        if self.rollout.admissible && self.rollout.context == Context::Full {
+            let what =
+                "lists commands in window contexts only: set rollout.context = { window = n }";
+            return Err(ConfigError { key: "rollout.admissible", what: what.into() });
+        }
         if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
             let what = format!(
                 "is {}, must be positive (0 is for evaluation: eval.temperature)",
@@ -516,15 +546,21 @@ impl Config {
         number("algo.clip_high", self.algo.clip_high.unwrap_or_default(), 0.0, ANY)?;
         number("algo.kl_coef", self.algo.kl_coef.unwrap_or_default(), 0.0, ANY)?;
         number("algo.entropy_coef", self.algo.entropy_coef, -ANY, ANY)?;
-        at_least("algo.max_rounds", self.algo.max_rounds, 1)?;
-        at_least("algo.epochs", self.algo.epochs, 1)?;
-        at_least("algo.minibatches", self.algo.minibatches, 1)?;
+        between("algo.max_rounds", self.algo.max_rounds, 1, MANY)?;
+        between("algo.epochs", self.algo.epochs, 1, MANY)?;
+        between("algo.minibatches", self.algo.minibatches, 1, MANY)?;
         at_least("algo.micro_batch_tokens", self.algo.micro_batch_tokens, 1)?;
         number("empg.k", self.empg.k, 0.0, ANY)?;
         number("empg.k_f", self.empg.k_f, 0.0, ANY)?;
         number("empg.zeta", self.empg.zeta, 0.0, ANY)?;
-        number("empg.quantile_low", self.empg.quantile_low, 0.0, self.empg.quantile_high)?;
+        number("empg.quantile_low", self.empg.quantile_low, 0.0, 1.0)?;
         number("empg.quantile_high", self.empg.quantile_high, 0.0, 1.0)?;
+        if self.empg.quantile_low >= self.empg.quantile_high {
+            let what = format!("is {}, must be below quantile_high", self.empg.quantile_low);
+            return Err(ConfigError { key: "empg.quantile_low", what });
+        }
+        between("eval.episodes", self.eval.episodes, 0, MANY)?;
+        between("eval.max_turns", self.eval.max_turns, 0, MANY)?;
         number("optim.lr", self.optim.lr, 0.0, ANY)?;
         number("optim.beta1", self.optim.beta1, 0.0, 1.0 - f64::EPSILON)?;
         number("optim.beta2", self.optim.beta2, 0.0, 1.0 - f64::EPSILON)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use empg::End;
 use empg_env::{Split, Task, TaskSet};
 use serde::{Deserialize, Serialize};
 
@@ -141,15 +142,21 @@ pub struct Evaluation {
     pub turns: f64,
     /// Share of commands without effect, 0–1.
     pub ineffective: f64,
+    /// Episodes that a limit cut off.
+    pub truncated: usize,
     /// Episodes that failed because the environment did.
     pub failed: usize,
+    /// What the first of them said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 impl Evaluation {
     /// Counts episodes.
     pub fn of(split: Split, episodes: &[Episode]) -> Self {
         let mut by_task: BTreeMap<String, Tally> = BTreeMap::new();
-        let (mut won, mut turns, mut ineffective, mut failed) = (0, 0, 0, 0);
+        let (mut won, mut turns, mut ineffective) = (0, 0, 0);
+        let (mut truncated, mut failed, mut failure) = (0, 0, None);
         for episode in episodes {
             let tally = by_task.entry(episode.kind.clone()).or_default();
             tally.episodes += 1;
@@ -157,7 +164,14 @@ impl Evaluation {
             won += usize::from(episode.won);
             turns += episode.turns.len();
             ineffective += episode.ineffective;
-            failed += usize::from(matches!(episode.trajectory.end(), empg::End::Failed(_)));
+            match episode.trajectory.end() {
+                End::Terminated => {}
+                End::Truncated(_) => truncated += 1,
+                End::Failed(why) => {
+                    failed += 1;
+                    failure.get_or_insert_with(|| why.clone());
+                }
+            }
         }
         for tally in by_task.values_mut() {
             tally.success = ratio(tally.won, tally.episodes);
@@ -169,7 +183,9 @@ impl Evaluation {
             by_task,
             turns: ratio(turns, episodes.len()),
             ineffective: ratio(ineffective, turns),
+            truncated,
             failed,
+            failure,
         }
     }
 

@@ -67,7 +67,7 @@ pub struct Collected {
 }
 
 /// Sums over all episodes played for a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Played {
     /// Episodes.
     pub episodes: usize,
@@ -85,6 +85,8 @@ pub struct Played {
     pub ineffective: usize,
     /// Episodes that the environment failed.
     pub failed: usize,
+    /// What the first of them said.
+    pub failure: Option<String>,
     /// Episodes cut off by a limit.
     pub truncated: usize,
     /// Groups sampled.
@@ -164,6 +166,21 @@ impl Collector<'_> {
                 self.sort_in(members, dynamic, least, &mut collected)?;
             }
         }
+        let played = &collected.played;
+        if let Some(why) = played.failure.as_ref().filter(|_| played.failed == played.episodes) {
+            return Err(TrainError::Tasks(format!("every episode failed; the first: {why}")));
+        }
+        if played.sampled_tokens == 0 {
+            return Err(TrainError::Tasks(format!(
+                "no prompt left room for a turn of rollout.max_turn_tokens = {}: contexts end at \
+                 {} tokens (rollout.max_context_tokens, or the model's positions)",
+                self.config.rollout.max_turn_tokens,
+                self.config
+                    .rollout
+                    .max_context_tokens
+                    .min(policy.model.config.max_position_embeddings)
+            )));
+        }
         Ok(collected)
     }
 
@@ -188,8 +205,9 @@ impl Collector<'_> {
             played.context_tokens += episode.context_tokens();
             played.ineffective += episode.ineffective;
             match episode.trajectory.end() {
-                End::Failed(_) => {
+                End::Failed(why) => {
                     played.failed += 1;
+                    played.failure.get_or_insert_with(|| why.clone());
                     continue;
                 }
                 End::Truncated(_) => played.truncated += 1,

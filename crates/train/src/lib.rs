@@ -71,11 +71,11 @@ pub enum TrainError {
     Checkpoint(String),
     /// A loss or gradient that is NaN or infinite; the last good checkpoint stands.
     #[error(
-        "the {what} is not finite (first in {tensor}); the last checkpoint is unharmed: \
-         resume with a smaller optim.lr or a smaller optim.max_grad_norm"
+        "the {what} is not finite (first in {tensor}); the last checkpoint is unharmed: train \
+         from it (--model RUN) with a smaller optim.lr or optim.max_grad_norm"
     )]
     NotFinite {
-        /// `loss` or `gradient`.
+        /// `loss`, `gradient` or `weight`.
         what: &'static str,
         /// The tensor.
         tensor: String,

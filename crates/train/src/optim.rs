@@ -82,7 +82,7 @@ impl AdamW {
     /// finite.
     ///
     /// # Errors
-    /// A NaN or infinite gradient, with the tensor's name.
+    /// A gradient, or a weight after the step, that is NaN or infinite, with the tensor's name.
     pub fn update(
         &mut self,
         layout: &Layout,
@@ -110,6 +110,7 @@ impl AdamW {
         let (b1, b2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
         for spec in layout.entries() {
             let range = spec.range.clone();
+            let all = range.clone();
             let decay = if spec.shape.len() > 1 { (lr * weight_decay) as f32 } else { 0.0 };
             let moments = self.m[range.clone()].iter_mut().zip(&mut self.v[range.clone()]);
             let values = params[range.clone()].iter_mut().zip(&grads[range]);
@@ -118,6 +119,9 @@ impl AdamW {
                 *m = b1 * *m + (1.0 - b1) * g;
                 *v = b2 * *v + (1.0 - b2) * g * g;
                 *p -= step_size * *m / (v.sqrt() * root + eps) + decay * *p;
+            }
+            if !params[all].iter().all(|p| p.is_finite()) {
+                return Err(TrainError::NotFinite { what: "weight", tensor: spec.name.clone() });
             }
         }
         Ok(OptimStats { grad_norm, lr })

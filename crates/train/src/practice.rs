@@ -10,7 +10,7 @@ use empg_env::{Split, TaskSet};
 use empg_llm::ChatMl;
 
 use crate::TrainError;
-use crate::config::RolloutConfig;
+use crate::config::{Context, RolloutConfig};
 use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
 use crate::seed;
 
@@ -58,7 +58,9 @@ impl Practice<'_> {
             let task = self.tasks.task(self.split, index)?;
             jobs.push(Job { task, env_seed: place, sampling_seed: place, group });
         }
-        let settings = RolloutSettings::training(&self.rollout, threads);
+        // Advice hangs off one growing context, whatever the configuration's is.
+        let config = RolloutConfig { context: Context::Full, ..self.rollout.clone() };
+        let settings = RolloutSettings::training(&config, threads);
         let played = rollout(policy, self.tasks, &jobs, &settings, stop)?;
         played.iter().zip(&jobs).map(|(e, job)| self.advise(policy, &chat, e, job)).collect()
     }

@@ -11,7 +11,7 @@ use crate::config::OptimConfig;
 use crate::optim::AdamW;
 use crate::practice::{Advised, Practice};
 use crate::rollout::Policy;
-use crate::update::Workers;
+use crate::update::{Workers, culprit};
 
 /// One turn of a demonstration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +159,7 @@ pub fn fine_tune(
                 packs.retain(|p| !p.packed.targets.is_empty());
                 (packs, episodes)
             }
-            None => gather(policy, demonstrations, config, &mut cursor, threads)?,
+            None => gather(policy, demonstrations, config, &mut cursor, threads, stop)?,
         };
         let total: f64 = packs.iter().flat_map(|p| &p.kinds).map(|k| f64::from(k.weight)).sum();
         let scale = (1.0 / total.max(1e-9)) as f32;
@@ -183,9 +183,13 @@ pub fn fine_tune(
                 TargetGrad { dlogprob: -kind.weight * scale, dentropy: 0.0 }
             },
         )?;
+        let sum = |f: fn(&Sums) -> f64| parts.iter().map(f).sum::<f64>();
+        if !sum(|s| s.imitated).is_finite() {
+            let tensor = culprit(&policy.model, grads);
+            return Err(TrainError::NotFinite { what: "loss", tensor });
+        }
         let layout = policy.model.layout.clone();
         let stats = optimizer.update(&layout, &mut policy.model.params, grads)?;
-        let sum = |f: fn(&Sums) -> f64| parts.iter().map(f).sum::<f64>();
         let record = SftStep {
             step,
             loss: sum(|s| s.imitated) / sum(|s| s.imitated_count).max(1.0),
@@ -196,9 +200,6 @@ pub fn fine_tune(
             grad_norm: stats.grad_norm,
             lr: stats.lr,
         };
-        if !record.loss.is_finite() {
-            return Err(TrainError::NotFinite { what: "loss", tensor: "loss".into() });
-        }
         if !report(policy, &record)? {
             break;
         }
@@ -213,6 +214,7 @@ fn gather(
     config: &SftConfig,
     cursor: &mut u64,
     threads: usize,
+    stop: &AtomicBool,
 ) -> Result<(Vec<Pack>, usize), TrainError> {
     let share = config.batch_tokens.div_ceil(threads);
     let start = *cursor;
@@ -223,7 +225,7 @@ fn gather(
                     let chat = ChatMl::new(&policy.tokenizer)?;
                     let mut pack = Pack::default();
                     let mut made = 0;
-                    while pack.packed.tokens.len() < share {
+                    while pack.packed.tokens.len() < share && !stop.load(Ordering::Relaxed) {
                         let index = start + made * threads as u64 + worker;
                         let turns =
                             demonstrations.episode(crate::seed::derive(&[config.seed, index]))?;
@@ -270,6 +272,14 @@ impl Pack {
             piece.extend(policy.tokenizer.encode_text(&turn.action)?);
             piece.push(chat.end_of_turn());
             if self.packed.tokens.len() - start + piece.len() > config.max_context_tokens {
+                if i == 0 {
+                    return Err(TrainError::Tasks(format!(
+                        "the first turn of a demonstration has {} tokens, but \
+                         rollout.max_context_tokens is {}",
+                        piece.len(),
+                        config.max_context_tokens
+                    )));
+                }
                 break;
             }
             for (i, &token) in piece.iter().enumerate() {

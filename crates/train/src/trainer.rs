@@ -1,7 +1,7 @@
 //! The training loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use empg::{Advantage, Batch, Credit, DrGrpo, Empg, Grpo, Rloo, loss};
@@ -195,7 +195,8 @@ impl Trainer {
     /// One step: play, assign credit, update, evaluate where it is due.
     ///
     /// # Errors
-    /// The first failure; the policy is then as it was before the failing phase.
+    /// The first failure. The trainer may then have taken a part of the step: go on from the last
+    /// committed checkpoint ([`Trainer::resume`]), not from here.
     pub fn step(
         &mut self,
         observer: &mut dyn Observer,
@@ -207,7 +208,7 @@ impl Trainer {
         let collector = Collector { config: &self.config, tasks: &*self.tasks, stop: &self.stop };
         let collected = collector.collect(&self.policy, &mut self.stream, report.step)?;
         report.timings.rollout = begun.elapsed().as_secs_f64();
-        report.played = collected.played;
+        report.played = collected.played.clone();
         report.groups = collected.batch.groups.len();
         report.rollouts = collected.batch.groups.iter().map(|g| g.rollouts.len()).sum();
 
@@ -376,8 +377,6 @@ impl Trainer {
             || step == self.config.steps
             || (self.config.checkpoint.every > 0
                 && step.is_multiple_of(self.config.checkpoint.every));
-        // A stop that was asked for still gets its checkpoint.
-        let due = due || self.stop.load(Ordering::Relaxed);
         let checkpoint = if due { Some(state::checkpoint(self, report)?) } else { None };
         run.commit(&StepRecord {
             step,

@@ -2,7 +2,7 @@
 
 use empg::TokenScore;
 use empg::loss::{self, Clip};
-use empg_llm::{Model, PackedBatch, TargetGrad, Workspace};
+use empg_llm::{Model, PackedBatch, TargetGrad, TensorSpec, Workspace};
 
 use crate::TrainError;
 use crate::config::AlgoConfig;
@@ -45,10 +45,6 @@ pub struct LossSums {
     pub clipped: f64,
     /// Σ k3(π_new, π_old).
     pub kl_old: f64,
-    /// Σ k3(π_new, π_ref).
-    pub kl_ref: f64,
-    /// Σ token entropy of the current policy.
-    pub entropy: f64,
     /// Largest |log π_new − log π_old|.
     pub max_log_ratio: f64,
 }
@@ -60,8 +56,6 @@ impl LossSums {
         self.tokens += other.tokens;
         self.clipped += other.clipped;
         self.kl_old += other.kl_old;
-        self.kl_ref += other.kl_ref;
-        self.entropy += other.entropy;
         self.max_log_ratio = self.max_log_ratio.max(other.max_log_ratio);
     }
 }
@@ -113,7 +107,7 @@ impl Workers {
             sums.add(part);
         }
         if !sums.loss.is_finite() {
-            return Err(TrainError::NotFinite { what: "loss", tensor: "loss".into() });
+            return Err(TrainError::NotFinite { what: "loss", tensor: culprit(model, grads) });
         }
         Ok((sums, grads))
     }
@@ -208,6 +202,17 @@ impl Workers {
     }
 }
 
+/// The first tensor whose weights, or else whose gradients, are not finite.
+pub(crate) fn culprit(model: &Model, grads: &[f32]) -> String {
+    let broken = |values: &[f32]| {
+        let finite = |spec: &&TensorSpec| values[spec.range.clone()].iter().all(|x| x.is_finite());
+        model.layout.entries().iter().find(|spec| !finite(spec)).map(|spec| spec.name.clone())
+    };
+    broken(&model.params)
+        .or_else(|| broken(grads))
+        .unwrap_or_else(|| "the scores of the sampled tokens".into())
+}
+
 /// −min(r·A, clip(r)·A) + β·k3(π, π_ref) − c·H of one token, weighted.
 fn token_loss(
     target: &LossTarget,
@@ -226,8 +231,6 @@ fn token_loss(
     sums.tokens += 1.0;
     sums.clipped += f64::from(u8::from(ppo.clipped));
     sums.kl_old += kl_old;
-    sums.kl_ref += kl_ref.value;
-    sums.entropy += entropy;
     sums.max_log_ratio = sums.max_log_ratio.max((logp - old).abs());
     TargetGrad {
         dlogprob: (weight * (ppo.dlogp + settings.kl_coef * kl_ref.dlogp)) as f32,

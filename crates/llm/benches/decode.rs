@@ -40,24 +40,26 @@ fn decoder_speed(name: &str, config: &ModelConfig, context: usize) {
     let many = SamplingParams { max_tokens: 32, ..SamplingParams::default() };
     let mut decoder = Decoder::new(&model, 2048).expect("fits");
     let prefill = median(|| {
-        let seqs: Vec<_> =
-            (0..BATCH).map(|i| decoder.open(&prompt[i..]).expect("opens")).collect();
+        let seqs: Vec<_> = (0..BATCH).map(|i| decoder.open(&prompt[i..]).expect("opens")).collect();
         let requests: Vec<_> = seqs.iter().zip(0..).map(|(s, i)| (*s, i)).collect();
         let start = Instant::now();
         decoder.generate(&requests, &one).expect("generates");
         let time = start.elapsed();
-        seqs.iter().for_each(|s| decoder.close(*s));
+        for seq in seqs {
+            decoder.close(seq);
+        }
         time
     });
     let decode = median(|| {
-        let seqs: Vec<_> =
-            (0..BATCH).map(|i| decoder.open(&prompt[i..]).expect("opens")).collect();
+        let seqs: Vec<_> = (0..BATCH).map(|i| decoder.open(&prompt[i..]).expect("opens")).collect();
         let requests: Vec<_> = seqs.iter().zip(0..).map(|(s, i)| (*s, i)).collect();
         decoder.generate(&requests, &one).expect("generates");
         let start = Instant::now();
         decoder.generate(&requests, &many).expect("generates");
         let time = start.elapsed();
-        seqs.iter().for_each(|s| decoder.close(*s));
+        for seq in seqs {
+            decoder.close(seq);
+        }
         time
     });
     let prefilled: usize = (0..BATCH).map(|i| context - i).sum();

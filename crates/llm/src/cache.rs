@@ -2,13 +2,17 @@
 //! share its blocks, and a block is copied only when one of them writes on.
 
 use crate::config::ModelConfig;
+use crate::large_pages::zeroed;
 use crate::vector::Lane32;
 
 /// Tokens of one block.
 pub(crate) const BLOCK: usize = 32;
 
 /// Blocks are allocated in pieces of about this size, which the system backs with large pages.
-const SLAB_BYTES: usize = 8 << 20;
+const SLAB_BYTES: usize = 16 << 20;
+/// Unused rows behind a block: at a distance of a power of two the blocks of a context would
+/// compete for the same few places of the processor's caches.
+const PADDING: usize = 66;
 
 /// A block's place in the pool.
 pub(crate) type BlockId = u32;
@@ -36,7 +40,7 @@ impl BlockPool {
     pub(crate) fn new(config: &ModelConfig) -> Self {
         let value_lanes = config.head_dim.div_ceil(BLOCK);
         let head_lanes = config.head_dim + BLOCK * value_lanes;
-        let block_lanes = head_lanes * config.num_kv_heads * config.num_layers;
+        let block_lanes = head_lanes * config.num_kv_heads * config.num_layers + PADDING;
         Self {
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
@@ -62,7 +66,7 @@ impl BlockPool {
     fn take(&mut self) -> BlockId {
         if self.free.is_empty() {
             let first = self.references.len();
-            self.slabs.push(vec![Lane32::ZERO; self.slab_blocks * self.block_lanes]);
+            self.slabs.push(zeroed(self.slab_blocks * self.block_lanes));
             self.references.resize(first + self.slab_blocks, 0);
             self.free.extend((first..first + self.slab_blocks).rev().map(|id| id as BlockId));
         }
@@ -130,9 +134,10 @@ impl BlockPool {
     /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a block.
     pub(crate) fn write(&mut self, id: BlockId, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
         let (dim, lanes) = (self.head_dim, self.value_lanes);
-        let start = layer * self.kv_heads * self.head_lanes;
         let head_lanes = self.head_lanes;
-        let heads = self.block_mut(id)[start..].chunks_exact_mut(head_lanes);
+        let start = layer * self.kv_heads * head_lanes;
+        let end = start + self.kv_heads * head_lanes;
+        let heads = self.block_mut(id)[start..end].chunks_exact_mut(head_lanes);
         for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
             let (keys, values) = head.split_at_mut(dim);
             for (channel, k) in keys.iter_mut().zip(k) {

@@ -2,7 +2,8 @@
 //!
 //! Every sum runs over channels or positions in an order that depends on positions alone, so that
 //! a token's result is the same to the bit whether it came alone or among others.
-#![allow(unsafe_code)]
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::ops::simd::{LANES, exp, max, sum_lanes, vectorised};
@@ -79,12 +80,8 @@ unsafe fn attend_impl<L: Lanes>(
                     TILE => tile::<L, TILE, 1>(
                         pool, layer, span, heads, head, query, rows, out, scratch,
                     ),
-                    2 => tile::<L, 2, 2>(
-                        pool, layer, span, heads, head, query, rows, out, scratch,
-                    ),
-                    _ => tile::<L, 1, 4>(
-                        pool, layer, span, heads, head, query, rows, out, scratch,
-                    ),
+                    2 => tile::<L, 2, 2>(pool, layer, span, heads, head, query, rows, out, scratch),
+                    _ => tile::<L, 1, 4>(pool, layer, span, heads, head, query, rows, out, scratch),
                 }
             }
             query += take;
@@ -205,7 +202,7 @@ unsafe fn score_blocks<L: Lanes, const Q: usize, const N: usize>(
             // SAFETY: the caller enables what L needs.
             let k = unsafe { L::load(&keys[B][d]) };
             // SAFETY: as above.
-            unroll!(Q, I => acc[I][B] = unsafe { acc[I][B].add_scaled(k, q[I]) })
+            unroll!(Q, I => acc[I][B] = unsafe { acc[I][B].add_scaled(k, q[I]) });
         });
     }
     let blocks = table.len();

@@ -101,7 +101,11 @@ impl ChatMl {
     ///
     /// # Errors
     /// A text that the tokenizer refuses.
-    pub fn user_turn(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+    pub fn user_turn(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
         self.turn(tokenizer, Role::User, text)
     }
 
@@ -117,7 +121,11 @@ impl ChatMl {
     ///
     /// # Errors
     /// A text that the tokenizer refuses.
-    pub fn first_turn(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+    pub fn first_turn(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
         let mut tokens = self.user_turn(tokenizer, text)?;
         tokens.extend(self.assistant_header(tokenizer)?);
         Ok(tokens)
@@ -156,9 +164,7 @@ impl ChatMl {
         };
         let (first, rest) = match header {
             Header::One(id) => (*id, tokenizer.encode_text(text)?),
-            Header::Spelt(id) => {
-                (*id, tokenizer.encode_text(&format!("{}\n{text}", role.name()))?)
-            }
+            Header::Spelt(id) => (*id, tokenizer.encode_text(&format!("{}\n{text}", role.name()))?),
         };
         let mut tokens = Vec::with_capacity(rest.len() + 4);
         tokens.push(first);

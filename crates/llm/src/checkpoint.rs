@@ -98,10 +98,8 @@ pub fn checkpoint_files(
         Dtype::BF16 => "bfloat16",
         Dtype::F32 | Dtype::U64 => "float32",
     };
-    let mut config = serde_json::to_value(&model.config).map_err(|e| CheckpointError::Config {
-        path: CONFIG_FILE.into(),
-        reason: e.to_string(),
-    })?;
+    let mut config = serde_json::to_value(&model.config)
+        .map_err(|e| CheckpointError::Config { path: CONFIG_FILE.into(), reason: e.to_string() })?;
     if let Some(config) = config.as_object_mut() {
         config.insert("torch_dtype".to_owned(), json!(torch_type));
         config.insert("bos_token_id".to_owned(), json!(null));

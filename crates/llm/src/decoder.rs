@@ -7,11 +7,13 @@ use empg::{TokenId, TokenScore};
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{AttendScratch, Heads, Span, attend};
+use crate::decode_error::DecodeError;
+use crate::decode_weights::DecodeWeights;
 use crate::ops::rope::RopeTable;
 use crate::ops::{embedding, rms_norm, swiglu};
-use crate::panel_linear::{Output, PanelLinear};
+use crate::panel_linear::Output;
 use crate::params::Model;
-use crate::sampling::{SamplingError, SamplingParams, TurnRng, sample};
+use crate::sampling::{SamplingParams, TurnRng, sample};
 
 /// Rows that one pass through the layers takes at most; keeps activations in the cache.
 const CHUNK: usize = 192;
@@ -37,113 +39,6 @@ pub struct Turn {
     pub scores: Vec<TokenScore>,
     /// The last token is a stop token; false if `max_tokens` or the context limit came first.
     pub stopped: bool,
-}
-
-/// Why the decoder refuses a call.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// A handle that was closed, or of another decoder.
-    #[error("sequence {0:?} is not open")]
-    UnknownSequence(SeqId),
-    /// A context must begin with a token.
-    #[error("a sequence needs at least one token to begin with")]
-    EmptyPrefix,
-    /// More tokens than the context holds.
-    #[error("the context holds {max} tokens; {len} are in it and {added} more do not fit")]
-    ContextFull {
-        /// Tokens in the context.
-        len: usize,
-        /// Tokens to be added.
-        added: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A token outside the vocabulary.
-    #[error("token {token} at index {index} is outside the vocabulary of {vocab_size}")]
-    Token {
-        /// Index among the given tokens.
-        index: usize,
-        /// The token.
-        token: TokenId,
-        /// Tokens of the model.
-        vocab_size: usize,
-    },
-    /// The same sequence twice in one call.
-    #[error("sequence {0:?} is requested twice in one call")]
-    Duplicate(SeqId),
-    /// A context limit that the model cannot serve.
-    #[error("the context limit is {max}; this model serves 1 to {positions}")]
-    ContextLimit {
-        /// The limit asked for.
-        max: usize,
-        /// Positions of the model.
-        positions: usize,
-    },
-    /// A sampling parameter.
-    #[error(transparent)]
-    Sampling(#[from] SamplingError),
-    /// The model's output is NaN or infinite.
-    #[error("the model's output after {len} tokens is not finite; its weights have diverged")]
-    NotFinite {
-        /// Length of the context.
-        len: usize,
-    },
-}
-
-/// A model's weights in the decoder's layout; made once, shared by the decoders of all threads.
-pub struct DecodeWeights<'m> {
-    model: &'m Model,
-    layers: Vec<LayerWeights>,
-    head: PanelLinear,
-}
-
-struct LayerWeights {
-    qkv: PanelLinear,
-    out: PanelLinear,
-    gate_up: PanelLinear,
-    down: PanelLinear,
-}
-
-impl<'m> DecodeWeights<'m> {
-    /// Repacks the weights of `model`.
-    pub fn new(model: &'m Model) -> Self {
-        let c = &model.config;
-        let layers = model
-            .layout
-            .layers()
-            .iter()
-            .map(|l| LayerWeights {
-                qkv: PanelLinear::new(
-                    model.part(&l.qkv),
-                    c.qkv_size(),
-                    c.hidden_size,
-                    l.qkv_bias.as_ref().map(|b| model.part(b)),
-                ),
-                out: PanelLinear::new(
-                    model.part(&l.o_proj),
-                    c.hidden_size,
-                    c.attention_size(),
-                    None,
-                ),
-                gate_up: PanelLinear::new(
-                    model.part(&l.gate_up),
-                    2 * c.intermediate_size,
-                    c.hidden_size,
-                    None,
-                ),
-                down: PanelLinear::new(
-                    model.part(&l.down),
-                    c.hidden_size,
-                    c.intermediate_size,
-                    None,
-                ),
-            })
-            .collect();
-        let head =
-            PanelLinear::new(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None);
-        Self { model, layers, head }
-    }
 }
 
 /// A context, or the shared beginning of several.
@@ -190,6 +85,10 @@ struct Run {
     /// The context's last token is among them: its logits are wanted by this request.
     request: Option<usize>,
 }
+
+/// Takes a request, its slot, the logits that follow its context, and a buffer.
+type OnLogits<'a> =
+    dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError> + 'a;
 
 /// Generates turns for many contexts at once, on one thread.
 ///
@@ -329,7 +228,8 @@ impl<'m> Decoder<'m> {
 
     /// Sequences that are open.
     pub fn open_sequences(&self) -> usize {
-        let bases: usize = self.slots.iter().filter(|s| s.references > 0 && s.base.is_some()).count();
+        let bases: usize =
+            self.slots.iter().filter(|s| s.references > 0 && s.base.is_some()).count();
         let references: u32 = self.slots.iter().map(|s| s.references).sum();
         references as usize - bases
     }
@@ -475,7 +375,7 @@ impl<'m> Decoder<'m> {
     fn compute(
         &mut self,
         work: &[(usize, Option<usize>)],
-        wanted: &mut dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError>,
+        wanted: &mut OnLogits<'_>,
     ) -> Result<(), DecodeError> {
         let longest = work.iter().map(|w| self.slots[w.0].len).max().unwrap_or(0);
         let config = &self.weights.model.config;
@@ -525,11 +425,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// One pass of the queued rows through the model.
-    fn pass(
-        &mut self,
-        runs: &[Run],
-        wanted: &mut dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError>,
-    ) -> Result<(), DecodeError> {
+    fn pass(&mut self, runs: &[Run], wanted: &mut OnLogits<'_>) -> Result<(), DecodeError> {
         let weights = Arc::clone(&self.weights);
         let model = weights.model;
         let config = &model.config;

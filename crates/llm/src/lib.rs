@@ -4,24 +4,27 @@
 //! [`Model::forward_backward`] over packed batches whose segments share prefixes.
 
 mod block;
+mod cache;
+mod cached_attention;
 mod chat;
 mod checkpoint;
 mod config;
+mod decode_error;
+mod decode_weights;
+mod decoder;
 mod engine;
 mod error;
+mod large_pages;
 mod ops;
 mod packed;
+mod panel_linear;
 mod params;
+mod sampling;
 mod tensor_file;
 mod tiny_tokenizer;
 mod tokenizer;
-mod word_pipeline;
-mod cache;
-mod cached_attention;
-mod decoder;
-mod panel_linear;
-mod sampling;
 mod vector;
+mod word_pipeline;
 mod workspace;
 
 pub use chat::{CHAT_TEMPLATE, ChatMl, Role};
@@ -30,13 +33,15 @@ pub use checkpoint::{
     model_from_bytes, model_to_bytes, save_model,
 };
 pub use config::{ConfigError, ModelConfig};
+pub use decode_error::DecodeError;
+pub use decode_weights::DecodeWeights;
+pub use decoder::{Decoder, SeqId, Turn};
 pub use engine::TargetGrad;
 pub use error::EngineError;
 pub use packed::{PackedBatch, PackedSegment, Target};
-pub use params::{Layout, LayerRanges, Model, TensorSpec};
+pub use params::{LayerRanges, Layout, Model, TensorSpec};
+pub use sampling::{SamplingError, SamplingParams};
 pub use tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
 pub use tiny_tokenizer::{SPECIAL_TOKENS, TURN_END, TURN_START, tiny_tokenizer};
 pub use tokenizer::{Tokenizer, TokenizerError};
-pub use decoder::{DecodeError, DecodeWeights, Decoder, SeqId, Turn};
-pub use sampling::{SamplingError, SamplingParams};
 pub use workspace::Workspace;

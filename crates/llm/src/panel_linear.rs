@@ -1,7 +1,8 @@
 //! y = x Wᵀ + b with the weight repacked once into panels, for many small products with one
 //! weight. An output's sum runs over the inputs in order, whatever the number of rows: a row's
 //! result does not depend on its batch, to the bit.
-#![allow(unsafe_code)]
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
 
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
@@ -163,13 +164,13 @@ unsafe fn kernel<L: Lanes, const M: usize, const P: usize>(
             let w = unsafe { L::load(panels[PANEL_AT].get_unchecked(k)) };
             unroll!(M, R => {
                 // SAFETY: the caller enables what L needs.
-                acc[R][PANEL_AT] = unsafe { acc[R][PANEL_AT].add_scaled(w, x[R]) }
-            })
+                acc[R][PANEL_AT] = unsafe { acc[R][PANEL_AT].add_scaled(w, x[R]) };
+            });
         });
     }
     unroll!(M, R => unroll!(P, PANEL_AT => {
         // SAFETY: the caller enables what L needs.
-        finish(layer, first + PANEL_AT, R, unsafe { acc[R][PANEL_AT].store() }, y, into)
+        finish(layer, first + PANEL_AT, R, unsafe { acc[R][PANEL_AT].store() }, y, into);
     }));
 }
 

@@ -47,9 +47,7 @@ impl SamplingParams {
     /// # Errors
     /// The first field that is out of range.
     pub fn validate(&self, vocab_size: usize) -> Result<(), SamplingError> {
-        let refuse = |parameter, value: String, rule| {
-            Err(SamplingError { parameter, value, rule })
-        };
+        let refuse = |parameter, value: String, rule| Err(SamplingError { parameter, value, rule });
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             let rule = "0 or a positive finite number";
             return refuse("temperature", self.temperature.to_string(), rule);
@@ -104,6 +102,8 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+// Inlined into the function that enables an instruction set.
+#[allow(clippy::inline_always)]
 #[inline(always)]
 fn probabilities_impl<const FMA: bool>(logits: &mut [f32], inv_t: f32, log_z: f32) {
     for z in logits {

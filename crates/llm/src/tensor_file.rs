@@ -195,8 +195,9 @@ impl<'a> TensorFile<'a> {
         let mut raw: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(header).map_err(|e| invalid(e.to_string()))?;
         let metadata = match raw.remove("__metadata__") {
-            Some(value) => serde_json::from_value(value)
-                .map_err(|e| invalid(format!("__metadata__: {e}")))?,
+            Some(value) => {
+                serde_json::from_value(value).map_err(|e| invalid(format!("__metadata__: {e}")))?
+            }
             None => BTreeMap::new(),
         };
         let mut entries = BTreeMap::new();
@@ -388,8 +389,7 @@ pub fn write_tensors(
         }
         let start = end;
         end += tensor.values.len() * dtype.size();
-        let entry =
-            serde_json::json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
+        let entry = serde_json::json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
         header.insert(tensor.name.to_owned(), entry);
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();

@@ -160,10 +160,10 @@ impl Tokenizer {
         if let Some(words) = &self.words {
             return Ok(words.decode(tokens));
         }
-        let text = self.inner.decode(tokens, true).map_err(|e| TokenizerError::Decode {
-            count: tokens.len(),
-            reason: e.to_string(),
-        })?;
+        let text = self
+            .inner
+            .decode(tokens, true)
+            .map_err(|e| TokenizerError::Decode { count: tokens.len(), reason: e.to_string() })?;
         Ok(text.trim().to_owned())
     }
 

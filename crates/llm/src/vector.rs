@@ -1,6 +1,7 @@
 //! Groups of registers that hold 32 floats, for the decoder's two inner kernels. They keep many
 //! accumulators in registers, which plain loops over arrays are not reliably compiled to.
-#![allow(unsafe_code)]
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
 
 /// 32 floats on one cache-line boundary: a panel row of a weight, a row of a cache block.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

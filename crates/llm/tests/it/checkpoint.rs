@@ -113,7 +113,8 @@ fn damage_is_named_and_placed() {
 fn every_truncation_of_a_checkpoint_is_an_error() {
     let model = model();
     let config = serde_json::to_vec(&model.config).expect("serialises");
-    let (weights, words) = (model_to_bytes(&model, Dtype::BF16).expect("writes"), tiny().to_bytes());
+    let (weights, words) =
+        (model_to_bytes(&model, Dtype::BF16).expect("writes"), tiny().to_bytes());
     let load = |weights: &[u8]| model_from_bytes(&config, weights, &words);
     assert!(load(&weights).is_ok());
     for cut in (0..weights.len()).step_by(weights.len() / 37 + 1) {

@@ -278,10 +278,7 @@ fn bad_calls_are_refused_and_change_nothing() {
         decoder.generate(&[(seq, 1), (closed, 1)], &params),
         Err(DecodeError::UnknownSequence(closed))
     );
-    assert_eq!(
-        decoder.generate(&[(seq, 1), (seq, 2)], &params),
-        Err(DecodeError::Duplicate(seq))
-    );
+    assert_eq!(decoder.generate(&[(seq, 1), (seq, 2)], &params), Err(DecodeError::Duplicate(seq)));
     let bad = SamplingParams { temperature: f32::NAN, ..params.clone() };
     assert!(matches!(decoder.generate(&[(seq, 1)], &bad), Err(DecodeError::Sampling(_))));
     assert!(decoder.append(seq, &[99]).is_err());

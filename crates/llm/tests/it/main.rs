@@ -1,10 +1,10 @@
 //! Integration tests of the engine.
 
 mod bad_input;
+mod checkpoint;
+mod decode;
 mod goldens;
 mod gradients;
 mod packing;
 mod shapes;
 mod tokenizer;
-mod checkpoint;
-mod decode;

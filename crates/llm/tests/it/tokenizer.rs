@@ -115,8 +115,14 @@ fn observations_keep_what_decides() {
             "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see a cabinet 2, a cabinet 1, and a fridge 1.\n\nYour task is to: put a clean mug in cabinet.",
             "cabinet 2|cabinet 1|fridge 1|task|put|clean|mug|in|cabinet",
         ),
-        ("Your task is to: find two mug and put them in cabinet.", "task|find|two|mug|put|them|in|cabinet"),
-        ("Your task is to: cool some apple and put it in fridge.", "task|cool|some|apple|put|it|in|fridge"),
+        (
+            "Your task is to: find two mug and put them in cabinet.",
+            "task|find|two|mug|put|them|in|cabinet",
+        ),
+        (
+            "Your task is to: cool some apple and put it in fridge.",
+            "task|cool|some|apple|put|it|in|fridge",
+        ),
         ("Your task is to: look at mug under the desklamp.", "task|look|at|mug|under|desklamp"),
         ("Your task is to: examine the mug with the desklamp.", "task|examine|mug|with|desklamp"),
     ] {
@@ -132,7 +138,10 @@ fn strange_text_never_fails() {
         ("42", "4|2"),
         ("take zebra 9", "take|<|unk|>"),
         ("Ünïcödé \u{1F600} 中文", "<|unk|>|<|unk|>|<|unk|>|<|unk|>|<|unk|>|<|unk|>"),
-        ("<action>go to mug 1</action>", "<|unk|>|<|unk|>|<|unk|>|go to|mug 1|<|unk|>|<|unk|>|<|unk|>"),
+        (
+            "<action>go to mug 1</action>",
+            "<|unk|>|<|unk|>|<|unk|>|go to|mug 1|<|unk|>|<|unk|>|<|unk|>",
+        ),
     ] {
         let tokens = tokenizer.encode_text(text).expect("encodes");
         assert_eq!(tokenizer.encode_reference(text).expect("encodes"), tokens, "{text:?}");
@@ -187,10 +196,32 @@ fn bytes_round_trip_and_rubbish_is_refused() {
 fn native_path_equals_the_reference_on_mixed_text() {
     let tokenizer = tiny();
     let fragments = [
-        "You arrive at ", "loc 3. ", "cabinet 3. ", "On the ", "mug 1", ", you see ", "nothing.",
-        " and a ", "the ", "You put the ", " in/on the drawer 2.", " is open. In it, you see ",
-        "<|im_end|>", "<|im_start|>user\n", "<|", "\n", "  ", "7", "İ", "ẞ'", "Available commands:",
-        " from the mug 2.", "go to", "nothing happens", "x/y", "-= Welcome to TextWorld, ALFRED! =-",
+        "You arrive at ",
+        "loc 3. ",
+        "cabinet 3. ",
+        "On the ",
+        "mug 1",
+        ", you see ",
+        "nothing.",
+        " and a ",
+        "the ",
+        "You put the ",
+        " in/on the drawer 2.",
+        " is open. In it, you see ",
+        "<|im_end|>",
+        "<|im_start|>user\n",
+        "<|",
+        "\n",
+        "  ",
+        "7",
+        "İ",
+        "ẞ'",
+        "Available commands:",
+        " from the mug 2.",
+        "go to",
+        "nothing happens",
+        "x/y",
+        "-= Welcome to TextWorld, ALFRED! =-",
     ];
     let mut state = 1_u64;
     for _ in 0..3000 {

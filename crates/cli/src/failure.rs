@@ -24,7 +24,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     // Whoever was interrupted has said what there is to say.
     if code != INTERRUPTED {
-        eprint!("{}", in_words(error));
+        crate::say_part!("{}", in_words(error));
     }
     ExitCode::from(code)
 }

@@ -14,11 +14,11 @@ pub(crate) fn watch(stop: Arc<AtomicBool>, bar: Option<ProgressBar>, message: &'
         }
         match &bar {
             Some(bar) => bar.println(message),
-            None => eprintln!("{message}"),
+            None => crate::say!("{message}"),
         }
     };
     // Only a second handler in one process is refused, and there is none.
     if let Err(error) = ctrlc::set_handler(handler) {
-        eprintln!("warning: Ctrl-C will end the program at once: {error}");
+        crate::say!("warning: Ctrl-C will end the program at once: {error}");
     }
 }

@@ -64,7 +64,10 @@ pub(crate) fn open(path: &str) -> anyhow::Result<Policy> {
 /// A policy from `tiny`, a checkpoint directory or a run.
 pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
     let dir = Path::new(path);
-    if path == "tiny" || !dir.join("manifest.json").exists() {
+    if path == "tiny" {
+        return Ok(Located { policy: open(path)?, name: path.to_owned(), run: None });
+    }
+    if !dir.join("manifest.json").exists() {
         return Ok(Located { policy: open(path)?, name: path.to_owned(), run: run_around(dir) });
     }
     let run = Run::open(dir)?;

@@ -62,7 +62,7 @@ impl Live {
     fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => crate::say!("{line}"),
         }
     }
 
@@ -82,7 +82,7 @@ impl Live {
             bar.set_prefix(left);
             bar.set_message(numbers.line(&format!(" {}", sparkline(&self.success))));
         } else {
-            eprintln!("step {}/{steps}  {}  {left}", report.step, numbers.line(""));
+            crate::say!("step {}/{steps}  {}  {left}", report.step, numbers.line(""));
         }
     }
 
@@ -114,7 +114,7 @@ impl Observer for Live {
                 match &self.bar {
                     Some(bar) if step == 0 => bar.set_message(text),
                     Some(bar) => bar.set_prefix("evaluating"),
-                    None => eprintln!("{text}"),
+                    None => crate::say!("{text}"),
                 }
                 self.evaluation = None;
                 if step == 0 {
@@ -129,6 +129,10 @@ impl Observer for Live {
                         step => format!("step {step}"),
                     };
                     self.say(&format!("{when}: {}", table::sentence(evaluation)));
+                    if let Some(why) = &evaluation.failure {
+                        let failed = evaluation.failed;
+                        self.say(&format!("warning: {failed} episodes failed; the first: {why}"));
+                    }
                 }
                 if step == 0 {
                     self.evaluation = Some(self.last.elapsed().as_secs_f64());
@@ -152,7 +156,7 @@ impl Observer for Live {
 /// A spinner for something of unknown length, on terminals only.
 pub(crate) fn spinner(text: String) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
-        eprintln!("{text}");
+        crate::say!("{text}");
         return None;
     }
     let bar = ProgressBar::new_spinner().with_style(style(WAITING)).with_message(text);

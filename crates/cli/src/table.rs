@@ -148,7 +148,9 @@ mod tests {
             by_task: kinds.iter().map(|&(k, e, w)| (k.to_owned(), tally(e, w))).collect(),
             turns: 10.0,
             ineffective: 0.0,
+            truncated: 0,
             failed: 0,
+            failure: None,
         }
     }
 

@@ -106,7 +106,7 @@ enum NormalizeName {
 pub(crate) fn run(args: AdvantageArgs, _json: bool) -> anyhow::Result<()> {
     let stdout = io::stdout().lock();
     let summary = credit(&args, stdin_file()?, stdout)?;
-    eprintln!(
+    crate::say!(
         "{} steps: entropy {:.4} / {:.4} / {:.4} nats (min / mean / max), g {:.3}..{:.3} \
          (spread {:.4}), mean bonus {:.4}, centring {:+.4}",
         summary.steps,

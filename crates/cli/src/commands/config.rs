@@ -80,7 +80,7 @@ pub(crate) fn run(args: ConfigArgs, json: bool) -> anyhow::Result<()> {
                     return Err(error).with_context(|| format!("cannot write {}", file.display()));
                 }
             }
-            eprintln!("use it with: empg train --config {}", file.display());
+            crate::say!("use it with: empg train --config {}", file.display());
             if json {
                 output::line(&json!({ "file": file }).to_string())?;
             } else {

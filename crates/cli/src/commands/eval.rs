@@ -108,18 +108,23 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
         spinner.finish_and_clear();
     }
     let (evaluation, episodes) = played?;
+    if let Some(why) = &evaluation.failure {
+        crate::say!("warning: {} episodes failed; the first: {why}", evaluation.failed);
+    }
 
     let conversations = conversations(&episodes[..show.min(episodes.len())]);
     if json {
-        eprint!("{conversations}");
+        crate::say_part!("{conversations}");
         output::line(&table::json(&[evaluation]).to_string())?;
     } else {
         output::text(&conversations)?;
         output::text(&table::single(&evaluation))?;
         output::line(&format!(
-            "{:.1} turns an episode, {:.1} % of the commands without effect",
+            "{:.1} turns an episode, {:.1} % of the commands without effect, {} episodes cut off by a \
+             limit",
             evaluation.turns,
-            evaluation.ineffective * 100.0
+            evaluation.ineffective * 100.0,
+            evaluation.truncated
         ))?;
     }
     Ok(())

@@ -64,7 +64,7 @@ pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let mut lines = io::stdin().lock().lines();
     let (mut steps, mut won) = (0, false);
     loop {
-        eprint!("> ");
+        crate::say_part!("> ");
         let Some(line) = lines.next().transpose()? else { break };
         match line.trim() {
             "" => {}
@@ -84,7 +84,7 @@ pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
                         EnvEnd::Terminated => "Solved",
                         EnvEnd::Truncated(_) => "Out of steps",
                     };
-                    eprintln!("{how} after {steps} steps.");
+                    crate::say!("{how} after {steps} steps.");
                     break;
                 }
             }

@@ -114,6 +114,10 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     if !(0.0..=1.0).contains(&noise.unwrap_or_default()) {
         return Err(SettingsError::Conflict("--noise must lie between 0 and 1".into()).into());
     }
+    if !(sft.observation_weight.is_finite() && sft.observation_weight >= 0.0) {
+        let what = "--observation-weight must be 0 or above".to_owned();
+        return Err(SettingsError::Conflict(what).into());
+    }
     if sft.steps == 0 || sft.batch_tokens == 0 || !(sft.optim.lr.is_finite() && sft.optim.lr > 0.0)
     {
         let what = "--steps, --batch-tokens and --lr must be above 0".to_owned();
@@ -140,7 +144,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     };
     let split = config.eval.splits.last().copied().unwrap_or(Split::Unseen);
     let panel = Panel::choose(&*tasks, split, config.eval.episodes, config.eval.panel_seed)?;
-    eprintln!(
+    crate::say!(
         "fine-tuning {} ({:.1} M parameters) on the {} expert in {}: {} steps of {} tokens, {} threads, seed {seed}",
         init.as_deref().unwrap_or("a new model"),
         policy.model.params.len() as f64 / 1e6,
@@ -156,7 +160,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     interrupt::watch(Arc::clone(&stop), bar.clone(), "stopping: the model is saved as it is");
     let say = |line: &str| match &bar {
         Some(bar) => bar.println(line),
-        None => eprintln!("{line}"),
+        None => crate::say!("{line}"),
     };
     let mut last = SftStep::default();
     let mut tokens = 0usize;
@@ -185,7 +189,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
                     bar.set_message(line);
                 }
                 None if step.step.is_multiple_of(20) => {
-                    eprintln!("step {}/{}  {line}", step.step, sft.steps);
+                    crate::say!("step {}/{}  {line}", step.step, sft.steps);
                 }
                 None => {}
             }
@@ -208,7 +212,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     };
     save(&out, &policy)?;
     if interrupted {
-        eprintln!("interrupted after step {}; the model is in {}", last.step, out.display());
+        crate::say!("interrupted after step {}; the model is in {}", last.step, out.display());
         return Err(TrainError::Interrupted.into());
     }
     let evaluation = play(&panel, &policy, &*tasks, &config, &stop)?;

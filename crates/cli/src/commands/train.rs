@@ -71,7 +71,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     let outcome = trainer.run(Some(&mut dir), &mut live);
     live.finish();
     for warning in dir.warnings().iter().skip(told) {
-        eprintln!("warning: {warning}");
+        crate::say!("warning: {warning}");
     }
     let path = dir.path().display();
     match outcome {
@@ -83,7 +83,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
             let done = dir.last_step().map_or("before its first evaluation".to_owned(), |s| {
                 format!("after step {s} of {}", config.steps)
             });
-            eprintln!("interrupted {done}; continue with: empg train --resume {path}");
+            crate::say!("interrupted {done}; continue with: empg train --resume {path}");
             Err(TrainError::Interrupted.into())
         }
         Err(error) => Err(error).with_context(|| {
@@ -140,19 +140,20 @@ fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
         config.env.data = Some(data);
     }
     let config = settings::finish(config)?;
-    if config != recorded {
-        rewrite(&file, &settings::commented(&config)?)?;
-    }
     let tasks = tasks::open(&config.env)?;
     let policy = models::open(&config.model.path)?;
     announce(&resumption(checkpoint.as_ref(), &config), &config, &*tasks, &policy, path);
     for warning in dir.warnings() {
-        eprintln!("warning: {warning}");
+        crate::say!("warning: {warning}");
     }
     let trainer = match &checkpoint {
         Some(checkpoint) => Trainer::resume(config.clone(), tasks, policy, checkpoint)?,
         None => Trainer::new(config.clone(), tasks, policy)?,
     };
+    // Only what has proved to work replaces what the run was started with.
+    if config != recorded {
+        rewrite(&file, &settings::commented(&config)?)?;
+    }
     Ok(Prepared { config, dir, trainer })
 }
 
@@ -230,24 +231,32 @@ fn announce(what: &str, config: &Config, tasks: &dyn TaskSet, policy: &Policy, p
         .collect();
     let training =
         tasks.len(Split::Train).map_or("generated without end".to_owned(), |n| n.to_string());
-    eprintln!("{what} {} ({millions:.1} M parameters) with {}", config.model.path, recipe(config));
-    eprintln!(
+    crate::say!(
+        "{what} {} ({millions:.1} M parameters) with {}",
+        config.model.path,
+        recipe(config)
+    );
+    crate::say!(
         "  environment  {}: training tasks {training}, evaluation {}",
         config.env.name,
         splits.join(" + ")
     );
-    eprintln!(
+    crate::say!(
         "  work         {} steps of {} tasks × {} rollouts, seed {}, {} threads",
-        config.steps, config.rollout.groups, config.rollout.group_size, config.seed, config.threads
+        config.steps,
+        config.rollout.groups,
+        config.rollout.group_size,
+        config.seed,
+        config.threads
     );
-    eprintln!(
+    crate::say!(
         "  needs        up to {} of memory, {} of disk",
         estimate::size(need.memory),
         estimate::size(need.disk)
     );
-    eprintln!("  run          {}", path.display());
+    crate::say!("  run          {}", path.display());
     if let Some(available) = estimate::available_memory().filter(|&a| a < need.memory) {
-        eprintln!(
+        crate::say!(
             "warning: only {} of memory are available; fewer or shorter episodes at a time need \
              less: rollout.groups, rollout.max_context_tokens, algo.micro_batch_tokens",
             estimate::size(available)
@@ -274,8 +283,9 @@ fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::R
     for (before, after) in summary.before.iter().zip(&summary.after) {
         output::line(&table::comparison(before, after))?;
     }
-    output::line(&format!("{} steps, {}", summary.steps, duration(seconds)))?;
+    let steps = if summary.steps == 1 { "step" } else { "steps" };
+    output::line(&format!("{} {steps}, {}", summary.steps, duration(seconds)))?;
     output::line(&format!("run: {}", path.display()))?;
-    eprintln!("play it again with: empg eval --model {}", path.display());
+    crate::say!("play it again with: empg eval --model {}", path.display());
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "empg.normalize" "Normalisation of the step entropies over the batch: minmax or quantile."
     "empg.quantile_low" "Lower bound of the quantile normalisation."
     "empg.quantile_high" "Upper bound of the quantile normalisation."
-    "empg.bonus" "Where the bonus comes from: next-entropy."
+    "empg.bonus" "What the bonus rewards: next-entropy (the paper's) or entropy-drop."
     "empg.gate_bonus" "No bonus for groups whose rewards are all equal."
     "empg.center" "Subtracts the mean over all steps."
     "optim.lr" "Peak learning rate."
@@ -91,7 +91,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "eval.temperature" "Sampling temperature of evaluation; 0 takes the most probable token."
     "eval.max_turns" "Turns of an evaluation episode; 0 means as in training."
     "checkpoint.every" "Steps between checkpoints; the last step always has one."
-    "checkpoint.keep" "How many of the newest are kept, besides the best."
+    "checkpoint.keep" "How many of the newest are kept, besides the best and the last."
     "record.trajectories_every" "Steps between recorded batches of trajectories; 0 records none."
 };
 

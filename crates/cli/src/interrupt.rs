@@ -12,9 +12,10 @@ pub(crate) fn watch(stop: Arc<AtomicBool>, bar: Option<ProgressBar>, message: &'
         if stop.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        match &bar {
-            Some(bar) => bar.println(message),
-            None => crate::say!("{message}"),
+        if let Some(bar) = &bar {
+            bar.println(message);
+        } else {
+            crate::say!("{message}");
         }
     };
     // Only a second handler in one process is refused, and there is none.

@@ -60,9 +60,10 @@ impl Live {
     }
 
     fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None => crate::say!("{line}"),
+        if let Some(bar) = &self.bar {
+            bar.println(line);
+        } else {
+            crate::say!("{line}");
         }
     }
 

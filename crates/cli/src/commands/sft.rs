@@ -158,9 +158,12 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let bar = steps_bar(sft.steps);
     interrupt::watch(Arc::clone(&stop), bar.clone(), "stopping: the model is saved as it is");
-    let say = |line: &str| match &bar {
-        Some(bar) => bar.println(line),
-        None => crate::say!("{line}"),
+    let say = |line: &str| {
+        if let Some(bar) = &bar {
+            bar.println(line);
+        } else {
+            crate::say!("{line}");
+        }
     };
     let mut last = SftStep::default();
     let mut tokens = 0usize;

@@ -1,5 +1,6 @@
 //! Settings on the command line.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use crate::program::{run, run_in};
@@ -31,7 +32,7 @@ fn mistakes_are_named_with_what_would_be_right() {
         "train --env chess",
         "config show --set seed=-1",
     ] {
-        text.push_str(&format!("$ empg {args}\n{}", refused(args)));
+        write!(text, "$ empg {args}\n{}", refused(args)).unwrap();
     }
     insta::assert_snapshot!(text);
 }

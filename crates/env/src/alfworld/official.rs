@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::error::GameError;
 use super::game::Game;
 use super::packed::{data, is_task};
-use super::rules::{Domain, Grammar, task_sentence};
+use super::rules::{Domain, Grammar, domain_name, task_sentence};
 use crate::EnvError;
 
 /// What `game.tw-pddl` holds; other keys do not matter.
@@ -32,26 +32,26 @@ pub(crate) struct Trial {
 }
 
 /// The folders in `root` that hold splits: itself, or a `json_2.*` in it.
-pub(crate) fn roots(root: &Path, splits: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn roots(root: &Path, splits: &[&str]) -> Result<Vec<PathBuf>, EnvError> {
     let mut roots = Vec::new();
     if splits.iter().any(|split| root.join(split).is_dir()) {
         roots.push(root.to_owned());
     }
     roots.extend(
-        folders(root)
+        folders(root)?
             .into_iter()
             .filter(|(name, _)| name.starts_with("json_2."))
             .map(|(_, path)| path),
     );
-    roots
+    Ok(roots)
 }
 
 /// The trials of a split that ALFWorld's loader keeps, by path; whether they are solvable is in
 /// the game file.
-pub(crate) fn trials(root: &Path, split: &str) -> Vec<Trial> {
+pub(crate) fn trials(root: &Path, split: &str) -> Result<Vec<Trial>, EnvError> {
     let mut trials = Vec::new();
-    for (task, path) in folders(&root.join(split)) {
-        for (trial, folder) in folders(&path) {
+    for (task, path) in folders(&root.join(split))? {
+        for (trial, folder) in folders(&path)? {
             let id = format!("{split}/{task}/{trial}");
             let complete =
                 folder.join("traj_data.json").is_file() && folder.join("game.tw-pddl").is_file();
@@ -60,19 +60,27 @@ pub(crate) fn trials(root: &Path, split: &str) -> Vec<Trial> {
             }
         }
     }
-    trials
+    Ok(trials)
 }
 
-fn folders(path: &Path) -> Vec<(String, PathBuf)> {
-    let mut folders: Vec<_> = std::fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        .collect();
+/// The folders in a folder by name; none where it does not exist.
+fn folders(path: &Path) -> Result<Vec<(String, PathBuf)>, EnvError> {
+    let listing = match std::fs::read_dir(path) {
+        Ok(listing) => listing,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(data(path, None, &e)),
+    };
+    let mut folders = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(|e| data(path, None, &e))?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            folders.push((name, entry.path()));
+        }
+    }
     folders.sort();
-    folders
+    Ok(folders)
 }
 
 /// Reads the trials' games, on two threads; unsolvable ones are left out.
@@ -113,8 +121,10 @@ fn parse(id: &str, bytes: &[u8]) -> Result<Option<Game>, Refusal> {
     if file.solvable != Some(true) {
         return Ok(None);
     }
-    let domain = Domain::recognise("in pddl_domain", &file.pddl_domain).map_err(Refusal::Game)?;
-    let grammar = Grammar::recognise("in grammar", &file.grammar).map_err(Refusal::Game)?;
+    let name = format!("{:?} in pddl_domain", domain_name(&file.pddl_domain));
+    let domain = Domain::recognise(&name, &file.pddl_domain).map_err(Refusal::Game)?;
+    let name = format!("of domain {:?}", domain_name(&file.pddl_domain));
+    let grammar = Grammar::recognise(&name, &file.grammar).map_err(Refusal::Game)?;
     let task = task_sentence(&file.grammar).unwrap_or_default();
     let game = Game::parse_with(id, &file.pddl_problem, task, domain.with(grammar));
     game.map(Some).map_err(Refusal::Game)

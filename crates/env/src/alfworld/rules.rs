@@ -109,6 +109,12 @@ pub(crate) fn task_sentence(grammar: &str) -> Option<&str> {
     rest.split_once('"').map(|(sentence, _)| sentence)
 }
 
+/// The name that a domain gives itself in `(domain NAME)`; empty if it has none.
+pub(crate) fn domain_name(text: &str) -> &str {
+    let rest = text.split_once("(domain").map_or("", |(_, rest)| rest);
+    rest.split(')').next().unwrap_or_default().trim()
+}
+
 /// A fingerprint of a domain: comments, white space and letter case do not count.
 pub(crate) fn domain_fingerprint(text: &str) -> u64 {
     let mut hash = Fnv::new();
@@ -157,6 +163,8 @@ mod tests {
         let b = domain_fingerprint("(define\t(domain x)\n\n(:action go)\n)");
         assert_eq!(a, b);
         assert_ne!(a, domain_fingerprint("(define (domain x) (:action stay))"));
+        assert_eq!(domain_name("; a comment\n(define (domain blocks-world)\n"), "blocks-world");
+        assert_eq!(domain_name("nothing"), "");
     }
 
     #[test]

@@ -82,10 +82,10 @@ impl Games {
         if folder.join(packed::FILE).is_file() {
             games.add(packed::load(folder)?, &folder.join(packed::FILE))?;
         }
-        for root in official::roots(folder, &SPLITS) {
+        for root in official::roots(folder, &SPLITS)? {
             let mut trials = Vec::new();
             for split in SPLITS {
-                trials.extend(official::trials(&root, split));
+                trials.extend(official::trials(&root, split)?);
             }
             trials.retain(|trial| games.position(&trial.id).is_none());
             games.add(official::load(&trials)?, &root)?;

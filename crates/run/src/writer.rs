@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -16,6 +18,9 @@ use crate::{CheckpointRef, Result, RunError, StepRecord, events, jsonl, trajecto
 
 /// Checkpoints kept by default, besides the best.
 pub(crate) const KEEP: usize = 2;
+
+/// How long a lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A run that this process, and no other, writes.
 pub struct RunDir {
@@ -334,10 +339,19 @@ pub(crate) fn lock(root: &Path) -> Result<File> {
         .truncate(false)
         .open(&path)
         .map_err(|e| RunError::io("open", &path, 0, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunError::Locked { path: root.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(RunError::io("lock", &path, 0, error)),
+    // A killed process lets go of its lock only once its memory is given back.
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(RunError::Locked { path: root.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path, 0, error)),
+        }
     }
 }
 

@@ -80,6 +80,20 @@ fn two_writers_are_one_too_many() {
 }
 
 #[test]
+fn a_writer_that_is_still_dying_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = RunDir::create(dir.path(), CONFIG, &json!({})).unwrap();
+    commit(&mut run, 1, None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            drop(run);
+        });
+        RunDir::resume(dir.path()).unwrap();
+    });
+}
+
+#[test]
 fn steps_only_increase() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = RunDir::create(dir.path(), CONFIG, &json!({})).unwrap();

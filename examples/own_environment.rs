@@ -83,10 +83,10 @@ impl Observer for Print {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"])?;
     let policy = Policy::untrained(tokenizer, 0)?;
-    let mut config = Config { steps: 120, ..Config::default() };
+    let mut config = Config { steps: 150, ..Config::default() };
     config.rollout.max_turn_tokens = 2;
-    config.optim.lr = 2e-3;
-    config.algo.entropy_coef = 0.03;
+    config.optim.lr = 1e-3;
+    config.algo.entropy_coef = 0.1;
     let summary = Trainer::new(config, Arc::new(Lamps), policy)?.run(None, &mut Print)?;
     println!("before {:.2}", summary.before[0].success);
     println!("after  {:.2}", summary.after[0].success);

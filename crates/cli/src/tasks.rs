@@ -14,7 +14,7 @@ pub(crate) fn open(env: &EnvConfig) -> anyhow::Result<Arc<dyn TaskSet>> {
         key: "env.data_version",
         what: format!("is {:?}, must be \"2.1.1\" or \"2.1.2+\"", env.data_version),
     })?;
-    let options = EnvOptions { data_version, max_steps: None };
+    let options = EnvOptions { data_version, max_steps: None, ..EnvOptions::default() };
     empg_env::open(&env.name, env.data.as_deref(), options)
         .with_context(|| format!("cannot open the environment {}", env.name))
 }

@@ -4,6 +4,9 @@ pub mod alfworld;
 pub mod households;
 mod projection;
 mod registry;
+pub mod retrieval;
+pub mod search;
+pub mod webshop;
 
 pub use projection::{Projected, Projection};
 pub use registry::{EnvOptions, NAMES, Source, open};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::alfworld::{AlfworldSet, DataVersion};
 use crate::households::HouseholdSet;
+use crate::search::SearchOptions;
+use crate::webshop::WebshopOptions;
 use crate::{EnvError, TaskSet};
 
 /// The environments that [`open`] knows.
@@ -17,12 +19,33 @@ pub struct EnvOptions {
     pub data_version: DataVersion,
     /// After how many steps an episode is truncated; `None`: never.
     pub max_steps: Option<u32>,
+    /// How WebShop is played.
+    pub webshop: WebshopOptions,
+    /// How Deep Search is played.
+    pub search: SearchOptions,
+}
+
+impl EnvOptions {
+    /// What the environment's users start from: 50 steps, WebShop 15, Deep Search 4.
+    pub fn of(env: &str) -> Self {
+        let max_steps = match env {
+            "webshop" => 15,
+            "search" => 4,
+            _ => 50,
+        };
+        Self { max_steps: Some(max_steps), ..Self::default() }
+    }
 }
 
 impl Default for EnvOptions {
     /// Data version 2.1.2+ and 50 steps.
     fn default() -> Self {
-        Self { data_version: DataVersion::default(), max_steps: Some(50) }
+        Self {
+            data_version: DataVersion::default(),
+            max_steps: Some(50),
+            webshop: WebshopOptions::default(),
+            search: SearchOptions::default(),
+        }
     }
 }
 
@@ -49,7 +72,7 @@ impl Source {
                             .to_owned(),
                     )
                 })?;
-                let EnvOptions { data_version, max_steps } = EnvOptions::default();
+                let EnvOptions { data_version, max_steps, .. } = EnvOptions::default();
                 Ok(Self::Alfworld(AlfworldSet::load(folder, data_version, max_steps)?))
             }
             "households" => Ok(Self::Households),
@@ -62,7 +85,7 @@ impl Source {
 
     /// The tasks, played with these options.
     pub fn tasks(&self, options: EnvOptions) -> Arc<dyn TaskSet> {
-        let EnvOptions { data_version, max_steps } = options;
+        let EnvOptions { data_version, max_steps, .. } = options;
         match self {
             Self::Alfworld(set) => Arc::new(set.with(data_version, max_steps)),
             Self::Households => Arc::new(HouseholdSet::new(data_version, max_steps)),

@@ -181,8 +181,11 @@ fn replay(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
     let mut envs: HashMap<EnvOptions, Box<dyn Env>> = HashMap::new();
     each_line(|line| {
         let recorded: Recorded = serde_json::from_str(line)?;
-        let options =
-            EnvOptions { data_version: recorded.data_version, max_steps: recorded.max_steps };
+        let options = EnvOptions {
+            data_version: recorded.data_version,
+            max_steps: recorded.max_steps,
+            ..EnvOptions::default()
+        };
         let env = envs.entry(options).or_insert_with(|| source.tasks(options).make());
         let observation = env.reset(&recorded.task, 0)?.text;
         let admissible = env.admissible();

@@ -53,7 +53,11 @@ struct Outcome<'a> {
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let PlayArgs { env, data, task, split, index, data_version, max_steps } = args;
     let source = Source::open(&env, data.as_deref())?;
-    let tasks = source.tasks(EnvOptions { data_version, max_steps: Some(max_steps) });
+    let tasks = source.tasks(EnvOptions {
+        data_version,
+        max_steps: Some(max_steps),
+        ..EnvOptions::default()
+    });
     let task = match task {
         Some(task) => task,
         None => tasks.task(split, index)?.id,

@@ -1,0 +1,6 @@
+//! Deep Search: questions that take several searches, over a corpus, as verl-agent and Search-R1 play
+//! them.
+
+mod options;
+
+pub use options::{Protocol, SearchOptions};

@@ -1,6 +1,7 @@
 //! Text environments for language-model agents. No tensors here.
 
 pub mod alfworld;
+mod dice;
 pub mod households;
 mod projection;
 mod registry;

@@ -2,10 +2,10 @@
 
 use super::belief::class_of;
 use super::classes::{OBJECTS, RECEPTACLES, can_contain, object_class, receptacle_class};
-use super::dice::{Dice, mix};
 use super::expert::Expert;
 use super::style::ExpertStyle;
 use super::vocabulary::highest;
+use crate::dice::{Dice, mix};
 use crate::{Env, EnvError};
 
 /// How a demonstration is played.

@@ -7,11 +7,11 @@
 
 use super::belief::{Belief, Door, class_of};
 use super::classes::{OBJECTS, RECEPTACLES, can_contain, object_class, receptacle_class};
-use super::dice::{Dice, mix};
 use super::kind::transform;
 use super::reading::{Event, Goal, event};
 use super::style::ExpertStyle;
 use crate::alfworld::TaskKind;
+use crate::dice::{Dice, mix};
 
 /// An expert in one episode.
 #[derive(Clone, Debug)]

@@ -2,12 +2,12 @@
 //! from (split, index), so a task's identifier is all that is needed to make it again.
 
 use super::classes::{OBJECTS, RECEPTACLES, Rec, can_contain, object_class};
-use super::dice::{Dice, mix};
 use super::kind::needs;
 use super::rooms::{ROOMS, Room};
 use super::vocabulary::highest;
 use crate::Split;
 use crate::alfworld::TaskKind;
+use crate::dice::{Dice, mix};
 
 /// A new number changes every generated home; goldens and trained policies depend on it.
 const GENERATION: u64 = 1;

@@ -7,7 +7,7 @@
 mod belief;
 mod classes;
 mod demonstration;
-mod dice;
+
 mod expert;
 mod home;
 mod kind;

@@ -2,6 +2,7 @@
 //! `EMPG_TEST_DATA` names; without it every test here shows as ignored.
 
 mod households;
+mod retrieval;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -29,6 +30,8 @@ fn main() {
         trial("alfworld_layouts_agree", layouts_agree),
         trial("projections", projections),
         trial("households_expert", households::expert),
+        trial("retrieval_passages", retrieval::passages),
+        trial("retrieval_products", retrieval::products),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit();
 }

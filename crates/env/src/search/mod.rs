@@ -1,7 +1,31 @@
 //! Deep Search: questions that take several searches, over a corpus, as verl-agent and Search-R1 play
 //! them.
 
+mod bm25_retriever;
+mod corpus;
+mod episode;
+mod folder;
 pub mod generated;
+mod http;
+mod json_text;
+mod lines;
 mod options;
+mod parquet_rows;
+mod passage;
+mod question;
+mod questions;
+pub mod score;
+mod set;
+mod strings;
 
+pub use bm25_retriever::Bm25Retriever;
+pub use corpus::Corpus;
+pub use episode::{Episode, Rules, TokenCut, words};
+pub use folder::{CORPUS, Found};
+pub use http::{HttpForm, HttpOptions, HttpRetriever};
 pub use options::{Protocol, SearchOptions};
+pub use passage::{Passage, Retriever, RetrieverError, split};
+pub use question::Question;
+pub use questions::{IN_DOMAIN, OUT_OF_DOMAIN, Questions};
+pub use set::{SearchSet, retriever};
+pub use strings::CORRECTIVE;

@@ -1,0 +1,186 @@
+//! Deep Search as a set of tasks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bm25_retriever::Bm25Retriever;
+use super::corpus::Corpus;
+use super::episode::{Episode, Rules, TokenCut};
+use super::folder::Found;
+use super::http::{HttpOptions, HttpRetriever};
+use super::lines::refused;
+use super::options::SearchOptions;
+use super::passage::Retriever;
+use super::questions::Questions;
+use crate::{Env, EnvError, Observation, Split, Task, TaskSet, Transition};
+
+/// Questions, the retriever that answers searches, and the rules of play. Cheap to clone.
+#[derive(Clone)]
+pub struct SearchSet {
+    questions: Arc<Questions>,
+    retriever: Arc<dyn Retriever>,
+    rules: Rules,
+    notices: Arc<[String]>,
+}
+
+impl std::fmt::Debug for SearchSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SearchSet")
+            .field("questions", &self.questions.all().len())
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SearchSet {
+    /// Questions over a retriever. Episodes end after `max_turns` (`None`: with an answer only).
+    pub fn new(
+        questions: Arc<Questions>,
+        retriever: Arc<dyn Retriever>,
+        options: SearchOptions,
+        max_turns: Option<u32>,
+    ) -> Self {
+        let notices = questions.notices().into();
+        Self { questions, retriever, rules: Rules::new(options, max_turns), notices }
+    }
+
+    /// The questions of a data folder (every file of them) over its corpus, with the default rules;
+    /// [`SearchSet::with`] changes them. `corpus` names a file elsewhere, or a retriever by its
+    /// address (`http://…`, which `https` is not).
+    ///
+    /// # Errors
+    /// A folder without questions, no corpus or several, files that cannot be read.
+    pub fn load(folder: &Path, corpus: Option<&Path>) -> Result<Self, EnvError> {
+        let found = Found::look(folder)?;
+        if found.questions.is_empty() {
+            let what = "no questions here: expected .jsonl(.gz) lines of {\"id\", \"data_source\", \
+                        \"question\", \"golden_answers\"}, or Search-R1's .parquet files";
+            return Err(refused(folder, None, &what));
+        }
+        let corpus = match corpus {
+            Some(corpus) => corpus,
+            None => found.corpus(folder)?,
+        };
+        let (questions, retriever) = std::thread::scope(|scope| {
+            let retriever = scope.spawn(|| retriever(corpus));
+            let questions = Questions::load_all(&found.questions);
+            let retriever = retriever
+                .join()
+                .unwrap_or_else(|_| Err(EnvError::Failed("the index was not built".to_owned())));
+            (questions, retriever)
+        });
+        let questions = questions?;
+        let (retriever, mut notices) = retriever?;
+        notices.extend_from_slice(questions.notices());
+        let options = SearchOptions::default();
+        let mut set = Self::new(Arc::new(questions), retriever, options, Some(4));
+        set.notices = notices.into();
+        Ok(set)
+    }
+
+    /// The same questions and retriever under other rules.
+    #[must_use]
+    pub fn with(&self, options: SearchOptions, max_turns: Option<u32>) -> Self {
+        let rules = Rules { options, max_turns, ..self.rules.clone() };
+        Self { rules, ..self.clone() }
+    }
+
+    /// The same with another sentence for actions that cannot be read (Search-R1's protocol).
+    #[must_use]
+    pub fn with_corrective(mut self, sentence: &str) -> Self {
+        self.rules.corrective = sentence.into();
+        self
+    }
+
+    /// The same with another count of observation tokens (Search-R1's protocol).
+    #[must_use]
+    pub fn with_token_cut(mut self, cut: TokenCut) -> Self {
+        self.rules.cut = cut;
+        self
+    }
+
+    /// The questions.
+    pub fn questions(&self) -> &Arc<Questions> {
+        &self.questions
+    }
+
+    /// The retriever.
+    pub fn retriever(&self) -> &Arc<dyn Retriever> {
+        &self.retriever
+    }
+
+    /// The rules of play.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What a user should know of the data: repeated passages or questions, shared identifiers.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+}
+
+/// The retriever that a corpus file or a server's address stands for, and what is notable of it.
+///
+/// # Errors
+/// A file that cannot be read, an address that cannot be used.
+pub fn retriever(corpus: &Path) -> Result<(Arc<dyn Retriever>, Vec<String>), EnvError> {
+    if let Some(url) = corpus.to_str().filter(|text| text.contains("://")) {
+        let http = HttpRetriever::new(url, HttpOptions::default());
+        let http = http.map_err(|e| EnvError::Failed(e.to_string()))?;
+        return Ok((Arc::new(http), Vec::new()));
+    }
+    let corpus = Corpus::load(corpus)?;
+    let notices = corpus.notices().to_vec();
+    Ok((Arc::new(Bm25Retriever::new(Arc::new(corpus))), notices))
+}
+
+impl TaskSet for SearchSet {
+    fn name(&self) -> &'static str {
+        "search"
+    }
+
+    fn len(&self, split: Split) -> Option<u64> {
+        Some(self.questions.len(split))
+    }
+
+    fn task(&self, split: Split, index: u64) -> Result<Task, EnvError> {
+        self.questions.task(split, index).ok_or_else(|| EnvError::UnknownTask {
+            task: super::questions::task_id(split, index),
+            set: "search".to_owned(),
+            hint: Some(format!("the split has {} questions", self.questions.len(split))),
+        })
+    }
+
+    fn make(&self) -> Box<dyn Env> {
+        Box::new(SearchEnv { set: self.clone(), episode: None })
+    }
+}
+
+/// An engine of a [`SearchSet`]. Its actions are what the model wrote: the environment itself reads
+/// the search or the answer out of it. A search runs within `step`.
+#[derive(Debug)]
+struct SearchEnv {
+    set: SearchSet,
+    episode: Option<Episode>,
+}
+
+impl Env for SearchEnv {
+    fn reset(&mut self, task: &str, _seed: u64) -> Result<Observation, EnvError> {
+        let question = self.set.questions.find(task).ok_or_else(|| EnvError::UnknownTask {
+            task: task.to_owned(),
+            set: "search".to_owned(),
+            hint: Some("a question's id, or search/train/0 with train, seen or unseen".to_owned()),
+        })?;
+        let episode = self.episode.insert(Episode::new(Arc::clone(question)));
+        Ok(episode.observe())
+    }
+
+    fn step(&mut self, action: &str) -> Result<Transition, EnvError> {
+        let running = self.episode.as_mut().filter(|episode| !episode.is_over());
+        let episode = running.ok_or(EnvError::NotRunning)?;
+        episode
+            .step(action, &self.set.rules, &*self.set.retriever)
+            .map_err(|error| EnvError::Failed(error.to_string()))
+    }
+}

@@ -241,7 +241,7 @@ impl HttpRetriever {
         let url = self.url.clone();
         match error {
             ureq::Error::Timeout(_) => {
-                (RetrieverError::Timeout { url, seconds: self.options.timeout.as_secs() }, false)
+                (RetrieverError::Timeout { url, limit: self.options.timeout }, false)
             }
             ureq::Error::BodyExceedsLimit(limit) => {
                 let what = format!("it is longer than {limit} bytes");

@@ -66,12 +66,12 @@ pub enum RetrieverError {
         attempts: u32,
     },
     /// No answer in time.
-    #[error("the retriever at {url} did not answer within {seconds} s")]
+    #[error("the retriever at {url} did not answer within {limit:?}")]
     Timeout {
         /// The address.
         url: String,
         /// The limit.
-        seconds: u64,
+        limit: std::time::Duration,
     },
     /// An HTTP status that says no.
     #[error("the retriever at {url} answered with status {status} ({attempts} attempts): {body}")]

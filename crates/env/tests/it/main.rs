@@ -4,6 +4,7 @@ mod damage;
 mod engine;
 mod folders;
 mod households;
+mod retriever;
 mod textworld;
 
 /// A small game that has every rule in it.

@@ -3,6 +3,7 @@
 
 mod households;
 mod retrieval;
+mod search;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -32,6 +33,9 @@ fn main() {
         trial("households_expert", households::expert),
         trial("retrieval_passages", retrieval::passages),
         trial("retrieval_products", retrieval::products),
+        trial("search_episodes", search::episodes),
+        trial("search_scoring", search::scoring),
+        trial("search_folder", search::folder),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit();
 }

@@ -34,11 +34,7 @@ impl Bm25Retriever {
 }
 
 impl Retriever for Bm25Retriever {
-    fn retrieve(
-        &self,
-        queries: &[&str],
-        topk: usize,
-    ) -> Result<Vec<Vec<Passage>>, RetrieverError> {
+    fn retrieve(&self, queries: &[&str], topk: usize) -> Result<Vec<Vec<Passage>>, RetrieverError> {
         let mut searcher = Searcher::new(&self.index);
         let mut hits = Vec::new();
         let passages = |query: &&str| {

@@ -66,10 +66,8 @@ impl Corpus {
     /// As [`Corpus::load`], with the line's number.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvError> {
         let mut corpus = Self::default();
-        read_lines(bytes, false, &mut |number, line| {
-            corpus.add_line(number, line).map(|()| true)
-        })
-        .map_err(|(line, what)| refused(Path::new("corpus"), Some(line), &what))?;
+        read_lines(bytes, false, &mut |number, line| corpus.add_line(number, line).map(|()| true))
+            .map_err(|(line, what)| refused(Path::new("corpus"), Some(line), &what))?;
         corpus.finish();
         Ok(corpus)
     }

@@ -1,5 +1,6 @@
 //! One question being answered: what the environment does with each turn.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use empg::Limit;
@@ -145,7 +146,7 @@ impl Episode {
         let mut result = String::new();
         for (i, passage) in find(retriever, query, rules.options.topk)?.iter().enumerate() {
             let contents = passage.contents.trim_matches(is_python_space);
-            result.push_str(&format!("Doc {}: {contents}\n", i + 1));
+            let _ = writeln!(result, "Doc {}: {contents}", i + 1);
         }
         let mut text = format!("{INFORMATION}{{\"result\": ");
         push_ascii(&mut text, &result);
@@ -183,7 +184,7 @@ impl Episode {
                 for (i, passage) in find(retriever, query, rules.options.topk)?.iter().enumerate() {
                     let (title, text) =
                         passage.contents.split_once('\n').unwrap_or((&passage.contents, ""));
-                    result.push_str(&format!("Doc {}(Title: {title}) {text}\n", i + 1));
+                    let _ = writeln!(result, "Doc {}(Title: {title}) {text}", i + 1);
                 }
                 let result = result.trim_matches(is_python_space);
                 format!("\n\n{INFORMATION}{result}{INFORMATION_END}\n\n")

@@ -70,7 +70,11 @@ impl Found {
             }
             (None, several) => {
                 let names: Vec<_> = several.iter().map(|p| p.display().to_string()).collect();
-                let what = format!("{} corpora ({}): --corpus FILE chooses", several.len(), names.join(", "));
+                let what = format!(
+                    "{} corpora ({}): --corpus FILE chooses",
+                    several.len(),
+                    names.join(", ")
+                );
                 Err(refused(folder, None, &what))
             }
         }

@@ -42,7 +42,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             form: HttpForm::Auto,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             retries: 4,
             backoff: Duration::from_millis(250),
             concurrency: 64,
@@ -158,7 +158,7 @@ impl HttpRetriever {
 
     fn many(&self, queries: &[&str], topk: usize) -> Result<Vec<Vec<Passage>>, RetrieverError> {
         let body = serde_json::to_vec(&ManyQueries { queries, topk, return_scores: true });
-        self.ask(body.map_err(|e| self.shape(&e.to_string(), ""))?, queries.len(), topk)
+        self.ask(&body.map_err(|e| self.shape(&e.to_string(), ""))?, queries.len(), topk)
     }
 
     fn one_by_one(
@@ -169,7 +169,7 @@ impl HttpRetriever {
         let one = |query: &str| {
             let body = serde_json::to_vec(&OneQuery { query, topk, return_scores: true });
             let body = body.map_err(|e| self.shape(&e.to_string(), ""))?;
-            Ok(self.ask(body, 1, topk)?.pop().unwrap_or_default())
+            Ok(self.ask(&body, 1, topk)?.pop().unwrap_or_default())
         };
         let threads = queries.len().min(self.options.concurrency.max(1)).min(16);
         if threads <= 1 {
@@ -197,14 +197,14 @@ impl HttpRetriever {
     /// Posts a request until it is answered or given up.
     fn ask(
         &self,
-        body: Vec<u8>,
+        body: &[u8],
         queries: usize,
         topk: usize,
     ) -> Result<Vec<Vec<Passage>>, RetrieverError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (error, again) = match self.post(&body, attempts) {
+            let (error, again) = match self.post(body, attempts) {
                 Ok(answer) => return self.read(&answer, queries, topk),
                 Err(failed) => failed,
             };
@@ -253,9 +253,7 @@ impl HttpRetriever {
             ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
                 (RetrieverError::Shape { url, what: e.to_string() }, false)
             }
-            _ => {
-                (RetrieverError::Unreachable { url, what: error.to_string(), attempts }, true)
-            }
+            _ => (RetrieverError::Unreachable { url, what: error.to_string(), attempts }, true),
         }
     }
 
@@ -271,15 +269,19 @@ impl HttpRetriever {
         topk: usize,
     ) -> Result<Vec<Vec<Passage>>, RetrieverError> {
         let answer: Answer = serde_json::from_str(text).map_err(|e| {
-            self.shape(&format!("expected {{\"result\": [[{{\"document\", \"score\"}}]]}}: {e}"), text)
+            self.shape(
+                &format!("expected {{\"result\": [[{{\"document\", \"score\"}}]]}}: {e}"),
+                text,
+            )
         })?;
         let found = answer.result.len();
         if found != queries {
             return Err(self.shape(&format!("{queries} queries, {found} lists of passages"), text));
         }
-        let lists = answer.result.into_iter().map(|hits| {
-            hits.into_iter().take(topk).map(passage).collect::<Result<Vec<_>, _>>()
-        });
+        let lists = answer
+            .result
+            .into_iter()
+            .map(|hits| hits.into_iter().take(topk).map(passage).collect::<Result<Vec<_>, _>>());
         lists.collect::<Result<_, _>>().map_err(|what| self.shape(what, text))
     }
 }
@@ -313,11 +315,7 @@ fn start_of(text: &str) -> String {
 }
 
 impl Retriever for HttpRetriever {
-    fn retrieve(
-        &self,
-        queries: &[&str],
-        topk: usize,
-    ) -> Result<Vec<Vec<Passage>>, RetrieverError> {
+    fn retrieve(&self, queries: &[&str], topk: usize) -> Result<Vec<Vec<Passage>>, RetrieverError> {
         if queries.is_empty() {
             return Ok(Vec::new());
         }

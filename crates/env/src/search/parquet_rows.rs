@@ -35,8 +35,7 @@ pub(super) mod reading {
         file: R,
         fallback_source: &str,
     ) -> Result<Vec<Question>, (Option<usize>, String)> {
-        let damaged =
-            |e| format!("{e}: not a Parquet file, damaged, or of an unknown compression");
+        let damaged = |e| format!("{e}: not a Parquet file, damaged, or of an unknown compression");
         let reader = SerializedFileReader::new(file).map_err(|e| (None, damaged(e)))?;
         let rows = reader.get_row_iter(None).map_err(|e| (None, damaged(e)))?;
         let mut questions = Vec::new();
@@ -98,6 +97,9 @@ mod tests {
 
     use super::*;
 
+    /// Values, definition level, repetition levels.
+    type Column = (&'static [&'static str], i16, &'static [i16]);
+
     /// Search-R1's columns, written column by column: two questions, the second with two answers.
     fn search_r1() -> Vec<u8> {
         let schema = parse_message_type(
@@ -123,8 +125,6 @@ mod tests {
             }",
         )
         .unwrap();
-        // Per column: values, definition levels, repetition levels.
-        type Column = (&'static [&'static str], i16, &'static [i16]);
         let columns: [Option<Column>; 8] = [
             Some((&["nq", "hotpotqa"], 1, &[0, 0])),
             Some((&["Think. Question: who?\n", "Question: where?"], 4, &[0, 0])),

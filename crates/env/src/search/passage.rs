@@ -36,8 +36,7 @@ pub trait Retriever: Send + Sync {
     ///
     /// # Errors
     /// The retriever cannot answer. It never answers with an empty list instead.
-    fn retrieve(&self, queries: &[&str], topk: usize)
-    -> Result<Vec<Vec<Passage>>, RetrieverError>;
+    fn retrieve(&self, queries: &[&str], topk: usize) -> Result<Vec<Vec<Passage>>, RetrieverError>;
 }
 
 /// Why a retriever could not answer.

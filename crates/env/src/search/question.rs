@@ -35,7 +35,8 @@ impl Question {
     /// - identifier: `id`, else empty (the set gives it one).
     ///
     /// # Errors
-    /// A record without a question or an answer.
+    /// A record without a question or a list of answers. The list may be empty: a set leaves such
+    /// questions out.
     pub fn from_value(mut record: Value, fallback_source: &str) -> Result<Self, String> {
         if !record.is_object() {
             return Err("a question is a JSON object".to_owned());
@@ -54,7 +55,6 @@ impl Question {
         ]
         .iter()
         .find_map(|pointer| texts(record.pointer(pointer)?))
-        .filter(|answers| !answers.is_empty())
         .ok_or("no `golden_answers` (a list of texts) and no `reward_model.ground_truth.target`")?;
         let source = text_at(&record, "/data_source")
             .filter(|source| !source.is_empty())
@@ -140,7 +140,7 @@ mod tests {
     fn what_is_missing_is_said() {
         for (line, part) in [
             ("{\"question\": \"q\"}", "golden_answers"),
-            ("{\"question\": \"q\", \"golden_answers\": []}", "golden_answers"),
+            ("{\"question\": \"q\", \"golden_answers\": [{}]}", "golden_answers"),
             ("{\"question\": \" \", \"golden_answers\": [\"a\"]}", "no `question`"),
             ("{\"prompt\": [], \"golden_answers\": [\"a\"]}", "no `question`"),
             ("[1]", "object"),

@@ -35,13 +35,19 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// A set of questions. One without an identifier gets `search/<split>/<index>`; one that repeats
-    /// another (identifier, question and answers) is left out; one that shares only the identifier
-    /// gets a number behind it. [`Questions::notices`] tells of both.
+    /// A set of questions. One without an accepted answer is left out. One without an identifier gets
+    /// `search/<split>/<index>`; one that repeats another (identifier, question and answers) is left
+    /// out; one that shares only the identifier gets a number behind it. [`Questions::notices`] tells
+    /// of it all.
     pub fn new(questions: impl IntoIterator<Item = Question>) -> Self {
         let mut set = Self::default();
         let (mut repeated, mut renamed) = (0_usize, Vec::new());
+        let mut open = 0_usize;
         for mut question in questions {
+            if question.golden_answers.is_empty() {
+                open += 1;
+                continue;
+            }
             let split = split_of(&question);
             let members = &mut set.splits[split as usize];
             if question.id.is_empty() {
@@ -65,6 +71,9 @@ impl Questions {
             members.push(index);
             set.by_id.insert(question.id.clone(), index);
             set.all.push(Arc::new(question));
+        }
+        if open > 0 {
+            set.notices.push(format!("{open} questions have no accepted answer and are left out"));
         }
         if repeated > 0 {
             let what = "questions repeat another (identifier, text and answers) and are left out";

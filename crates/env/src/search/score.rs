@@ -37,7 +37,8 @@ pub fn normalize(answer: &str) -> String {
             let word = is_word(c);
             let end = rest.find(|c| is_word(c) != word).unwrap_or(rest.len());
             let (run, after) = rest.split_at(end);
-            if matches!(run, "a" | "an" | "the") { parts.push(' ') } else { parts.push_str(run) }
+            let article = matches!(run, "a" | "an" | "the");
+            parts.push_str(if article { " " } else { run });
             rest = after;
         }
         for part in parts.split(' ').filter(|part| !part.is_empty()) {

@@ -24,7 +24,9 @@ struct Server {
     most: Arc<AtomicUsize>,
 }
 
-fn serve(behaviour: impl Fn(usize, &Value) -> Option<(u16, String)> + Send + Sync + 'static) -> Server {
+fn serve(
+    behaviour: impl Fn(usize, &Value) -> Option<(u16, String)> + Send + Sync + 'static,
+) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/retrieve", listener.local_addr().unwrap());
     let behaviour: Arc<Behaviour> = Arc::new(behaviour);

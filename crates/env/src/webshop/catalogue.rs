@@ -118,9 +118,7 @@ impl Catalogue {
 
     /// The place of the product with an ASIN.
     pub fn find(&self, asin: &str) -> Option<u32> {
-        let found = self
-            .by_asin
-            .binary_search_by(|&i| self.products[i as usize].asin().cmp(asin));
+        let found = self.by_asin.binary_search_by(|&i| self.products[i as usize].asin().cmp(asin));
         found.ok().map(|at| self.by_asin[at])
     }
 
@@ -277,10 +275,7 @@ impl Builder {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with \"nouns\"")
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<bool, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
                 let mut found = false;
                 while let Some(key) = map.next_key::<String>()? {
                     if key == "nouns" {

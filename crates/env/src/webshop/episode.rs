@@ -20,9 +20,9 @@ use super::strings::{
 use crate::{EnvEnd, EnvError, Observation, Transition};
 
 /// The most results of a search for words.
-pub const RESULTS: usize = 50;
+pub(super) const RESULTS: usize = 50;
 /// Results of a page.
-pub const PAGE: usize = 10;
+pub(super) const PAGE: usize = 10;
 
 /// Searches that an episode's owner keeps.
 const KEPT_SEARCHES: usize = 256;
@@ -359,8 +359,7 @@ impl Episode {
         let asin = self.item.map_or("", |item| self.catalogue.product(item).asin());
         let query = self.query.as_deref().unwrap_or_default().replace(' ', "+");
         let (session, number) = (self.session, self.number);
-        let mut out =
-            format!("http://127.0.0.1:3000/item_page/{session}/{asin}/{query}/{number}/");
+        let mut out = format!("http://127.0.0.1:3000/item_page/{session}/{asin}/{query}/{number}/");
         json_object(self.options.iter().map(|(n, v)| (n.as_str(), v.as_str())), false, &mut out);
         out
     }
@@ -409,7 +408,7 @@ impl Episode {
     /// What can be done on the page.
     pub fn available(&self) -> Available {
         let mut clickables: Vec<String> = self.buttons().map(str::to_lowercase).collect();
-        let mut add = |text: String, clickables: &mut Vec<String>| {
+        let add = |text: String, clickables: &mut Vec<String>| {
             if !clickables.contains(&text) {
                 clickables.push(text);
             }

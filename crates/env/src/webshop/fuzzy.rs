@@ -23,8 +23,11 @@ impl Words {
             .collect();
         // The whole is lower-cased: a sigma's form depends on its neighbours.
         let lower = spaced.to_lowercase();
-        let mut words: Vec<String> =
-            lower.split(super::python_text::is_space).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let mut words: Vec<String> = lower
+            .split(super::python_text::is_space)
+            .filter(|w| !w.is_empty())
+            .map(str::to_owned)
+            .collect();
         words.sort_unstable();
         words.dedup();
         Self(words)

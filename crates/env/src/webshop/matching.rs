@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 /// `SequenceMatcher(None, a, b).ratio()`: twice the matched characters over all characters; 1 for
 /// two empty sequences. Not symmetric.
-pub fn ratio(a: &[char], b: &[char]) -> f64 {
+pub(super) fn ratio(a: &[char], b: &[char]) -> f64 {
     let length = a.len() + b.len();
     if length == 0 {
         return 1.0;

@@ -21,8 +21,7 @@ impl Pricing {
             return Some(Self::Fixed(100.0));
         }
         let mut prices = text.split('$').skip(1).map(|part| {
-            let digits: String =
-                part.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
+            let digits: String = part.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
             digits.parse::<f64>().ok().filter(|price| price.is_finite())
         });
         let first = prices.next()??;
@@ -95,10 +94,8 @@ impl Packed {
         let mut options: Vec<(String, Vec<String>)> = Vec::new();
         for (name, values) in raw.customization_options.0 {
             let Some(values) = values else { continue };
-            let values = values
-                .iter()
-                .map(|v| strip(&v.value).replace('/', " | ").to_lowercase())
-                .collect();
+            let values =
+                values.iter().map(|v| strip(&v.value).replace('/', " | ").to_lowercase()).collect();
             put(&mut options, name.to_lowercase(), values);
         }
         let read = Pricing::parse(&raw.pricing.0);

@@ -191,10 +191,7 @@ mod tests {
     fn json() {
         let mut out = String::new();
         json_object([("a\"", "<é'>"), ("b", "😀\u{7f}")], true, &mut out);
-        assert_eq!(
-            out,
-            r#"{"a\"": "\u003c\u00e9\u0027\u003e", "b": "\ud83d\ude00\u007f"}"#
-        );
+        assert_eq!(out, r#"{"a\"": "\u003c\u00e9\u0027\u003e", "b": "\ud83d\ude00\u007f"}"#);
         out.clear();
         json_object([("k", "5' <b>")], false, &mut out);
         assert_eq!(out, r#"{"k": "5' <b>"}"#);

@@ -154,9 +154,7 @@ where
     T: Deserialize<'de>,
 {
     struct Elements<F, T>(&'static str, F, std::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), String>> Visitor<'de>
-        for Elements<F, T>
-    {
+    impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), String>> Visitor<'de> for Elements<F, T> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(self.0)

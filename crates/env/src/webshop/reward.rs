@@ -117,8 +117,7 @@ fn attribute_hits(product: Product<'_>, wanted: &[String]) -> usize {
             }
             let texts = texts.get_or_insert_with(|| {
                 let bullets: Vec<&str> = product.bullets().collect();
-                [product.title(), &bullets.join(" "), product.description()]
-                    .map(str::to_lowercase)
+                [product.title(), &bullets.join(" "), product.description()].map(str::to_lowercase)
             });
             texts.iter().any(|text| text.contains(attribute.as_str()))
         })

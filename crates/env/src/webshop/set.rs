@@ -193,8 +193,7 @@ impl Env for WebshopEnv {
         if session >= goals.len() {
             return Err(unknown(format!("there are {} goals", goals.len())));
         }
-        let cache: SearchCache =
-            self.episode.take().map(Episode::into_cache).unwrap_or_default();
+        let cache: SearchCache = self.episode.take().map(Episode::into_cache).unwrap_or_default();
         let catalogue = Arc::clone(&self.catalogue);
         let episode = Episode::new(catalogue, goals, session, self.options.mode, self.max_steps)?;
         let episode = self.episode.insert(episode.with_cache(cache));
@@ -233,17 +232,15 @@ mod tests {
     #[test]
     fn splits() {
         let verl = |split| sessions(6910, Splits::VerlAgent, split);
-        assert_eq!([verl(Split::Unseen), verl(Split::Seen), verl(Split::Train)], [
-            0..500,
-            0..500,
-            500..6910
-        ]);
+        assert_eq!(
+            [verl(Split::Unseen), verl(Split::Seen), verl(Split::Train)],
+            [0..500, 0..500, 500..6910]
+        );
         let original = |split| sessions(6910, Splits::Original, split);
-        assert_eq!([original(Split::Unseen), original(Split::Seen), original(Split::Train)], [
-            0..500,
-            500..1500,
-            1500..6910
-        ]);
+        assert_eq!(
+            [original(Split::Unseen), original(Split::Seen), original(Split::Train)],
+            [0..500, 500..1500, 1500..6910]
+        );
         for goals in 1..4000 {
             for splits in [Splits::VerlAgent, Splits::Original] {
                 let of = |split| sessions(goals, splits, split);

@@ -4,6 +4,7 @@
 mod households;
 mod retrieval;
 mod search;
+mod webshop;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -31,6 +32,13 @@ fn main() {
         trial("alfworld_layouts_agree", layouts_agree),
         trial("projections", projections),
         trial("households_expert", households::expert),
+        trial("webshop_transcripts", webshop::transcripts),
+        trial("webshop_rewards", webshop::rewards),
+        trial("webshop_token_set_ratio", webshop::ratios),
+        trial("webshop_goals_by_seed", webshop::goals_by_seed),
+        trial("webshop_goals", webshop::goals),
+        trial("webshop_searches", webshop::searches),
+        trial("webshop_agent_prompts", webshop::agent_prompts),
         trial("retrieval_passages", retrieval::passages),
         trial("retrieval_products", retrieval::products),
         trial("search_episodes", search::episodes),

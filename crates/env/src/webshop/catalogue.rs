@@ -18,6 +18,9 @@ use crate::retrieval::Bm25;
 /// How many orders of goals are kept.
 const KEPT_GOALS: usize = 16;
 
+/// Goals by seed, and whether people wrote them.
+type Kept = ((u32, bool), Arc<Goals>);
+
 /// The products of a store, ready to be searched.
 pub struct Catalogue {
     products: Vec<Packed>,
@@ -27,7 +30,7 @@ pub struct Catalogue {
     /// Document d is product `by_asin[d]`: equal scores are ordered by ASIN.
     index: Bm25,
     notes: Vec<String>,
-    goals: Mutex<Vec<((u32, bool), Arc<Goals>)>>,
+    goals: Mutex<Vec<Kept>>,
 }
 
 impl fmt::Debug for Catalogue {

@@ -112,7 +112,7 @@ fn list(folder: &Path, prefix: &str) -> Result<Vec<Sized>, EnvError> {
     files.sort();
     let plain: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
     files.retain(|file| {
-        !file.path.extension().is_some_and(|e| e == "gz")
+        file.path.extension().is_none_or(|e| e != "gz")
             || !plain.contains(&file.path.with_extension(""))
     });
     Ok(files)

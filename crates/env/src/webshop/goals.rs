@@ -212,7 +212,7 @@ impl Goals {
         let product = catalogue.product(entry.product);
         let (text, attributes, goal_options) = if self.human {
             let instruction = product.human().get(entry.item as usize)?;
-            let options = instruction.options.iter().map(|o| o.to_string()).collect();
+            let options = instruction.options.iter().map(ToString::to_string).collect();
             let text = instruction.text.trim_matches('.').to_owned();
             (text, &instruction.attributes, GoalOptions::Values(options))
         } else {
@@ -266,7 +266,7 @@ fn price_limit(price: f64, random: &mut Mt19937) -> u32 {
 }
 
 /// A product's options by name, sorted.
-fn sorted_options<'a>(product: Product<'a>) -> Vec<(&'a str, Vec<&'a str>)> {
+fn sorted_options(product: Product<'_>) -> Vec<(&str, Vec<&str>)> {
     let mut options: Vec<_> =
         product.options().map(|(name, values)| (name, values.collect())).collect();
     options.sort_by_key(|(name, _): &(&str, Vec<&str>)| *name);

@@ -281,18 +281,15 @@ pub(crate) fn agent_prompts(data: &Path) -> Result<(), Failed> {
                     return Err(wrong(format!("{transition:?}")));
                 }
                 text = transition.observation.text;
-                if transition.end.is_some() {
-                    break;
-                }
             }
-            let (Some(prompt), Some(anchor)) = (&turn.prompt, &turn.anchor) else { continue };
             let observation = verl_agent::observation(&text, &goal);
+            if turn.anchor.as_ref().is_some_and(|anchor| *anchor != observation) {
+                return Err(wrong(observation));
+            }
+            let Some(prompt) = &turn.prompt else { break };
             let shown = format!("our current observation is: {observation}.\n");
             let actions = verl_agent::actions(&env.available());
             let task = format!("Your task is to: {goal}.\n");
-            if observation != *anchor {
-                return Err(wrong(observation));
-            }
             for part in [shown, format!("[\n{actions}\n]."), task] {
                 if !prompt.contains(&part) {
                     return Err(wrong(format!("{part:?} not in {prompt:?}")));

@@ -3,15 +3,19 @@
 
 mod analyze;
 mod anserini;
+mod build;
 mod classes;
+mod explain;
 mod index;
 mod score;
 mod search;
 mod stem;
+mod table;
 mod words;
 
 pub use analyze::analyze;
 pub use anserini::anserini_scores;
+pub use explain::{Explanation, TermPart};
 pub use index::Bm25;
 pub use search::{Hit, Searcher};
 pub use words::{Words, words};

@@ -17,6 +17,14 @@ pub(super) fn part(w: f32, tf: f32, inv: f32) -> f32 {
     w - w / (1.0 + tf * inv)
 }
 
+/// Rounded scores count 256ths.
+pub(super) const STEPS: f32 = 256.0;
+
+/// A part of a score, rounded up to the next step; at least one.
+pub(super) fn impact(part: f32) -> u16 {
+    ((part * STEPS).ceil() as u16).max(1)
+}
+
 /// 1 / (k1 · (1 − b + b · dl / avg)) for every stored length, `avg` the mean length of the documents.
 pub(super) fn inverse_norms(avg: f32) -> [f32; 256] {
     std::array::from_fn(|byte| 1.0 / (K1 * ((1.0 - B) + B * length(byte as u8) as f32 / avg)))

@@ -64,7 +64,7 @@ fn plain(text: &[u8]) -> Option<usize> {
         _ if length == 0 || length == LONGEST => None,
         None => Some(length),
         Some(&b) if b.is_ascii() && ASCII[usize::from(b)] == 0 => Some(length),
-        Some(&b) if matches!(b, b'.' | b',' | b'\'' | b':' | b';') => {
+        Some(b'.' | b',' | b'\'' | b':' | b';') => {
             // A full stop and its kin join only two letters or two digits.
             match text.get(length + 1) {
                 None => Some(length),
@@ -275,10 +275,10 @@ fn tags(text: &str, at: usize) -> usize {
 fn key(text: &str) -> usize {
     let marks = marks_without_form_after(text, 1);
     let mut end = if text[1..marks].contains(KEYCAP) { marks } else { 0 };
-    if let Some(rest) = text[marks..].strip_prefix(EMOJI_FORM) {
-        if rest.starts_with(KEYCAP) {
-            end = marks_without_form_after(text, text.len() - rest.len());
-        }
+    if let Some(rest) = text[marks..].strip_prefix(EMOJI_FORM)
+        && rest.starts_with(KEYCAP)
+    {
+        end = marks_without_form_after(text, text.len() - rest.len());
     }
     end
 }

@@ -4,6 +4,7 @@ mod damage;
 mod engine;
 mod folders;
 mod households;
+mod retrieval;
 mod retriever;
 mod textworld;
 

@@ -81,7 +81,7 @@ impl Observer for Print {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"])?;
+    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"], &[])?;
     let policy = Policy::untrained(tokenizer, 0)?;
     let mut config = Config { steps: 150, ..Config::default() };
     config.rollout.max_turn_tokens = 2;

@@ -2,6 +2,7 @@
 
 pub mod alfworld;
 mod dice;
+mod expert;
 pub mod households;
 mod projection;
 mod registry;
@@ -9,6 +10,7 @@ pub mod retrieval;
 pub mod search;
 pub mod webshop;
 
+pub use expert::{Demonstration, DemonstrationTurn, Expert, Manner, Showing};
 pub use projection::{Projected, Projection};
 pub use registry::{EnvOptions, NAMES, Source, open};
 
@@ -82,6 +84,24 @@ pub trait TaskSet: Send + Sync {
     fn task(&self, split: Split, index: u64) -> Result<Task, EnvError>;
     /// A fresh engine that can reset to any task of the set.
     fn make(&self) -> Box<dyn Env>;
+
+    /// A player of these tasks that acts on observations; `None` where the set has none.
+    fn expert(&self, _manner: Manner, _seed: u64) -> Option<Box<dyn Expert>> {
+        None
+    }
+
+    /// Plays a task with the expert; `None` where the set has none.
+    ///
+    /// # Errors
+    /// What the environment refuses: an unknown task, data that cannot be read.
+    fn demonstrate(
+        &self,
+        _task: &str,
+        _seed: u64,
+        _showing: &Showing,
+    ) -> Result<Option<Demonstration>, EnvError> {
+        Ok(None)
+    }
 }
 
 /// One environment instance.

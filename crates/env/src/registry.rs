@@ -83,6 +83,18 @@ impl Source {
         }
     }
 
+    /// An environment that needs no data, generated from a seed. Households are without end: one
+    /// seed is like another.
+    ///
+    /// # Errors
+    /// An unknown name, an environment that is not generated.
+    pub fn generated(name: &str, _seed: u64) -> Result<Self, EnvError> {
+        match name {
+            "households" => Ok(Self::Households),
+            _ => Self::open(name, None),
+        }
+    }
+
     /// The tasks, played with these options.
     pub fn tasks(&self, options: EnvOptions) -> Arc<dyn TaskSet> {
         let EnvOptions { data_version, max_steps, .. } = options;

@@ -27,7 +27,7 @@ const TEXTS: [&str; 8] = [
 
 fn random(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     let names = [("cabinet", 3), ("fridge", 1), ("knife", 2), ("mug", 3)];
-    let tokenizer = tiny_tokenizer(&names, &[])?;
+    let tokenizer = tiny_tokenizer(&names, &[], &[])?;
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 48,

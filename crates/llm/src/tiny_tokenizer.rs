@@ -1,8 +1,9 @@
-//! The embedded policy's tokenizer: one token per thing in a household, and observations stripped
-//! of the words that carry no decision.
+//! The embedded policy's tokenizer: one token per thing in a household and per word that the caller
+//! lists, every other word in pieces down to its letters, and observations stripped of the words that
+//! carry no decision.
 //!
-//! The result is an ordinary `tokenizer.json`: normalizers that rewrite the environment's
-//! sentences, a splitter that keeps a name with its number together, a word table.
+//! The result is an ordinary `tokenizer.json`: normalizers that rewrite the environments'
+//! sentences, a splitter that keeps a name with its number together, a WordPiece table.
 
 use serde_json::{Value, json};
 
@@ -108,33 +109,86 @@ const REWRITES: &[(&str, &str)] = &[
     (r", you see ", " "),
     (r"this is a ", ""),
     (r"there's nothing special about ", "plain "),
+    // Shop pages: the instruction comes first, buttons that every page has go.
+    (r"(?:webshop \[sep\] )?instruction: \[sep\] (?:find me )?", "shop "),
+    (r" \[sep\] search$", ""),
+    (r" \[sep\] rating: n\.a\. \[sep\] description \[sep\] features \[sep\] reviews", ""),
+    (r"\[sep\] price: ", ""),
+    (r" \(total results: [0-9]+\)", ""),
+    (r"and price lower than ", "under "),
+    (r" dollars\b", ""),
+    (r" \[sep\] ", " "),
+    // Passages, as a JSON string or as they are.
+    (r"</?information>", ""),
+    (r#"\{"result": ""#, "found "),
+    (r#""\}"#, ""),
+    (r"\\n", " "),
+    (r#"\\""#, " "),
+    (r"\bdoc [0-9]+(?:\(title)?", "doc"),
     (r"\b(?:a|an|the|and) ", ""),
 ];
 
-/// What becomes a token: fixed phrases, a name with its number, a word, a digit, or one run of
-/// anything else. Blanks and sentence marks between pieces vanish.
-const PIECE: &str =
-    r#"nothing happens|go to|[a-z]+ [0-9]+|[a-z]+(?:/[a-z]+)?|[0-9]|[^\s.,:;!?'"a-z0-9]+"#;
+/// What becomes a token before words fall into pieces: fixed phrases, an action's brackets and tags,
+/// a name with its number (see [`piece`]), a word or number, or one run of anything else. Blanks and
+/// sentence marks between pieces vanish.
+const PHRASES: &str = r"nothing happens|go to|back to search|buy now|next >|< prev|click\[|search\[|\]|</?(?:search|answer)>";
+const WORD: &str = r"\$?[a-z0-9]+(?:[-./'&+][a-z0-9]+)*";
+const REST: &str = r#"[^\s.,:;!?'"a-z0-9\]]+"#;
+
+/// Pieces that [`PHRASES`] makes, and pages' words, in id order.
+const PHRASE_TOKENS: [&str; 13] = [
+    "back to search",
+    "buy now",
+    "next >",
+    "< prev",
+    "click[",
+    "search[",
+    "]",
+    "<search>",
+    "</search>",
+    "<answer>",
+    "</answer>",
+    "shop",
+    "page",
+];
+
+/// Characters that a word may fall into; each stands for itself and as a continuation.
+const CHARACTERS: &str = "abcdefghijklmnopqrstuvwxyz0123456789$-./'&+%()#*<>=_{}|~@";
+
+/// Marks a piece that continues a word.
+pub(crate) const CONTINUED: &str = "##";
+
+fn piece(names: &[(&str, u32)]) -> String {
+    let classes: Vec<&str> = names.iter().map(|(class, _)| *class).collect();
+    let names = if classes.is_empty() {
+        String::new()
+    } else {
+        format!(r"|(?:{}) [0-9]+\b", classes.join("|"))
+    };
+    format!("{PHRASES}{names}|{WORD}|{REST}")
+}
 
 /// Builds the tokenizer. `names` lists every class of things and the largest number that a home
-/// can give it (`("mug", 3)` makes `mug 1` to `mug 3`, and the word `mug` for goals); `words` adds
-/// further words. Ids are the special tokens, the interface's words, digits, `words`, classes,
-/// then names, each in the given order; a repetition is skipped.
+/// can give it (`("mug", 3)` makes `mug 1` to `mug 3`, and the word `mug` for goals); classes are
+/// letters only. `words` are further whole words, `tails` ends of words. Ids are the special
+/// tokens, the households' words, digits, classes, names, then phrases, characters, `words` and
+/// `tails`, each in the given order; a repetition is skipped.
 ///
 /// # Errors
 /// [`TokenizerError::Parse`] if the pieces do not make a valid tokenizer; not expected.
-pub fn tiny_tokenizer(names: &[(&str, u32)], words: &[&str]) -> Result<Tokenizer, TokenizerError> {
+pub fn tiny_tokenizer(
+    names: &[(&str, u32)],
+    words: &[&str],
+    tails: &[&str],
+) -> Result<Tokenizer, TokenizerError> {
     let mut vocabulary = serde_json::Map::new();
     {
         let mut add = |text: String| {
             let id = vocabulary.len();
             vocabulary.entry(text).or_insert_with(|| json!(id));
         };
-        for special in SPECIAL_TOKENS {
-            add(special.to_owned());
-        }
-        for word in INTERFACE_WORDS.iter().chain(words) {
-            add((*word).to_owned());
+        for text in SPECIAL_TOKENS.iter().chain(INTERFACE_WORDS) {
+            add((*text).to_owned());
         }
         for digit in 0..10 {
             add(digit.to_string());
@@ -146,6 +200,19 @@ pub fn tiny_tokenizer(names: &[(&str, u32)], words: &[&str]) -> Result<Tokenizer
             for index in 1..=*largest {
                 add(format!("{class} {index}"));
             }
+        }
+        for phrase in PHRASE_TOKENS {
+            add(phrase.to_owned());
+        }
+        for character in CHARACTERS.chars() {
+            add(character.to_string());
+            add(format!("{CONTINUED}{character}"));
+        }
+        for word in words {
+            add((*word).to_owned());
+        }
+        for tail in tails {
+            add(format!("{CONTINUED}{tail}"));
         }
     }
     let added: Vec<Value> = SPECIAL_TOKENS
@@ -169,13 +236,34 @@ pub fn tiny_tokenizer(names: &[(&str, u32)], words: &[&str]) -> Result<Tokenizer
         "added_tokens": added,
         "normalizer": { "type": "Sequence", "normalizers": normalizers },
         "pre_tokenizer": {
-            "type": "Split", "pattern": { "Regex": PIECE }, "behavior": "Removed", "invert": true,
+            "type": "Split", "pattern": { "Regex": piece(names) }, "behavior": "Removed",
+            "invert": true,
         },
         "post_processor": null,
-        "decoder": null,
-        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<|unk|>" },
+        "decoder": decoder(),
+        "model": {
+            "type": "WordPiece", "vocab": vocabulary, "unk_token": "<|unk|>",
+            "continuing_subword_prefix": CONTINUED, "max_input_chars_per_word": LONGEST_WORD,
+        },
     });
     let bytes = serde_json::to_vec_pretty(&file)
         .map_err(|e| TokenizerError::Parse { reason: e.to_string() })?;
     Tokenizer::from_bytes(&bytes)
+}
+
+/// Longer words are unknown.
+const LONGEST_WORD: usize = 100;
+
+/// Words joined by blanks, continuations without, brackets close to what they hold:
+/// `click[`, `b0k7`, `##xq41zd`, `]` is `click[b0k7xq41zd]`.
+pub(crate) fn decoder() -> Value {
+    json!({
+        "type": "Sequence",
+        "decoders": [
+            { "type": "WordPiece", "prefix": CONTINUED, "cleanup": false },
+            { "type": "Fuse" },
+            { "type": "Replace", "pattern": { "String": "[ " }, "content": "[" },
+            { "type": "Replace", "pattern": { "String": " ]" }, "content": "]" },
+        ],
+    })
 }

@@ -160,6 +160,14 @@ impl Tokenizer {
         if let Some(words) = &self.words {
             return Ok(words.decode(tokens));
         }
+        self.decode_reference(tokens)
+    }
+
+    /// The same as [`Self::decode`] by the `tokenizers` crate alone.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub fn decode_reference(&self, tokens: &[TokenId]) -> Result<String, TokenizerError> {
         let text = self
             .inner
             .decode(tokens, true)

@@ -1,5 +1,5 @@
 //! A native run of the one pipeline that the embedded policy's tokenizer uses: lower-casing,
-//! regular-expression replacements, pieces by a regular expression, a word table. A few hundred
+//! regular-expression replacements, words by a regular expression, WordPiece. A few hundred
 //! times faster than the general machinery, which tracks alignments, and equal to it by test.
 
 use std::borrow::Cow;
@@ -9,12 +9,17 @@ use empg::TokenId;
 use regex::{NoExpand, Regex};
 use serde::Deserialize;
 
+use crate::tiny_tokenizer::{CONTINUED, decoder};
+
 /// A tokenizer.json reduced to what this path can run.
 #[derive(Clone)]
 pub(crate) struct WordPipeline {
     replacements: Vec<(Regex, String)>,
     piece: Regex,
     vocabulary: HashMap<Box<str>, TokenId>,
+    /// Pieces that continue a word, without their mark.
+    continued: HashMap<Box<str>, TokenId>,
+    longest_word: usize,
     unknown: TokenId,
     /// Longest first.
     specials: Vec<(Box<str>, TokenId)>,
@@ -31,7 +36,7 @@ struct File {
     pre_tokenizer: Split,
     post_processor: Option<serde_json::Value>,
     decoder: Option<serde_json::Value>,
-    model: WordLevel,
+    model: WordPiece,
 }
 
 #[derive(Deserialize)]
@@ -66,8 +71,13 @@ enum Split {
 
 #[derive(Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
-enum WordLevel {
-    WordLevel { vocab: HashMap<String, TokenId>, unk_token: String },
+enum WordPiece {
+    WordPiece {
+        vocab: HashMap<String, TokenId>,
+        unk_token: String,
+        continuing_subword_prefix: String,
+        max_input_chars_per_word: usize,
+    },
 }
 
 /// What every special token of this path begins with; it makes their search one substring search.
@@ -80,7 +90,7 @@ impl WordPipeline {
         if file.truncation.is_some()
             || file.padding.is_some()
             || file.post_processor.is_some()
-            || file.decoder.is_some()
+            || file.decoder != Some(decoder())
         {
             return None;
         }
@@ -103,7 +113,15 @@ impl WordPipeline {
             return None;
         }
         let piece = Regex::new(&pattern).ok()?;
-        let WordLevel::WordLevel { vocab, unk_token } = file.model;
+        let WordPiece::WordPiece {
+            vocab,
+            unk_token,
+            continuing_subword_prefix,
+            max_input_chars_per_word: longest_word,
+        } = file.model;
+        if continuing_subword_prefix != CONTINUED {
+            return None;
+        }
         let unknown = *vocab.get(&unk_token)?;
         let mut specials = Vec::new();
         for token in &file.added_tokens {
@@ -127,8 +145,21 @@ impl WordPipeline {
                 *text = None;
             }
         }
+        let continued = vocab
+            .iter()
+            .filter_map(|(text, &id)| Some((text.strip_prefix(CONTINUED)?.into(), id)))
+            .collect();
         let vocabulary = vocab.into_iter().map(|(k, v)| (k.into_boxed_str(), v)).collect();
-        Some(Self { replacements, piece, vocabulary, unknown, specials, texts })
+        Some(Self {
+            replacements,
+            piece,
+            vocabulary,
+            continued,
+            longest_word,
+            unknown,
+            specials,
+            texts,
+        })
     }
 
     /// Tokens of `text`, special tokens recognised.
@@ -174,21 +205,56 @@ impl WordPipeline {
                 current = Cow::Owned(replaced);
             }
         }
-        for piece in self.piece.find_iter(&current) {
-            tokens.push(self.vocabulary.get(piece.as_str()).copied().unwrap_or(self.unknown));
+        for word in self.piece.find_iter(&current) {
+            match self.vocabulary.get(word.as_str()) {
+                Some(&token) => tokens.push(token),
+                None => self.split(word.as_str(), tokens),
+            }
         }
     }
 
-    /// Words joined by blanks, special tokens and unknown ids left out.
+    /// The longest known beginning, then the longest known continuations; unknown as a whole where
+    /// one is missing.
+    fn split(&self, word: &str, tokens: &mut Vec<TokenId>) {
+        let start = tokens.len();
+        let mut rest = if word.chars().count() > self.longest_word { "" } else { word };
+        while !rest.is_empty() {
+            let table = if tokens.len() == start { &self.vocabulary } else { &self.continued };
+            let ends = rest.char_indices().map(|(i, c)| i + c.len_utf8());
+            let known = ends.rev().find_map(|end| Some((end, *table.get(&rest[..end])?)));
+            let Some((end, token)) = known else { break };
+            tokens.push(token);
+            rest = &rest[end..];
+        }
+        if !rest.is_empty() || tokens.len() == start {
+            tokens.truncate(start);
+            tokens.push(self.unknown);
+        }
+    }
+
+    /// Words joined by blanks, continuations without, brackets close to what they hold; special
+    /// tokens and unknown ids left out.
     pub(crate) fn decode(&self, tokens: &[TokenId]) -> String {
         let mut text = String::new();
+        let mut first = true;
         for &token in tokens {
-            if let Some(Some(word)) = self.texts.get(token as usize) {
-                if !text.is_empty() {
-                    text.push(' ');
+            let Some(Some(word)) = self.texts.get(token as usize) else { continue };
+            match word.strip_prefix(CONTINUED) {
+                Some(continued) if !first => text.push_str(continued),
+                _ => {
+                    if !first {
+                        text.push(' ');
+                    }
+                    text.push_str(word);
                 }
-                text.push_str(word);
             }
+            first = false;
+        }
+        if text.contains('[') {
+            text = text.replace("[ ", "[");
+        }
+        if text.contains(']') {
+            text = text.replace(" ]", "]");
         }
         text
     }

@@ -29,7 +29,7 @@ pub use practice::Practice;
 pub use rollout::{Episode, Job, Policy, RolloutSettings, TurnText, rollout};
 pub use sft::{DemoTurn, Demonstrations, SftConfig, SftStep, fine_tune};
 pub use state::load_policy;
-pub use tiny::{ExpertDemonstrations, Stage, household_tokenizer, tiny};
+pub use tiny::{ExpertDemonstrations, Stage, extend_vocabulary, tiny, tiny_preset_tokenizer};
 pub use trainer::{Observer, Progress, Silent, Summary, Trainer};
 pub use update::{LossSettings, LossSums, Workers, update};
 

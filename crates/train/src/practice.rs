@@ -5,8 +5,7 @@
 use std::sync::atomic::AtomicBool;
 
 use empg::TokenId;
-use empg_env::households::{Expert, ExpertStyle};
-use empg_env::{Split, TaskSet};
+use empg_env::{Manner, Split, TaskSet};
 use empg_llm::ChatMl;
 
 use crate::TrainError;
@@ -20,15 +19,15 @@ pub struct Practice<'a> {
     pub tasks: &'a dyn TaskSet,
     /// Which of them.
     pub split: Split,
-    /// How the adviser errs.
-    pub style: ExpertStyle,
+    /// How well the adviser plays.
+    pub manner: Manner,
     /// How the policy plays.
     pub rollout: RolloutConfig,
 }
 
 impl std::fmt::Debug for Practice<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Practice").field("style", &self.style).finish_non_exhaustive()
+        f.debug_struct("Practice").field("manner", &self.manner).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +71,9 @@ impl Practice<'_> {
         episode: &Episode,
         job: &Job,
     ) -> Result<Advised, TrainError> {
-        let mut expert = Expert::new(&self.style, job.env_seed);
+        let mut expert = self.tasks.expert(self.manner, job.env_seed).ok_or_else(|| {
+            TrainError::Tasks(format!("{} has no expert to ask", self.tasks.name()))
+        })?;
         let mut before: Option<&str> = None;
         let mut turns = Vec::with_capacity(episode.turns.len());
         for (turn, step) in episode.turns.iter().zip(episode.trajectory.steps()) {

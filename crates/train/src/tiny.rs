@@ -1,8 +1,9 @@
 //! The embedded policy `tiny`, and how it is made.
 
-use empg_env::households::{DemonstrationOptions, ExpertStyle, demonstration, vocabulary};
-use empg_env::{Split, TaskSet};
-use empg_llm::{Tokenizer, model_from_bytes, tiny_tokenizer};
+use std::sync::Arc;
+
+use empg_env::{DemonstrationTurn, Manner, Showing, Split, TaskSet, households, search, webshop};
+use empg_llm::{Model, Tokenizer, model_from_bytes, tiny_tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -22,12 +23,18 @@ pub fn tiny() -> Result<Policy, TrainError> {
     Ok(Policy { model, tokenizer })
 }
 
-/// The tokenizer of `tiny`: one token per instance name of a household.
+/// The tokenizer of `tiny`: one token per instance name of a household, per word of the generated
+/// catalogue and of the generated world; anything else in pieces.
 ///
 /// # Errors
 /// Not expected.
-pub fn household_tokenizer() -> Result<Tokenizer, TrainError> {
-    Ok(tiny_tokenizer(&vocabulary(), &[])?)
+pub fn tiny_preset_tokenizer() -> Result<Tokenizer, TrainError> {
+    let words: Vec<String> =
+        webshop::vocabulary().into_iter().chain(search::vocabulary()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let pieces = webshop::asin_pieces();
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    Ok(tiny_tokenizer(&households::vocabulary(), &words, &pieces)?)
 }
 
 /// Which expert is imitated.
@@ -41,50 +48,97 @@ pub enum Stage {
     ColdStart,
 }
 
-/// Demonstrations of the observing expert on the tasks of a split.
-pub struct ExpertDemonstrations<'a> {
-    /// The tasks.
-    pub tasks: &'a dyn TaskSet,
+/// Demonstrations of the observing experts on the tasks of a split.
+pub struct ExpertDemonstrations {
+    /// Environments, shown in turn; each in one or several worlds.
+    pub envs: Vec<Vec<Arc<dyn TaskSet>>>,
     /// Which of them.
     pub split: Split,
     /// How the expert errs, noise, turns.
-    pub options: DemonstrationOptions,
+    pub showing: Showing,
 }
 
-impl std::fmt::Debug for ExpertDemonstrations<'_> {
+impl std::fmt::Debug for ExpertDemonstrations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ExpertDemonstrations")
-            .field("options", &self.options)
+            .field("showing", &self.showing)
             .finish_non_exhaustive()
     }
 }
 
 impl Stage {
-    /// How the expert of this stage is played.
-    pub fn options(self) -> DemonstrationOptions {
-        let style = match self {
-            Self::Grounded => ExpertStyle::clean(),
-            Self::ColdStart => ExpertStyle::cold_start(),
-        };
-        DemonstrationOptions { style, noise: 0.1, max_turns: 30 }
+    /// How well the expert of this stage plays.
+    pub fn manner(self) -> Manner {
+        match self {
+            Self::Grounded => Manner::Clean,
+            Self::ColdStart => Manner::Careless,
+        }
+    }
+
+    /// How the expert of this stage is shown.
+    pub fn showing(self) -> Showing {
+        Showing { manner: self.manner(), noise: 0.1, max_turns: 30 }
     }
 }
 
-impl Demonstrations for ExpertDemonstrations<'_> {
+impl Demonstrations for ExpertDemonstrations {
     fn episode(&self, index: u64) -> Result<Vec<DemoTurn>, TrainError> {
+        let worlds = self.envs.get(index as usize % self.envs.len().max(1));
+        let world = worlds.and_then(|w| w.get((index >> 8) as usize % w.len().max(1)));
+        let Some(tasks) = world else {
+            return Err(TrainError::Tasks("there is no task set to demonstrate".to_owned()));
+        };
         // Generated splits have no end; a 32-bit range keeps the identifiers short.
-        let place = match self.tasks.len(self.split) {
-            Some(n) => index % n.max(1),
+        let place = match tasks.len(self.split) {
+            Some(n) => (index >> 16) % n.max(1),
             None => index >> 32,
         };
-        let task = self.tasks.task(self.split, place)?;
-        let mut env = self.tasks.make();
-        let played = demonstration(&mut *env, &task.id, index, &self.options)?;
-        let turn = |t: empg_env::households::DemonstrationTurn| DemoTurn {
+        let task = tasks.task(self.split, place)?;
+        let Some(played) = tasks.demonstrate(&task.id, index, &self.showing)? else {
+            return Err(TrainError::Tasks(format!("{} has no expert to imitate", tasks.name())));
+        };
+        let turn = |t: DemonstrationTurn| DemoTurn {
             observation: t.observation,
             action: t.action,
             imitate: t.imitate,
         };
         Ok(played.turns.into_iter().map(turn).collect())
     }
+}
+
+/// A policy whose vocabulary is the beginning of `tokenizer`'s, with rows for the other tokens:
+/// random ones, as a new model has them.
+///
+/// # Errors
+/// A tokenizer that does not begin with the policy's tokens; nothing changes then.
+pub fn extend_vocabulary(
+    policy: Policy,
+    tokenizer: Tokenizer,
+    seed: u64,
+) -> Result<Policy, TrainError> {
+    let (old, new) = (policy.tokenizer.vocab_size(), tokenizer.vocab_size());
+    for id in 0..old as u32 {
+        let (one, other) = (policy.tokenizer.token(id), tokenizer.token(id));
+        if one != other {
+            return Err(TrainError::Tasks(format!(
+                "the model's vocabulary is not the beginning of the new one: token {id} is {one:?} \
+                 there and {other:?} here"
+            )));
+        }
+    }
+    if old == new {
+        return Ok(Policy { model: policy.model, tokenizer });
+    }
+    let mut config = policy.model.config.clone();
+    config.vocab_size = new;
+    let mut grown = Model::init(config, seed)?;
+    // Embedding rows come first in their tensor; every other tensor keeps its size.
+    for entry in policy.model.layout.entries() {
+        if let Some(place) = grown.layout.find(&entry.name) {
+            let start = place.range.start;
+            let from = &policy.model.params[entry.range.clone()];
+            grown.params[start..start + from.len()].copy_from_slice(from);
+        }
+    }
+    Ok(Policy { model: grown, tokenizer })
 }

@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use empg_env::Split;
 use empg_llm::{Dtype, save_model};
+use empg_train::config::EnvConfig;
 use empg_train::{
     Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage,
-    TrainError, evaluation_settings, fine_tune, household_tokenizer,
+    TrainError, evaluation_settings, extend_vocabulary, fine_tune, tiny_preset_tokenizer,
 };
 use serde_json::json;
 
@@ -25,6 +26,7 @@ use crate::{interrupt, models, output, table, tasks};
 Examples:
   empg sft --preset tiny --stage grounded --out models/grounded
   empg sft --preset tiny --stage cold-start --init models/grounded --steps 600 --out models/tiny
+  empg sft --also webshop --also search --init models/grounded --out models/three
   empg sft --init tiny --steps 100 --out models/more
   empg train --model models/tiny")]
 pub(crate) struct SftArgs {
@@ -34,7 +36,15 @@ pub(crate) struct SftArgs {
     /// Which expert is imitated
     #[arg(long, default_value = "grounded")]
     stage: StageName,
-    /// Start from a model instead of a new one: tiny or a checkpoint directory
+    /// Imitate experts of these generated environments as well, in turn with --env
+    #[arg(long, value_name = "ENV")]
+    also: Vec<String>,
+    /// Generated catalogues and worlds that demonstrations come from; none of them is the one that
+    /// training and evaluation use
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    worlds: u64,
+    /// Start from a model instead of a new one: tiny or a checkpoint directory. A model whose
+    /// vocabulary is the beginning of the preset's gets rows for the other tokens
     #[arg(long, value_name = "tiny|DIR")]
     init: Option<String>,
     /// Folder for the model
@@ -90,6 +100,8 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let SftArgs {
         preset: Preset::Tiny,
         stage,
+        also,
+        worlds,
         init,
         out,
         steps,
@@ -126,20 +138,33 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
 
     let tasks = tasks::open(&config.env)?;
     let mut policy = match &init {
-        Some(init) => models::open(init)?,
-        None => Policy::untrained(household_tokenizer()?, seed)?,
+        Some(init) => {
+            let policy = models::open(init)?;
+            let preset = tiny_preset_tokenizer()?;
+            if policy.tokenizer.vocab_size() < preset.vocab_size() {
+                extend_vocabulary(policy, preset, seed)?
+            } else {
+                policy
+            }
+        }
+        None => Policy::untrained(tiny_preset_tokenizer()?, seed)?,
     };
     let stage = match stage {
         StageName::Grounded => Stage::Grounded,
         StageName::ColdStart => Stage::ColdStart,
     };
-    let mut options = stage.options();
-    options.noise = noise.unwrap_or(options.noise);
-    let demonstrations = ExpertDemonstrations { tasks: &*tasks, split: Split::Train, options };
+    let mut showing = stage.showing();
+    showing.noise = noise.unwrap_or(showing.noise);
+    let mut envs = vec![tasks::worlds(&config.env, worlds)?];
+    for name in &also {
+        let env = EnvConfig { name: name.clone(), data: None, ..config.env.clone() };
+        envs.push(tasks::worlds(&env, worlds)?);
+    }
+    let demonstrations = ExpertDemonstrations { envs, split: Split::Train, showing };
     let practice = Practice {
         tasks: &*tasks,
         split: Split::Train,
-        style: stage.options().style,
+        manner: stage.manner(),
         rollout: config.rollout.clone(),
     };
     let split = config.eval.splits.last().copied().unwrap_or(Split::Unseen);

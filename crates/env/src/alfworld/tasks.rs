@@ -7,7 +7,8 @@ use super::command::DataVersion;
 use super::episode::{AlfworldEnv, GameSource};
 use super::game::Game;
 use super::{official, packed};
-use crate::{Env, EnvError, Split, Task, TaskSet};
+use crate::households::{self, ExpertStyle};
+use crate::{Demonstration, Env, EnvError, Expert, Manner, Showing, Split, Task, TaskSet};
 
 /// The names of the splits' folders, in the order of [`Split`].
 const SPLITS: [&str; 3] = ["train", "valid_seen", "valid_unseen"];
@@ -168,5 +169,18 @@ impl TaskSet for AlfworldSet {
     fn make(&self) -> Box<dyn Env> {
         let games: Arc<dyn GameSource> = Arc::<Games>::clone(&self.games);
         Box::new(AlfworldEnv::from_source(games, self.version, self.max_steps))
+    }
+
+    fn expert(&self, manner: Manner, seed: u64) -> Option<Box<dyn Expert>> {
+        Some(Box::new(households::Expert::new(&ExpertStyle::of(manner), seed)))
+    }
+
+    fn demonstrate(
+        &self,
+        task: &str,
+        seed: u64,
+        showing: &Showing,
+    ) -> Result<Option<Demonstration>, EnvError> {
+        households::demonstrate(&mut *self.make(), task, seed, showing).map(Some)
     }
 }

@@ -6,6 +6,7 @@ use super::expert::Expert;
 use super::style::ExpertStyle;
 use super::vocabulary::highest;
 use crate::dice::{Dice, mix};
+use crate::expert::{Demonstration, DemonstrationTurn};
 use crate::{Env, EnvError};
 
 /// How a demonstration is played.
@@ -24,28 +25,6 @@ impl Default for DemonstrationOptions {
     fn default() -> Self {
         Self { style: ExpertStyle::clean(), noise: 0.0, max_turns: 30 }
     }
-}
-
-/// One turn of a demonstration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DemonstrationTurn {
-    /// What was seen before the action.
-    pub observation: String,
-    /// What was done.
-    pub action: String,
-    /// Whether a policy should learn to do this here; false for noise.
-    pub imitate: bool,
-}
-
-/// A played episode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demonstration {
-    /// Its turns.
-    pub turns: Vec<DemonstrationTurn>,
-    /// What was seen after the last action.
-    pub last: String,
-    /// Whether the task was solved.
-    pub won: bool,
 }
 
 /// Plays a task with the expert. The same arguments give the same episode. Works on generated and on

@@ -340,3 +340,13 @@ impl Expert {
             .unwrap_or_else(|| "look".to_string())
     }
 }
+
+impl crate::Expert for Expert {
+    fn observe(&mut self, action: Option<&str>, observation: &str) {
+        Self::observe(self, action, observation);
+    }
+
+    fn next_action(&mut self) -> String {
+        Self::next_action(self)
+    }
+}

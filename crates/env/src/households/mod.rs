@@ -19,8 +19,9 @@ mod set;
 mod style;
 mod vocabulary;
 
-pub use demonstration::{Demonstration, DemonstrationOptions, DemonstrationTurn, demonstration};
+pub use demonstration::{DemonstrationOptions, demonstration};
 pub use expert::Expert;
+pub(crate) use set::demonstrate;
 pub use set::{Household, HouseholdSet};
 pub use style::ExpertStyle;
 pub use vocabulary::vocabulary;

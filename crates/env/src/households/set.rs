@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::demonstration::{DemonstrationOptions, demonstration};
+use super::expert::Expert;
 use super::home::{Home, kind_at};
+use super::style::ExpertStyle;
 use crate::alfworld::{AlfworldEnv, DataVersion, Game, GameSource};
-use crate::{Env, EnvError, Split, Task, TaskSet};
+use crate::{Demonstration, Env, EnvError, Manner, Showing, Split, Task, TaskSet};
 
 /// Unlimited generated households; task identifiers are `households/train/123`.
 ///
@@ -126,6 +129,31 @@ impl TaskSet for HouseholdSet {
     fn make(&self) -> Box<dyn Env> {
         Box::new(AlfworldEnv::from_source(Arc::new(Generator), self.version, self.max_steps))
     }
+
+    fn expert(&self, manner: Manner, seed: u64) -> Option<Box<dyn crate::Expert>> {
+        Some(Box::new(Expert::new(&ExpertStyle::of(manner), seed)))
+    }
+
+    fn demonstrate(
+        &self,
+        task: &str,
+        seed: u64,
+        showing: &Showing,
+    ) -> Result<Option<Demonstration>, EnvError> {
+        demonstrate(&mut *self.make(), task, seed, showing).map(Some)
+    }
+}
+
+/// A demonstration in generated or real games.
+pub(crate) fn demonstrate(
+    env: &mut dyn Env,
+    task: &str,
+    seed: u64,
+    showing: &Showing,
+) -> Result<Demonstration, EnvError> {
+    let Showing { manner, noise, max_turns } = *showing;
+    let options = DemonstrationOptions { style: ExpertStyle::of(manner), noise, max_turns };
+    demonstration(env, task, seed, &options)
 }
 
 #[cfg(test)]

@@ -22,6 +22,14 @@ pub struct ExpertStyle {
 }
 
 impl ExpertStyle {
+    /// Clean, or the cold start's mistakes.
+    pub fn of(manner: crate::Manner) -> Self {
+        match manner {
+            crate::Manner::Clean => Self::clean(),
+            crate::Manner::Careless => Self::cold_start(),
+        }
+    }
+
     /// No mistakes.
     pub fn clean() -> Self {
         Self {

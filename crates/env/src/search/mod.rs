@@ -4,6 +4,7 @@
 mod bm25_retriever;
 mod corpus;
 mod episode;
+mod expert;
 mod folder;
 pub mod generated;
 mod http;
@@ -17,10 +18,12 @@ mod questions;
 pub mod score;
 mod set;
 mod strings;
+mod vocabulary;
 
 pub use bm25_retriever::Bm25Retriever;
 pub use corpus::Corpus;
 pub use episode::{Episode, Rules, TokenCut, words};
+pub use expert::SearchExpert;
 pub use folder::{CORPUS, Found};
 pub use http::{HttpForm, HttpOptions, HttpRetriever};
 pub use options::{Protocol, SearchOptions};
@@ -29,3 +32,4 @@ pub use question::Question;
 pub use questions::{IN_DOMAIN, OUT_OF_DOMAIN, Questions};
 pub use set::{SearchSet, retriever};
 pub use strings::CORRECTIVE;
+pub use vocabulary::vocabulary;

@@ -4,6 +4,7 @@
 mod action;
 mod catalogue;
 mod episode;
+mod expert;
 mod files;
 mod fuzzy;
 pub mod generated;
@@ -22,11 +23,13 @@ mod set;
 pub mod strings;
 mod symbols;
 pub mod verl_agent;
+mod vocabulary;
 mod word_marks;
 
 pub use action::Action;
 pub use catalogue::Catalogue;
 pub use episode::{Available, Episode, Page, SubPage};
+pub use expert::WebshopExpert;
 pub use fuzzy::token_set_ratio;
 pub use goals::{Goal, GoalOptions, Goals};
 pub use nouns::approximate as approximate_nouns;
@@ -35,3 +38,4 @@ pub use product::{Pricing, Product};
 pub use purchase::{Purchase, Wanted};
 pub use reward::Reward;
 pub use set::{WebshopEnv, WebshopSet};
+pub use vocabulary::{asin_pieces, vocabulary};

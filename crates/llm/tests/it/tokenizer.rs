@@ -20,7 +20,7 @@ pub(crate) const NAMES: &[(&str, u32)] = &[
 ];
 
 pub(crate) fn tiny() -> Tokenizer {
-    tiny_tokenizer(NAMES, &[]).expect("builds")
+    tiny_tokenizer(NAMES, &[], &[]).expect("builds")
 }
 
 fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {

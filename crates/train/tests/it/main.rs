@@ -4,5 +4,6 @@ mod bad_input;
 mod config;
 mod learning;
 mod packing;
+mod preset;
 mod resume;
 mod toy;

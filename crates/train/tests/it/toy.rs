@@ -76,7 +76,7 @@ impl Env for Room {
 
 /// A small untrained policy that can spell the colours.
 pub(crate) fn policy() -> Policy {
-    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"]).unwrap();
+    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"], &[]).unwrap();
     let shape = Policy::untrained(tokenizer.clone(), 1).unwrap().model.config;
     let config = ModelConfig {
         hidden_size: 64,

@@ -10,10 +10,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use self::words::{BRANDS, DEPARTMENTS, PRICES};
+use self::words::{BRANDS, DEPARTMENTS};
 use crate::dice::{Dice, mix};
 
-pub(crate) use self::words::all as words;
+pub(crate) use self::words::{PRICES, all as words};
 
 /// Products of the embedded catalogue.
 pub const PRODUCTS: usize = 1000;
@@ -61,7 +61,8 @@ impl Serialize for Options {
 #[derive(Serialize)]
 struct Instruction {
     attributes: Vec<&'static str>,
-    instruction: String,
+    #[serde(rename = "instruction")]
+    text: String,
     instruction_attributes: Vec<&'static str>,
 }
 
@@ -113,7 +114,7 @@ pub fn write_catalogue(
 }
 
 fn product(seed: u64, index: usize, products: usize) -> Product {
-    let mut dice = Dice::new(mix(mix(0x0073_686f_70, seed), index as u64));
+    let mut dice = Dice::new(mix(mix(0x7368_6f70, seed), index as u64));
     let department = &DEPARTMENTS[dice.below(DEPARTMENTS.len())];
     let (kind, section) = department.kinds[dice.below(department.kinds.len())];
     let brand = BRANDS[dice.below(BRANDS.len())];
@@ -159,7 +160,7 @@ fn product(seed: u64, index: usize, products: usize) -> Product {
         customization_options: Options(options),
     };
     let instruction = Instruction {
-        instruction: format!("Find me {} {kind}", wanted.join(", ")),
+        text: format!("Find me {} {kind}", wanted.join(", ")),
         instruction_attributes: wanted,
         attributes,
     };

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::alfworld::{AlfworldSet, DataVersion};
 use crate::households::HouseholdSet;
-use crate::search::SearchOptions;
+use crate::search::{SearchOptions, SearchSet};
 use crate::webshop::WebshopOptions;
 use crate::{EnvError, TaskSet};
 
 /// The environments that [`open`] knows.
-pub const NAMES: [&str; 2] = ["alfworld", "households"];
+pub const NAMES: [&str; 4] = ["alfworld", "households", "webshop", "search"];
 
 /// How episodes are played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,14 +56,18 @@ pub enum Source {
     Alfworld(AlfworldSet),
     /// Generated households.
     Households,
+    /// Questions over a corpus.
+    Search(SearchSet),
 }
 
 impl Source {
-    /// Loads an environment by name. `data` is the folder of its data, where it needs one.
+    /// Loads an environment by name. `data` is the folder of its data: ALFWorld needs one, WebShop
+    /// and Deep Search are generated without. `corpus` names Deep Search's passages where they lie
+    /// elsewhere, or a retriever's address.
     ///
     /// # Errors
     /// An unknown name, a missing folder, data that cannot be read.
-    pub fn open(name: &str, data: Option<&Path>) -> Result<Self, EnvError> {
+    pub fn open(name: &str, data: Option<&Path>, corpus: Option<&Path>) -> Result<Self, EnvError> {
         match name {
             "alfworld" => {
                 let folder = data.ok_or_else(|| {
@@ -75,11 +79,11 @@ impl Source {
                 let EnvOptions { data_version, max_steps, .. } = EnvOptions::default();
                 Ok(Self::Alfworld(AlfworldSet::load(folder, data_version, max_steps)?))
             }
-            "households" => Ok(Self::Households),
-            _ => Err(EnvError::Failed(format!(
-                "no environment is called {name:?}: there are {}",
-                NAMES.join(" and ")
-            ))),
+            "search" => match data {
+                Some(folder) => Ok(Self::Search(SearchSet::load(folder, corpus)?)),
+                None => Self::generated(name, 0),
+            },
+            _ => Self::generated(name, 0),
         }
     }
 
@@ -88,19 +92,27 @@ impl Source {
     ///
     /// # Errors
     /// An unknown name, an environment that is not generated.
-    pub fn generated(name: &str, _seed: u64) -> Result<Self, EnvError> {
+    pub fn generated(name: &str, seed: u64) -> Result<Self, EnvError> {
         match name {
             "households" => Ok(Self::Households),
-            _ => Self::open(name, None),
+            "search" => {
+                let EnvOptions { search, max_steps, .. } = EnvOptions::of(name);
+                Ok(Self::Search(SearchSet::generated(seed, search, max_steps)))
+            }
+            _ => Err(EnvError::Failed(format!(
+                "no environment is called {name:?}: there are {}",
+                NAMES.join(", ")
+            ))),
         }
     }
 
     /// The tasks, played with these options.
     pub fn tasks(&self, options: EnvOptions) -> Arc<dyn TaskSet> {
-        let EnvOptions { data_version, max_steps, .. } = options;
+        let EnvOptions { data_version, max_steps, search, .. } = options;
         match self {
             Self::Alfworld(set) => Arc::new(set.with(data_version, max_steps)),
             Self::Households => Arc::new(HouseholdSet::new(data_version, max_steps)),
+            Self::Search(set) => Arc::new(set.with(search, max_steps)),
         }
     }
 }
@@ -112,7 +124,8 @@ impl Source {
 pub fn open(
     name: &str,
     data: Option<&Path>,
+    corpus: Option<&Path>,
     options: EnvOptions,
 ) -> Result<Arc<dyn TaskSet>, EnvError> {
-    Ok(Source::open(name, data)?.tasks(options))
+    Ok(Source::open(name, data, corpus)?.tasks(options))
 }

@@ -43,6 +43,8 @@ impl Config {
             let what = format!("is {}, must be at most 1000000000", self.steps);
             return Err(ConfigError { key: "steps", what });
         }
+        self.env.options()?;
+        between("env.topk", self.env.topk, 1, 100)?;
         between("threads", self.threads, 1, 1024)?;
         between("rollout.groups", self.rollout.groups, 1, MANY)?;
         if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use empg::loss::Aggregation;
 use empg::{Clarity, EmpgOptions, Normalize, Overlong, Shape};
+use empg_env::EnvOptions;
+use empg_env::search::{Protocol, SearchOptions};
+use empg_env::webshop::{Mode, Splits, WebshopOptions};
 use serde::{Deserialize, Serialize};
 
 /// A training run.
@@ -65,18 +68,73 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvConfig {
-    /// `households` (generated, no data needed) or `alfworld`.
+    /// `households`, `webshop`, `search` (generated, no data needed) or `alfworld`.
     pub name: String,
     /// Folder with the environment's data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// Deep Search: the passages, where they do not lie in the data folder, or a retriever's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<PathBuf>,
     /// Which wording of ALFWorld: `2.1.1` or `2.1.2+`.
     pub data_version: String,
+    /// How WebShop prints a page: `text` or `text_rich`.
+    pub mode: Mode,
+    /// WebShop: people's instructions instead of synthetic ones.
+    pub human_goals: bool,
+    /// WebShop: seed of prices and of the goals' order.
+    pub goal_seed: u32,
+    /// WebShop: whose splits of the goals.
+    pub splits: Splits,
+    /// Deep Search: whose texts and rules.
+    pub protocol: Protocol,
+    /// Deep Search: passages of a search.
+    pub topk: usize,
+}
+
+impl EnvConfig {
+    /// How the environment plays; turns are limited elsewhere.
+    ///
+    /// # Errors
+    /// An unknown wording of ALFWorld.
+    pub fn options(&self) -> Result<EnvOptions, ConfigError> {
+        let data_version = self.data_version.parse().map_err(|_| ConfigError {
+            key: "env.data_version",
+            what: format!("is {:?}, must be \"2.1.1\" or \"2.1.2+\"", self.data_version),
+        })?;
+        Ok(EnvOptions {
+            data_version,
+            max_steps: None,
+            webshop: WebshopOptions {
+                mode: self.mode,
+                human_goals: self.human_goals,
+                env_seed: self.goal_seed,
+                splits: self.splits,
+            },
+            search: SearchOptions {
+                protocol: self.protocol,
+                topk: self.topk,
+                ..SearchOptions::default()
+            },
+        })
+    }
 }
 
 impl Default for EnvConfig {
     fn default() -> Self {
-        Self { name: "households".into(), data: None, data_version: "2.1.2+".into() }
+        let (shop, search) = (WebshopOptions::default(), SearchOptions::default());
+        Self {
+            name: "households".into(),
+            data: None,
+            corpus: None,
+            data_version: "2.1.2+".into(),
+            mode: shop.mode,
+            human_goals: shop.human_goals,
+            goal_seed: shop.env_seed,
+            splits: shop.splits,
+            protocol: search.protocol,
+            topk: search.topk,
+        }
     }
 }
 
@@ -164,10 +222,23 @@ impl Default for RolloutConfig {
     }
 }
 
+/// What counts as an episode's outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// 1 where the task was solved, else 0.
+    Success,
+    /// The sum of the environment's rewards: WebShop's score between 0 and 1.
+    #[default]
+    Score,
+}
+
 /// What an episode is worth: R = outcome − penalties.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardConfig {
+    /// `success` or `score`.
+    pub outcome: Outcome,
     /// Subtracted for every command without effect.
     pub invalid_penalty: f64,
     /// DAPO's soft punishment of long episodes, over their sampled tokens.
@@ -177,7 +248,7 @@ pub struct RewardConfig {
 
 impl Default for RewardConfig {
     fn default() -> Self {
-        Self { invalid_penalty: 0.0, overlong: None }
+        Self { outcome: Outcome::default(), invalid_penalty: 0.0, overlong: None }
     }
 }
 

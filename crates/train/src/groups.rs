@@ -6,7 +6,7 @@ use empg::{Batch, End, Group, flat};
 use empg_env::{Split, Task, TaskSet};
 
 use crate::TrainError;
-use crate::config::{Config, RewardConfig};
+use crate::config::{Config, Outcome, RewardConfig};
 use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
 use crate::seed;
 
@@ -239,9 +239,12 @@ impl Collector<'_> {
     }
 }
 
-/// R = the environment's reward − penalties.
+/// R = outcome − penalties.
 fn reward(episode: &Episode, config: &RewardConfig) -> f64 {
-    let outcome = episode.trajectory.reward();
+    let outcome = match config.outcome {
+        Outcome::Success => f64::from(u8::from(episode.won)),
+        Outcome::Score => episode.trajectory.reward(),
+    };
     let invalid = config.invalid_penalty * episode.ineffective as f64;
     let long = config.overlong.map_or(0.0, |o| o.shaping(episode.sampled_tokens()));
     outcome - invalid + long

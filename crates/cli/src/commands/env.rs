@@ -81,7 +81,7 @@ struct Which {
 
 impl Which {
     fn open(&self) -> anyhow::Result<Source> {
-        Ok(Source::open(&self.env, self.data.as_deref())?)
+        Ok(Source::open(&self.env, self.data.as_deref(), None)?)
     }
 }
 

@@ -52,7 +52,7 @@ struct Outcome<'a> {
 /// Data that cannot be read, an unknown task.
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let PlayArgs { env, data, task, split, index, data_version, max_steps } = args;
-    let source = Source::open(&env, data.as_deref())?;
+    let source = Source::open(&env, data.as_deref(), None)?;
     let tasks = source.tasks(EnvOptions {
         data_version,
         max_steps: Some(max_steps),

@@ -157,7 +157,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     showing.noise = noise.unwrap_or(showing.noise);
     let mut envs = vec![tasks::worlds(&config.env, worlds)?];
     for name in &also {
-        let env = EnvConfig { name: name.clone(), data: None, ..config.env.clone() };
+        let env = EnvConfig { name: name.clone(), data: None, corpus: None, ..config.env.clone() };
         envs.push(tasks::worlds(&env, worlds)?);
     }
     let demonstrations = ExpertDemonstrations { envs, split: Split::Train, showing };

@@ -19,6 +19,8 @@ pub(crate) use show::commented;
 const PRESETS: &[(&str, &str)] = &[
     ("households", include_str!("../../presets/households.toml")),
     ("alfworld", include_str!("../../presets/alfworld.toml")),
+    ("webshop", include_str!("../../presets/webshop.toml")),
+    ("search", include_str!("../../presets/search.toml")),
 ];
 
 /// What every command that plays episodes lets one set.
@@ -30,12 +32,15 @@ pub(crate) struct CommonArgs {
     /// One setting, e.g. optim.lr=1e-4; may be repeated (`empg config show` lists all)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Settings")]
     pub(crate) set: Vec<String>,
-    /// Environment: households (generated) or alfworld
+    /// Environment: households, webshop, search (generated without --data) or alfworld
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
     /// Folder with the environment's data
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Passages of search, where they lie outside of --data, or a retriever's address
+    #[arg(long, value_name = "FILE|URL")]
+    pub(crate) corpus: Option<PathBuf>,
     /// Worker threads; 0 means one per core
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -146,7 +151,7 @@ pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
 /// # Errors
 /// Files that cannot be read, unknown keys and environments.
 pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, SettingsError> {
-    let CommonArgs { config, set, env, data, threads, dtype, device } = args;
+    let CommonArgs { config, set, env, data, corpus, threads, dtype, device } = args;
     let mut above = match &config {
         Some(path) => read(path)?,
         None => Table::new(),
@@ -168,6 +173,9 @@ pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, 
     }
     if let Some(data) = data {
         resolved.env.data = Some(data);
+    }
+    if let Some(corpus) = corpus {
+        resolved.env.corpus = Some(corpus);
     }
     if let Some(threads) = threads {
         resolved.threads = threads;
@@ -197,6 +205,12 @@ pub(crate) fn finish(mut config: Config) -> Result<Config, SettingsError> {
     {
         *data = absolute;
     }
+    if let Some(corpus) = &mut config.env.corpus
+        && !corpus.to_string_lossy().contains("://")
+        && let Ok(absolute) = std::path::absolute(&*corpus)
+    {
+        *corpus = absolute;
+    }
     if config.model.path != "tiny"
         && let Ok(absolute) = std::path::absolute(&config.model.path)
     {
@@ -219,7 +233,7 @@ fn preset(name: &str) -> Result<Table, SettingsError> {
         let names: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
         return Err(SettingsError::Conflict(format!(
             "there is no environment {name:?}; this build has {}",
-            names.join(" and ")
+            names.join(", ")
         )));
     };
     parse(text, &Origin::Preset(name))

@@ -53,6 +53,7 @@ mod tests {
     fn every_key_is_described_and_every_description_is_of_a_key() {
         let mut config = Config::default().resolve().unwrap();
         config.env.data = Some("data".into());
+        config.env.corpus = Some("passages.jsonl".into());
         config.rollout.top_k = Some(5);
         config.rollout.top_p = Some(0.7);
         config.reward.overlong = Some(empg::Overlong { max: 10, buffer: 5, penalty: 1.0 });

@@ -6,13 +6,20 @@ use std::sync::Arc;
 use super::bm25_retriever::Bm25Retriever;
 use super::corpus::Corpus;
 use super::episode::{Episode, Rules, TokenCut};
+use super::expert::SearchExpert;
 use super::folder::Found;
+use super::generated::{GeneratedQuestion, knowledge_base};
 use super::http::{HttpOptions, HttpRetriever};
 use super::lines::refused;
 use super::options::SearchOptions;
 use super::passage::Retriever;
+use super::question::Question;
 use super::questions::Questions;
-use crate::{Env, EnvError, Observation, Split, Task, TaskSet, Transition};
+use crate::expert::show;
+use crate::{
+    Demonstration, Env, EnvError, Expert, Manner, Observation, Showing, Split, Task, TaskSet,
+    Transition,
+};
 
 /// Questions, the retriever that answers searches, and the rules of play. Cheap to clone.
 #[derive(Clone)]
@@ -76,6 +83,28 @@ impl SearchSet {
         let mut set = Self::new(Arc::new(questions), retriever, options, Some(4));
         set.notices = notices.into();
         Ok(set)
+    }
+
+    /// A generated world: its questions over its passages. Kinds are `2 hops` to `4 hops`, with
+    /// `, other domain` behind them outside of the training distribution.
+    pub fn generated(seed: u64, options: SearchOptions, max_turns: Option<u32>) -> Self {
+        let base = knowledge_base(seed);
+        let question = |split: &str, domain: &str, q: GeneratedQuestion| Question {
+            id: String::new(),
+            source: format!("{} hops{domain}", q.hops),
+            question: q.question,
+            golden_answers: q.golden_answers,
+            split: Some(split.to_owned()),
+            metadata: serde_json::Value::Null,
+        };
+        let train = base.questions.train.into_iter().map(|q| question("train", "", q));
+        let seen = base.questions.seen.into_iter().map(|q| question("seen", "", q));
+        let unseen =
+            base.questions.unseen.into_iter().map(|q| question("unseen", ", other domain", q));
+        let questions = Questions::new(train.chain(seen).chain(unseen));
+        let corpus = Corpus::from_passages(base.passages);
+        let retriever = Bm25Retriever::new(Arc::new(corpus));
+        Self::new(Arc::new(questions), Arc::new(retriever), options, max_turns)
     }
 
     /// The same questions and retriever under other rules.
@@ -154,6 +183,30 @@ impl TaskSet for SearchSet {
 
     fn make(&self) -> Box<dyn Env> {
         Box::new(SearchEnv { set: self.clone(), episode: None })
+    }
+
+    fn expert(&self, manner: Manner, seed: u64) -> Option<Box<dyn Expert>> {
+        Some(Box::new(SearchExpert::new(manner, seed)))
+    }
+
+    fn demonstrate(
+        &self,
+        task: &str,
+        seed: u64,
+        showing: &Showing,
+    ) -> Result<Option<Demonstration>, EnvError> {
+        let mut env = self.make();
+        let mut expert = SearchExpert::new(showing.manner, seed);
+        let question = self.questions.find(task).map(|q| q.question.clone()).unwrap_or_default();
+        let words: Vec<&str> = question.split(|c: char| !c.is_alphanumeric()).collect();
+        let words: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
+        // Searches for one or two of the question's words.
+        let played = show(&mut *env, &mut expert, task, seed, showing, |_, dice| {
+            let at = dice.below(words.len());
+            let query = words.get(at..(at + dice.range(1, 2)).min(words.len()))?.join(" ");
+            Some(format!("<search>{query}</search>"))
+        })?;
+        Ok(Some(played))
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn worlds(env: &EnvConfig, worlds: u64) -> anyhow::Result<Vec<Arc<dyn
         .map(|seed| {
             let source = Source::generated(&env.name, seed)
                 .with_context(|| format!("cannot generate a world of {}", env.name))?;
-            Ok(source.tasks(options))
+            Ok(source.tasks(options)?)
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::alfworld::{AlfworldSet, DataVersion};
 use crate::households::HouseholdSet;
 use crate::search::{SearchOptions, SearchSet};
-use crate::webshop::WebshopOptions;
+use crate::webshop::{Catalogue, WebshopOptions, WebshopSet};
 use crate::{EnvError, TaskSet};
 
 /// The environments that [`open`] knows.
@@ -56,6 +56,8 @@ pub enum Source {
     Alfworld(AlfworldSet),
     /// Generated households.
     Households,
+    /// A shop.
+    Webshop(Arc<Catalogue>),
     /// Questions over a corpus.
     Search(SearchSet),
 }
@@ -79,6 +81,10 @@ impl Source {
                 let EnvOptions { data_version, max_steps, .. } = EnvOptions::default();
                 Ok(Self::Alfworld(AlfworldSet::load(folder, data_version, max_steps)?))
             }
+            "webshop" => match data {
+                Some(folder) => Ok(Self::Webshop(Catalogue::load(folder)?)),
+                None => Self::generated(name, 0),
+            },
             "search" => match data {
                 Some(folder) => Ok(Self::Search(SearchSet::load(folder, corpus)?)),
                 None => Self::generated(name, 0),
@@ -95,6 +101,7 @@ impl Source {
     pub fn generated(name: &str, seed: u64) -> Result<Self, EnvError> {
         match name {
             "households" => Ok(Self::Households),
+            "webshop" => Ok(Self::Webshop(Catalogue::generated(seed)?)),
             "search" => {
                 let EnvOptions { search, max_steps, .. } = EnvOptions::of(name);
                 Ok(Self::Search(SearchSet::generated(seed, search, max_steps)))
@@ -107,13 +114,17 @@ impl Source {
     }
 
     /// The tasks, played with these options.
-    pub fn tasks(&self, options: EnvOptions) -> Arc<dyn TaskSet> {
-        let EnvOptions { data_version, max_steps, search, .. } = options;
-        match self {
+    ///
+    /// # Errors
+    /// Options that the data does not serve: people's goals of a shop that has none.
+    pub fn tasks(&self, options: EnvOptions) -> Result<Arc<dyn TaskSet>, EnvError> {
+        let EnvOptions { data_version, max_steps, webshop, search } = options;
+        Ok(match self {
             Self::Alfworld(set) => Arc::new(set.with(data_version, max_steps)),
             Self::Households => Arc::new(HouseholdSet::new(data_version, max_steps)),
+            Self::Webshop(shop) => Arc::new(WebshopSet::new(Arc::clone(shop), webshop, max_steps)?),
             Self::Search(set) => Arc::new(set.with(search, max_steps)),
-        }
+        })
     }
 }
 
@@ -127,5 +138,5 @@ pub fn open(
     corpus: Option<&Path>,
     options: EnvOptions,
 ) -> Result<Arc<dyn TaskSet>, EnvError> {
-    Ok(Source::open(name, data, corpus)?.tasks(options))
+    Source::open(name, data, corpus)?.tasks(options)
 }

@@ -1,6 +1,7 @@
 //! `empg env`: replay, list and time the environments; read actions out of model texts.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -186,7 +187,10 @@ fn replay(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
             max_steps: recorded.max_steps,
             ..EnvOptions::default()
         };
-        let env = envs.entry(options).or_insert_with(|| source.tasks(options).make());
+        let env = match envs.entry(options) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(source.tasks(options)?.make()),
+        };
         let observation = env.reset(&recorded.task, 0)?.text;
         let admissible = env.admissible();
         let mut steps = vec![Step {
@@ -229,7 +233,7 @@ fn list(
     limit: Option<u64>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let tasks = source.tasks(EnvOptions::default());
+    let tasks = source.tasks(EnvOptions::default())?;
     let splits = match split {
         Some(split) => vec![split],
         None => vec![Split::Train, Split::Seen, Split::Unseen],
@@ -261,7 +265,7 @@ fn bench(which: &Which, seconds: f64, json: bool, out: &mut impl Write) -> anyho
     let start = Instant::now();
     let source = which.open()?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let tasks = source.tasks(EnvOptions::default());
+    let tasks = source.tasks(EnvOptions::default())?;
     let ids = bench_tasks(&tasks)?;
     let mut env = tasks.make();
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);

@@ -57,7 +57,7 @@ pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
         data_version,
         max_steps: Some(max_steps),
         ..EnvOptions::default()
-    });
+    })?;
     let task = match task {
         Some(task) => task,
         None => tasks.task(split, index)?.id,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::files::{Files, Input, data};
+use super::generated::{PRODUCTS, catalogue_files};
 use super::goals::Goals;
 use super::product::{Extra, HumanInstruction, Instruction, Packed, Product};
 use super::raw::{self, RawHuman, RawInstruction, RawProduct};
@@ -94,6 +95,15 @@ impl Catalogue {
         let name = products.name.clone();
         builder.read_products(products)?;
         builder.finish(&name)
+    }
+
+    /// The generated catalogue of a seed.
+    ///
+    /// # Errors
+    /// Not expected: tests read every seed's files alike.
+    pub fn generated(seed: u64) -> Result<Arc<Self>, EnvError> {
+        let files = catalogue_files(seed, PRODUCTS).map_err(|e| EnvError::Failed(e.to_string()))?;
+        Self::from_json(&files.items, &files.instructions, None, Some(&files.nouns))
     }
 
     /// How many products there are.

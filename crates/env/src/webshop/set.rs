@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::episode::{Available, Episode, SearchCache};
+use super::expert::WebshopExpert;
 use super::goals::Goals;
-use super::options::{Splits, WebshopOptions};
+use super::options::{Mode, Splits, WebshopOptions};
 use super::verl_agent::SEARCH_ACTION;
-use crate::{Env, EnvError, Observation, Split, Task, TaskSet, Transition};
+use crate::expert::show;
+use crate::{
+    Demonstration, Env, EnvError, Expert, Manner, Observation, Showing, Split, Task, TaskSet,
+    Transition,
+};
 
 /// Goals that verl-agent and the original hold out for their last figures.
 const TEST: usize = 500;
@@ -147,6 +152,29 @@ impl TaskSet for WebshopSet {
 
     fn make(&self) -> Box<dyn Env> {
         Box::new(self.environment())
+    }
+
+    fn expert(&self, manner: Manner, seed: u64) -> Option<Box<dyn Expert>> {
+        Some(Box::new(WebshopExpert::new(manner, seed)))
+    }
+
+    fn demonstrate(
+        &self,
+        task: &str,
+        seed: u64,
+        showing: &Showing,
+    ) -> Result<Option<Demonstration>, EnvError> {
+        // The expert reads this mode.
+        let options = WebshopOptions { mode: Mode::Text, ..self.options };
+        let mut env = WebshopEnv { options, ..self.environment() };
+        let mut expert = WebshopExpert::new(showing.manner, seed);
+        // Clicks on anything that does not end the episode.
+        let played = show(&mut env, &mut expert, task, seed, showing, |env, dice| {
+            let mut actions = env.admissible();
+            actions.retain(|a| a != SEARCH_ACTION && a != "click[buy now]");
+            dice.pick(&actions).cloned()
+        })?;
+        Ok(Some(played))
     }
 }
 

@@ -82,10 +82,10 @@ impl WebshopExpert {
         let mut dice = Dice::new(mix(0x0073_686f_7070_6572, seed));
         let mut flaw = |p: f64| dice.chance(p) && manner == Manner::Careless;
         let flaws = Flaws {
-            skips_options: flaw(0.35),
-            takes_first: flaw(0.3),
+            skips_options: flaw(0.45),
+            takes_first: flaw(0.35),
             vague: flaw(0.15),
-            ignores_missing: flaw(0.25),
+            ignores_missing: flaw(0.3),
         };
         let wander = if manner == Manner::Careless { 0.05 } else { 0.0 };
         Self {

@@ -3,6 +3,7 @@
 mod damage;
 mod engine;
 mod folders;
+mod generated;
 mod households;
 mod retrieval;
 mod retriever;

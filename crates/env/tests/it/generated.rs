@@ -1,0 +1,55 @@
+//! Generated shops and worlds: the experts solve them after any history, carelessness costs.
+
+use std::sync::Arc;
+
+use empg_env::search::{SearchOptions, SearchSet};
+use empg_env::webshop::{Catalogue, WebshopOptions, WebshopSet};
+use empg_env::{Manner, Showing, Split, TaskSet};
+
+fn shop(seed: u64) -> WebshopSet {
+    WebshopSet::new(Catalogue::generated(seed).unwrap(), WebshopOptions::default(), None).unwrap()
+}
+
+fn world(seed: u64) -> SearchSet {
+    SearchSet::generated(seed, SearchOptions::default(), Some(6))
+}
+
+/// Share won and turns per episode.
+fn play(set: &dyn TaskSet, split: Split, showing: &Showing, episodes: u64) -> (f64, f64) {
+    let (mut won, mut turns) = (0, 0);
+    for index in 0..episodes {
+        let task = set.task(split, index).unwrap();
+        let played = set.demonstrate(&task.id, index, showing).unwrap().unwrap();
+        let again = set.demonstrate(&task.id, index, showing).unwrap().unwrap();
+        assert_eq!(played, again);
+        won += usize::from(played.won);
+        turns += played.turns.len();
+    }
+    (won as f64 / episodes as f64, turns as f64 / episodes as f64)
+}
+
+const CLEAN: Showing = Showing { manner: Manner::Clean, noise: 0.0, max_turns: 15 };
+
+#[test]
+fn the_clean_experts_win() {
+    let sets: [Arc<dyn TaskSet>; 2] = [Arc::new(shop(0)), Arc::new(world(0))];
+    for set in sets {
+        for split in [Split::Train, Split::Seen, Split::Unseen] {
+            let (won, turns) = play(&*set, split, &CLEAN, 200);
+            assert!(won >= 0.95, "{} {split:?}: {won} in {turns} turns", set.name());
+        }
+    }
+}
+
+#[test]
+fn carelessness_costs_and_noise_is_survived() {
+    let sets: [Arc<dyn TaskSet>; 2] = [Arc::new(shop(0)), Arc::new(world(0))];
+    for set in sets {
+        let careless = Showing { manner: Manner::Careless, ..CLEAN };
+        let (won, turns) = play(&*set, Split::Train, &careless, 400);
+        assert!((0.3..0.6).contains(&won), "{}: {won} in {turns} turns", set.name());
+        let noisy = Showing { noise: 0.1, ..CLEAN };
+        let (won, turns) = play(&*set, Split::Train, &noisy, 200);
+        assert!(won >= 0.75, "{}: {won} in {turns} turns", set.name());
+    }
+}

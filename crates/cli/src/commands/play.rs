@@ -1,11 +1,10 @@
 //! `empg play`: a person plays a task.
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
 
 use clap::Args;
 use empg_env::alfworld::DataVersion;
-use empg_env::{EnvEnd, EnvOptions, Source, Split};
+use empg_env::{EnvEnd, EnvOptions, Split};
 use serde::Serialize;
 
 /// Arguments of `empg play`.
@@ -14,14 +13,16 @@ use serde::Serialize;
 Examples:
   empg play households
   empg play alfworld --data ~/.cache/alfworld --split valid_seen --index 3
+  empg play webshop --env-seed 7
+  empg play search --data FOLDER
 
-Type commands as the game shows them; `?` lists those that work now, `quit` leaves.")]
+Type commands as the game shows them; `?` lists those that work now, `quit` leaves. In search, a
+line is a query; `= ` before it makes it the answer.")]
 pub(crate) struct PlayArgs {
-    /// alfworld or households
-    env: String,
-    /// The folder of the environment's data (alfworld)
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: super::env::Which,
+    #[command(flatten)]
+    rules: super::env::RuleArgs,
     /// Play this task (see `empg env list`)
     #[arg(long, value_name = "ID", conflicts_with_all = ["split", "index"])]
     task: Option<String>,
@@ -34,9 +35,9 @@ pub(crate) struct PlayArgs {
     /// Whose texts: 2.1.1 or 2.1.2+
     #[arg(long, default_value_t = DataVersion::default())]
     data_version: DataVersion,
-    /// Steps before the episode ends
-    #[arg(long, default_value_t = 50)]
-    max_steps: u32,
+    /// Steps before the episode ends (50; webshop 15, search 4)
+    #[arg(long)]
+    max_steps: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -51,13 +52,11 @@ struct Outcome<'a> {
 /// # Errors
 /// Data that cannot be read, an unknown task.
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
-    let PlayArgs { env, data, task, split, index, data_version, max_steps } = args;
-    let source = Source::open(&env, data.as_deref(), None)?;
-    let tasks = source.tasks(EnvOptions {
-        data_version,
-        max_steps: Some(max_steps),
-        ..EnvOptions::default()
-    })?;
+    let PlayArgs { which, rules, task, split, index, data_version, max_steps } = args;
+    let options = rules.options(&which.env);
+    let max_steps = max_steps.or(options.max_steps);
+    let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
+    let tagged = which.env == "search";
     let task = match task {
         Some(task) => task,
         None => tasks.task(split, index)?.id,
@@ -79,13 +78,18 @@ pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
                 }
             }
             command => {
-                let transition = env.step(command)?;
+                let transition = match command.strip_prefix('=') {
+                    _ if !tagged || command.starts_with('<') => env.step(command)?,
+                    Some(answer) => env.step(&format!("<answer>{}</answer>", answer.trim()))?,
+                    None => env.step(&format!("<search>{command}</search>"))?,
+                };
                 steps += 1;
                 won = transition.won;
                 writeln!(out, "{}", transition.observation.text)?;
                 if let Some(end) = transition.end {
                     let how = match end {
-                        EnvEnd::Terminated => "Solved",
+                        EnvEnd::Terminated if won => "Solved",
+                        EnvEnd::Terminated => "Over, not solved",
                         EnvEnd::Truncated(_) => "Out of steps",
                     };
                     crate::say!("{how} after {steps} steps.");

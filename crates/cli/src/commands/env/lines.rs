@@ -1,0 +1,24 @@
+//! JSON lines in, JSON lines out.
+
+use std::io::{self, BufRead, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Hands each non-empty line of stdin to `each`; errors name the line.
+pub(super) fn each_line(mut each: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for (i, line) in io::stdin().lock().lines().enumerate() {
+        let at = || format!("stdin, line {}", i + 1);
+        let line = line.with_context(at)?;
+        if !line.trim().is_empty() {
+            each(&line).with_context(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes one line.
+pub(super) fn write_line(out: &mut impl Write, line: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+    Ok(out.write_all(b"\n")?)
+}

@@ -1,0 +1,131 @@
+//! Which environment, where its data lies, and how it is played.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use empg_env::search::{Found, Protocol, Retriever, SearchOptions, retriever};
+use empg_env::webshop::{Catalogue, Mode, Splits, WebshopOptions};
+use empg_env::{EnvOptions, Source};
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error, StrDeserializer};
+
+/// The environment of a command.
+#[derive(Args, Debug)]
+pub(crate) struct Which {
+    /// alfworld, households, webshop or search
+    pub(crate) env: String,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// Where an environment's data lies.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    /// The folder of the environment's data; webshop and search are generated where left out
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// search: the file of passages, or a retriever's address (http://HOST:PORT/retrieve); the one
+    /// in the data folder where left out
+    #[arg(long, value_name = "FILE|URL")]
+    corpus: Option<PathBuf>,
+}
+
+/// How webshop and search are played.
+#[derive(Args, Debug)]
+pub(crate) struct RuleArgs {
+    /// webshop: seed of prices and of the goals' order
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    env_seed: u32,
+    /// webshop: people's instructions instead of synthetic ones
+    #[arg(long)]
+    human_goals: bool,
+    /// webshop: how a page is printed, text or text_rich
+    #[arg(long, default_value = "text", value_parser = named::<Mode>)]
+    mode: Mode,
+    /// webshop: whose splits of the goals, verl-agent or original
+    #[arg(long, default_value = "verl-agent", value_parser = named::<Splits>)]
+    splits: Splits,
+    /// search: whose texts and rules, verl-agent or search-r1
+    #[arg(long, default_value = "verl-agent")]
+    protocol: Protocol,
+    /// search: passages of a search
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    topk: usize,
+}
+
+/// A value by the name that it has in files.
+fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    T::deserialize(StrDeserializer::<Error>::new(name)).map_err(|e| e.to_string())
+}
+
+impl RuleArgs {
+    /// The options of an environment.
+    pub(crate) fn options(&self, env: &str) -> EnvOptions {
+        let Self { env_seed, human_goals, mode, splits, protocol, topk } = *self;
+        EnvOptions {
+            webshop: WebshopOptions { mode, human_goals, env_seed, splits },
+            search: SearchOptions { protocol, topk, ..SearchOptions::default() },
+            ..EnvOptions::of(env)
+        }
+    }
+}
+
+impl Which {
+    /// Loads the environment.
+    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        let DataArgs { data, corpus } = &self.data;
+        if corpus.is_some() && (self.env != "search" || data.is_none()) {
+            anyhow::bail!("--corpus belongs to search, beside --data DIR with the questions");
+        }
+        let source = Source::open(&self.env, data.as_deref(), corpus.as_deref())?;
+        match &source {
+            Source::Search(set) => note(set.notices()),
+            Source::Webshop(catalogue) => note(catalogue.notes()),
+            _ => {}
+        }
+        Ok(source)
+    }
+}
+
+impl DataArgs {
+    /// The shop of the folder, or the generated one.
+    pub(crate) fn catalogue(&self) -> anyhow::Result<Arc<Catalogue>> {
+        let catalogue = match &self.data {
+            Some(data) => Catalogue::load(data)?,
+            None => Catalogue::generated(0)?,
+        };
+        note(catalogue.notes());
+        Ok(catalogue)
+    }
+
+    /// The file of passages, or the retriever's address; `None` where the generated world is meant.
+    pub(crate) fn corpus(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(match (&self.corpus, &self.data) {
+            (Some(corpus), _) => Some(corpus.clone()),
+            (None, Some(data)) => Some(Found::look(data)?.corpus(data)?.to_owned()),
+            (None, None) => None,
+        })
+    }
+
+    /// The retriever over the passages, over those of the generated world where none are named.
+    pub(crate) fn retriever(&self) -> anyhow::Result<Arc<dyn Retriever>> {
+        if let Some(corpus) = self.corpus()? {
+            let (retriever, notices) = retriever(&corpus)?;
+            note(&notices);
+            return Ok(retriever);
+        }
+        match Source::generated("search", 0)? {
+            Source::Search(set) => Ok(Arc::clone(set.retriever())),
+            _ => None.context("the generated world has no passages"),
+        }
+    }
+}
+
+/// Tells what a loader found notable.
+pub(super) fn note(notices: &[String]) {
+    for notice in notices {
+        crate::say!("note: {notice}");
+    }
+}

@@ -53,6 +53,8 @@ pub struct ChatMl {
     end: TokenId,
     /// What stands between two turns.
     between: Vec<TokenId>,
+    /// Tokens of an environment's turn.
+    longest_observation: usize,
 }
 
 impl ChatMl {
@@ -72,7 +74,14 @@ impl ChatMl {
             assistant: header(Role::Assistant),
             end: tokenizer.require(TURN_END)?,
             between: tokenizer.encode_text("\n")?,
+            longest_observation: usize::MAX,
         })
+    }
+
+    /// The same with observations cut off after so many tokens.
+    #[must_use]
+    pub fn with_longest_observation(self, tokens: usize) -> Self {
+        Self { longest_observation: tokens, ..self }
     }
 
     /// The token that ends a turn: the stop token of sampling, and part of the step.
@@ -169,6 +178,9 @@ impl ChatMl {
         let mut tokens = Vec::with_capacity(rest.len() + 4);
         tokens.push(first);
         tokens.extend(rest);
+        if matches!(role, Role::User) {
+            tokens.truncate(self.longest_observation.saturating_add(1));
+        }
         Ok(tokens)
     }
 }

@@ -181,6 +181,8 @@ pub struct RolloutConfig {
     pub max_turn_tokens: usize,
     /// Tokens of a context.
     pub max_context_tokens: usize,
+    /// Tokens of an observation, cut off at its end; 0 means no limit.
+    pub max_observation_tokens: usize,
     /// Sampled tokens of an episode; 0 means no limit.
     pub max_episode_tokens: usize,
     /// Sampling temperature T; log-probabilities and entropies are those of softmax(z/T).
@@ -210,6 +212,7 @@ impl Default for RolloutConfig {
             max_turns: 30,
             max_turn_tokens: 16,
             max_context_tokens: 1024,
+            max_observation_tokens: 0,
             max_episode_tokens: 0,
             temperature: 1.0,
             top_k: None,

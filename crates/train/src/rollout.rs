@@ -233,7 +233,11 @@ fn play_wave(
     stop: &AtomicBool,
 ) -> Result<Vec<(usize, Episode)>, TrainError> {
     let config = &settings.config;
-    let chat = Voice { tokenizer: &policy.tokenizer, chat: ChatMl::new(&policy.tokenizer)? };
+    let mut chat = ChatMl::new(&policy.tokenizer)?;
+    if config.max_observation_tokens > 0 {
+        chat = chat.with_longest_observation(config.max_observation_tokens);
+    }
+    let chat = Voice { tokenizer: &policy.tokenizer, chat };
     let limit = config.max_context_tokens.min(policy.model.config.max_position_embeddings);
     let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?;
     let mut lives: Vec<Live> = Vec::new();

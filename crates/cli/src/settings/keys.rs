@@ -48,6 +48,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "rollout.max_turns" "Turns of an episode."
     "rollout.max_turn_tokens" "Sampled tokens of a turn."
     "rollout.max_context_tokens" "Tokens of a context; an episode that needs more is cut off."
+    "rollout.max_observation_tokens" "Tokens of an observation, cut off at its end; 0 means no limit."
     "rollout.max_episode_tokens" "Sampled tokens of an episode; 0 means no limit."
     "rollout.temperature" "Sampling temperature T; log-probabilities and entropies are those of softmax(z/T)."
     "rollout.top_k" "Sample from the k most probable tokens only."

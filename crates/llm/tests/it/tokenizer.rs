@@ -174,6 +174,12 @@ fn special_tokens_come_only_from_the_chat() {
                  <|im_start|>user\nNothing happens.<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(tokenizer.encode(whole).expect("ok"), built);
     assert_eq!(tokenizer.encode_reference(whole).expect("ok"), built);
+    let short = chat.clone().with_longest_observation(2);
+    let whole = chat.first_turn(&tokenizer, "Your task is to: find two mug.").expect("ok");
+    let cut = short.first_turn(&tokenizer, "Your task is to: find two mug.").expect("ok");
+    assert_eq!(cut.len(), 1 + 2 + (whole.len() - 1 - 4));
+    assert_eq!(cut[..3], whole[..3]);
+
     let cut = chat.next_turn(&tokenizer, false, "Nothing happens.").expect("ok");
     assert_eq!(cut[0], chat.end_of_turn());
 }

@@ -1,8 +1,8 @@
 //! The embedded policy's tokenizer on texts of all three environments.
 
 use empg_env::{Manner, Showing, Split, TaskSet as _, households::HouseholdSet};
-use empg_llm::Tokenizer;
-use empg_train::{tiny, tiny_preset_tokenizer};
+use empg_llm::{Tokenizer, tiny_tokenizer};
+use empg_train::{Policy, extend_vocabulary, tiny, tiny_preset_tokenizer};
 
 fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
     let tokens = tokenizer.encode_text(text).unwrap();
@@ -133,4 +133,25 @@ fn households_keep_their_tokens() {
             }
         }
     }
+}
+
+#[test]
+fn a_longer_vocabulary_keeps_what_was_learned() {
+    let words = ["lamp", "red", "green"];
+    let small = tiny_tokenizer(&[], &words[..2], &[]).unwrap();
+    let old = Policy::untrained(small, 5).unwrap();
+    let grown = tiny_tokenizer(&[], &words, &[]).unwrap();
+    let new = extend_vocabulary(old.clone(), grown, 6).unwrap();
+    assert_eq!(new.model.config.vocab_size, old.model.config.vocab_size + 1);
+    for tensor in old.model.layout.entries() {
+        let place = new.model.layout.find(&tensor.name).unwrap().range.start;
+        let kept = &new.model.params[place..place + tensor.range.len()];
+        assert_eq!(kept, &old.model.params[tensor.range.clone()], "{}", tensor.name);
+    }
+    let rows = new.model.layout.embed();
+    assert!(new.model.params[rows].iter().rev().take(128).any(|&x| x != 0.0));
+
+    let other = tiny_tokenizer(&[], &["desk", "red", "green"], &[]).unwrap();
+    let error = extend_vocabulary(old, other, 6).unwrap_err().to_string();
+    assert!(error.contains("\"lamp\"") && error.contains("\"desk\""), "{error}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::alfworld::{AlfworldSet, DataVersion};
 use crate::households::HouseholdSet;
-use crate::search::{SearchOptions, SearchSet};
+use crate::search::{SearchOptions, SearchSet, retriever};
 use crate::webshop::{Catalogue, WebshopOptions, WebshopSet};
 use crate::{EnvError, TaskSet};
 
@@ -65,7 +65,7 @@ pub enum Source {
 impl Source {
     /// Loads an environment by name. `data` is the folder of its data: ALFWorld needs one, WebShop
     /// and Deep Search are generated without. `corpus` names Deep Search's passages where they lie
-    /// elsewhere, or a retriever's address.
+    /// elsewhere, or a retriever's address; without `data` the generated questions are asked there.
     ///
     /// # Errors
     /// An unknown name, a missing folder, data that cannot be read.
@@ -87,7 +87,12 @@ impl Source {
             },
             "search" => match data {
                 Some(folder) => Ok(Self::Search(SearchSet::load(folder, corpus)?)),
-                None => Self::generated(name, 0),
+                None => match (Self::generated(name, 0)?, corpus) {
+                    (Self::Search(set), Some(corpus)) => {
+                        Ok(Self::Search(set.over(retriever(corpus)?)))
+                    }
+                    (source, _) => Ok(source),
+                },
             },
             _ => Self::generated(name, 0),
         }

@@ -107,6 +107,13 @@ impl SearchSet {
         Self::new(Arc::new(questions), Arc::new(retriever), options, max_turns)
     }
 
+    /// The same questions over another retriever, with what is notable of it.
+    #[must_use]
+    pub fn over(self, (retriever, notices): (Arc<dyn Retriever>, Vec<String>)) -> Self {
+        let notices = notices.into_iter().chain(self.notices.iter().cloned()).collect();
+        Self { retriever, notices, ..self }
+    }
+
     /// The same questions and retriever under other rules.
     #[must_use]
     pub fn with(&self, options: SearchOptions, max_turns: Option<u32>) -> Self {

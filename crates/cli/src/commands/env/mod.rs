@@ -2,6 +2,7 @@
 //! out of model texts.
 
 mod bench;
+mod generate;
 mod goals;
 mod lines;
 mod list;
@@ -118,6 +119,13 @@ search:          {\"prediction\", \"golden_answers\"} → {\"em\", \"subem\", \"
 Example:
   empg env goals webshop --data FOLDER --env-seed 1")]
     Goals(goals::GoalsArgs),
+    /// Write the files of a generated shop or world, in the formats of the real ones
+    #[command(after_help = "\
+Examples:
+  empg env generate webshop --out shop --products 100000 --seed 1
+  empg env generate search --out world
+  empg serve retrieval --corpus world/corpus.jsonl")]
+    Generate(generate::GenerateArgs),
 }
 
 /// Reads the name of a split.
@@ -161,7 +169,9 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         EnvCommand::Project { env } => project::run(&env, &mut out),
         EnvCommand::Search(args) => search::run(&args, &mut out),
         EnvCommand::Score(args) => score::run(&args, &mut out),
+        EnvCommand::Generate(args) => generate::generate(&args, &mut out),
         EnvCommand::Goals(args) => goals::run(&args, &mut out),
+        EnvCommand::Generate(args) => generate::generate(&args, &mut out),
     };
     // What came before an error is still of use.
     out.flush()?;

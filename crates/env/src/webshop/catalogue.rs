@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
 use super::files::{Files, Input, data};
 use super::generated::{PRODUCTS, catalogue_files};
@@ -18,6 +19,10 @@ use crate::retrieval::Bm25;
 
 /// How many orders of goals are kept.
 const KEPT_GOALS: usize = 16;
+/// Documents that go to the indexer at once.
+const BATCH: usize = 64;
+/// Batches that may wait for it.
+const WAITING: usize = 8;
 
 /// Goals by seed, and whether people wrote them.
 type Kept = ((u32, bool), Arc<Goals>);
@@ -28,7 +33,7 @@ pub struct Catalogue {
     symbols: Symbols,
     /// Products in the order of their ASINs.
     by_asin: Vec<u32>,
-    /// Document d is product `by_asin[d]`: equal scores are ordered by ASIN.
+    /// One document a product; equal scores are ordered by ASIN.
     index: Bm25,
     notes: Vec<String>,
     goals: Mutex<Vec<Kept>>,
@@ -138,7 +143,7 @@ impl Catalogue {
     /// The best products for words, best first, with their scores.
     pub fn search(&self, words: &str, top: usize) -> Vec<(u32, f32)> {
         let hits = self.index.search(words, top);
-        hits.into_iter().map(|hit| (self.by_asin[hit.doc as usize], hit.score)).collect()
+        hits.into_iter().map(|hit| (hit.doc, hit.score)).collect()
     }
 
     /// What the loader passed over or mended: repeated products, prices that cannot be read.
@@ -189,6 +194,7 @@ struct Builder {
     products: Vec<Packed>,
     seen: HashSet<Box<str>>,
     notes: Notes,
+    index: Option<Bm25>,
 }
 
 /// Counts of what was passed over, with the first case of each.
@@ -311,18 +317,46 @@ impl Builder {
     }
 
     fn read_products<R: Read>(&mut self, input: Input<R>) -> Result<(), EnvError> {
-        input.json(|json| raw::elements(json, "an array of products", |raw| self.add(raw)))
+        let (sender, receiver) = mpsc::sync_channel(WAITING);
+        let mut batch = Vec::with_capacity(BATCH);
+        thread::scope(|scope| {
+            // Reading and indexing take about as long: a thread each.
+            let indexer = scope.spawn(move || {
+                let documents = receiver.into_iter().flatten();
+                Bm25::build(documents.map(|text: String| text.to_lowercase()))
+            });
+            let read = input.json(|json| {
+                raw::elements(json, "an array of products", |raw| {
+                    batch.extend(self.add(raw)?);
+                    if batch.len() == BATCH {
+                        let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+                        // Without a receiver the indexer has failed: said below.
+                        let _ = sender.send(full);
+                    }
+                    Ok(())
+                })
+            });
+            let _ = sender.send(batch);
+            drop(sender);
+            let index = indexer.join();
+            read?;
+            let failed = |_| EnvError::Failed("the products could not be indexed".to_owned());
+            self.index = Some(index.map_err(failed)?);
+            Ok(())
+        })
     }
 
-    fn add(&mut self, raw: RawProduct) -> Result<(), String> {
+    /// Adds a product, where it counts, and gives what the search indexes.
+
+    fn add(&mut self, raw: RawProduct) -> Result<Option<String>, String> {
         let asin = raw.asin.as_str();
         if asin == "nan" || asin.chars().nth(10).is_some() {
             Notes::count(&mut self.notes.nameless, || format!("{asin:?}"));
-            return Ok(());
+            return Ok(None);
         }
         if !self.seen.insert(asin.into()) {
             Notes::count(&mut self.notes.repeated, || asin.to_owned());
-            return Ok(());
+            return Ok(None);
         }
         let entry = self.entries.remove(asin);
         let (attributes, instruction) =
@@ -338,12 +372,13 @@ impl Builder {
         if unpriced {
             Notes::count(&mut self.notes.unpriced, || asin);
         }
+        let document = packed.document();
         self.products.push(packed);
-        Ok(())
+        Ok(Some(document))
     }
 
     fn finish(self, name: &str) -> Result<Arc<Catalogue>, EnvError> {
-        let Self { interner, mut products, notes, .. } = self;
+        let Self { interner, mut products, notes, index, .. } = self;
         if products.is_empty() {
             return Err(data(name, None, &"the catalogue has no product"));
         }
@@ -353,9 +388,9 @@ impl Builder {
             products[a as usize].asin().cmp(products[b as usize].asin())
         });
         let symbols = interner.finish();
-        let documents =
-            by_asin.iter().map(|&i| Product::new(&products[i as usize], &symbols).document());
-        let index = Bm25::build(documents);
+        let asins: Vec<&str> = products.iter().map(Packed::asin).collect();
+        let index = index.unwrap_or_else(|| Bm25::build([""; 0])).ties_by(&asins);
+        drop(asins);
         Ok(Arc::new(Catalogue {
             index,
             by_asin,

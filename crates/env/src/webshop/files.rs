@@ -130,9 +130,8 @@ impl Input<Box<dyn Read>> {
         let path = path.as_ref();
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| data(&name, None, &e))?;
-        let file = BufReader::with_capacity(BUFFER, file);
         let reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
-            Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
+            Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, file)))
         } else {
             Box::new(file)
         };
@@ -151,9 +150,10 @@ impl<R: Read> Input<R> {
     /// Reads one JSON value and nothing behind it.
     pub(super) fn json<T>(
         self,
-        read: impl FnOnce(&mut Deserializer<IoRead<R>>) -> Result<T, serde_json::Error>,
+        read: impl FnOnce(&mut Deserializer<IoRead<BufReader<R>>>) -> Result<T, serde_json::Error>,
     ) -> Result<T, EnvError> {
-        let mut json = Deserializer::from_reader(self.reader);
+        // Read byte by byte: the buffer must be the outermost reader.
+        let mut json = Deserializer::from_reader(BufReader::with_capacity(BUFFER, self.reader));
         let value = read(&mut json).and_then(|value| json.end().map(|()| value));
         value.map_err(|e| {
             let line = (e.line() > 0).then(|| e.line());

@@ -134,6 +134,34 @@ impl Packed {
     pub(super) fn asin(&self) -> &str {
         self.part(0)
     }
+
+    /// What the search indexes, before lower-casing.
+    pub(super) fn document(&self) -> String {
+        let mut text = String::with_capacity(self.text.len() + 16);
+        // Title, description and the first bullet point.
+        for part in 1..4 {
+            if part < 3 || self.bullets > 0 {
+                text.push_str(self.part(part));
+            }
+            text.push(' ');
+        }
+        let mut at = 3 + self.bullets as usize;
+        for (i, &values) in self.options.iter().enumerate() {
+            if i > 0 {
+                text.push_str(", and ");
+            }
+            text.push_str(self.part(at));
+            text.push_str(": ");
+            for value in 1..=values as usize {
+                if value > 1 {
+                    text.push_str(", ");
+                }
+                text.push_str(self.part(at + value));
+            }
+            at += 1 + values as usize;
+        }
+        text
+    }
 }
 
 /// A product of a [`Catalogue`](super::Catalogue).
@@ -229,29 +257,6 @@ impl<'a> Product<'a> {
 
     pub(super) fn has_attribute(self, attribute: Symbol) -> bool {
         self.packed.attributes.contains(&attribute)
-    }
-
-    /// What the search indexes.
-    pub(super) fn document(self) -> String {
-        let mut text = String::with_capacity(self.packed.text.len() + 16);
-        for part in [self.title(), self.description(), self.bullets().next().unwrap_or_default()] {
-            text.push_str(part);
-            text.push(' ');
-        }
-        for (i, (name, values)) in self.options().enumerate() {
-            if i > 0 {
-                text.push_str(", and ");
-            }
-            text.push_str(name);
-            text.push_str(": ");
-            for (j, value) in values.enumerate() {
-                if j > 0 {
-                    text.push_str(", ");
-                }
-                text.push_str(value);
-            }
-        }
-        text.to_lowercase()
     }
 }
 

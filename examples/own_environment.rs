@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use empg_env::{Env, EnvEnd, EnvError, Observation, Split, Task, TaskSet, Transition};
-use empg_llm::tiny_tokenizer;
+use empg_llm::{Names, tiny_tokenizer};
 use empg_train::{Config, Observer, Policy, Progress, Trainer};
 
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
@@ -81,7 +81,8 @@ impl Observer for Print {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"], &[])?;
+    let tokenizer =
+        tiny_tokenizer(&Names { words: &["lamp", "red", "green", "blue"], ..Names::default() })?;
     let policy = Policy::untrained(tokenizer, 0)?;
     let mut config = Config { steps: 150, ..Config::default() };
     config.rollout.max_turn_tokens = 2;

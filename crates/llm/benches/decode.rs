@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use empg::TokenId;
-use empg_llm::{ChatMl, Decoder, Model, ModelConfig, SamplingParams, tiny_tokenizer};
+use empg_llm::{ChatMl, Decoder, Model, ModelConfig, Names, SamplingParams, tiny_tokenizer};
 
 fn config(hidden: usize, layers: usize, heads: usize, kv_heads: usize) -> ModelConfig {
     ModelConfig {
@@ -75,7 +75,7 @@ fn tokenizer_speed() {
     let names: Vec<(String, u32)> =
         (0..60).map(|i| (format!("thing{}", (b'a' + i % 26) as char), 9)).collect();
     let names: Vec<(&str, u32)> = names.iter().map(|(n, m)| (n.as_str(), *m)).collect();
-    let tokenizer = tiny_tokenizer(&names, &[], &[]).expect("builds");
+    let tokenizer = tiny_tokenizer(&Names { things: &names, ..Names::default() }).expect("builds");
     let chat = ChatMl::new(&tokenizer).expect("has ChatML");
     let texts = [
         "You arrive at thinga 2. On the thinga 2, you see a thingb 1, a thingc 3, and a thingd 1.",

@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use empg_llm::{
-    CONFIG_FILE, ChatMl, Dtype, Model, ModelConfig, PackedBatch, Role, Target, Workspace,
+    CONFIG_FILE, ChatMl, Dtype, Model, ModelConfig, Names, PackedBatch, Role, Target, Workspace,
     load_model, save_model, tiny_tokenizer,
 };
 
@@ -27,7 +27,7 @@ const TEXTS: [&str; 8] = [
 
 fn random(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     let names = [("cabinet", 3), ("fridge", 1), ("knife", 2), ("mug", 3)];
-    let tokenizer = tiny_tokenizer(&names, &[], &[])?;
+    let tokenizer = tiny_tokenizer(&Names { things: &names, ..Names::default() })?;
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 48,

@@ -42,6 +42,6 @@ pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use sampling::{SamplingError, SamplingParams};
 pub use tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
-pub use tiny_tokenizer::{SPECIAL_TOKENS, TURN_END, TURN_START, tiny_tokenizer};
+pub use tiny_tokenizer::{Names, SPECIAL_TOKENS, TURN_END, TURN_START, tiny_tokenizer};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use workspace::Workspace;

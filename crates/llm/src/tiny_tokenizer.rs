@@ -158,29 +158,41 @@ const CHARACTERS: &str = "abcdefghijklmnopqrstuvwxyz0123456789$-./'&+%()#*<>=_{}
 /// Marks a piece that continues a word.
 pub(crate) const CONTINUED: &str = "##";
 
-fn piece(names: &[(&str, u32)]) -> String {
-    let classes: Vec<&str> = names.iter().map(|(class, _)| *class).collect();
-    let names = if classes.is_empty() {
-        String::new()
-    } else {
-        format!(r"|(?:{}) [0-9]+\b", classes.join("|"))
-    };
-    format!("{PHRASES}{names}|{WORD}|{REST}")
+/// What the embedded policy knows by name: one token each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names<'a> {
+    /// Every class of things and the largest number that a home can give it: `("mug", 3)` makes
+    /// `mug 1` to `mug 3`, and the word `mug` for goals. Classes are letters only.
+    pub things: &'a [(&'a str, u32)],
+    /// First and last names of people, letters only: every pair is one token.
+    pub people: (&'a [&'a str], &'a [&'a str]),
+    /// Further whole words.
+    pub words: &'a [&'a str],
+    /// Ends of words.
+    pub tails: &'a [&'a str],
 }
 
-/// Builds the tokenizer. `names` lists every class of things and the largest number that a home
-/// can give it (`("mug", 3)` makes `mug 1` to `mug 3`, and the word `mug` for goals); classes are
-/// letters only. `words` are further whole words, `tails` ends of words. Ids are the special
-/// tokens, the households' words, digits, classes, names, then phrases, characters, `words` and
-/// `tails`, each in the given order; a repetition is skipped.
+fn piece(names: &Names<'_>) -> String {
+    let classes: Vec<&str> = names.things.iter().map(|(class, _)| *class).collect();
+    let mut listed = String::new();
+    if !classes.is_empty() {
+        listed = format!(r"|(?:{}) [0-9]+\b", classes.join("|"));
+    }
+    let (first, last) = names.people;
+    if !first.is_empty() && !last.is_empty() {
+        listed += &format!(r"|(?:{}) (?:{})\b", first.join("|"), last.join("|"));
+    }
+    format!("{PHRASES}{listed}|{WORD}|{REST}")
+}
+
+/// Builds the tokenizer. Ids are the special tokens, the households' words, digits, classes, things,
+/// then phrases, characters, words, tails and people, each in the given order; a repetition is
+/// skipped.
 ///
 /// # Errors
 /// [`TokenizerError::Parse`] if the pieces do not make a valid tokenizer; not expected.
-pub fn tiny_tokenizer(
-    names: &[(&str, u32)],
-    words: &[&str],
-    tails: &[&str],
-) -> Result<Tokenizer, TokenizerError> {
+pub fn tiny_tokenizer(names: &Names<'_>) -> Result<Tokenizer, TokenizerError> {
+    let Names { things, people, words, tails } = *names;
     let mut vocabulary = serde_json::Map::new();
     {
         let mut add = |text: String| {
@@ -193,10 +205,10 @@ pub fn tiny_tokenizer(
         for digit in 0..10 {
             add(digit.to_string());
         }
-        for (class, _) in names {
+        for (class, _) in things {
             add((*class).to_owned());
         }
-        for (class, largest) in names {
+        for (class, largest) in things {
             for index in 1..=*largest {
                 add(format!("{class} {index}"));
             }
@@ -213,6 +225,11 @@ pub fn tiny_tokenizer(
         }
         for tail in tails {
             add(format!("{CONTINUED}{tail}"));
+        }
+        for first in people.0 {
+            for last in people.1 {
+                add(format!("{first} {last}"));
+            }
         }
     }
     let added: Vec<Value> = SPECIAL_TOKENS

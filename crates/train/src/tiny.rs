@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use empg_env::{DemonstrationTurn, Manner, Showing, Split, TaskSet, households, search, webshop};
-use empg_llm::{Model, Tokenizer, model_from_bytes, tiny_tokenizer};
+use empg_llm::{Model, Names, Tokenizer, model_from_bytes, tiny_tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -34,7 +34,15 @@ pub fn tiny_preset_tokenizer() -> Result<Tokenizer, TrainError> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let pieces = webshop::asin_pieces();
     let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-    Ok(tiny_tokenizer(&households::vocabulary(), &words, &pieces)?)
+    let (first, last) = search::people();
+    let first: Vec<&str> = first.iter().map(String::as_str).collect();
+    let last: Vec<&str> = last.iter().map(String::as_str).collect();
+    Ok(tiny_tokenizer(&Names {
+        things: &households::vocabulary(),
+        people: (&first, &last),
+        words: &words,
+        tails: &pieces,
+    })?)
 }
 
 /// Which expert is imitated.
@@ -107,7 +115,7 @@ impl Demonstrations for ExpertDemonstrations {
 }
 
 /// A policy whose vocabulary is the beginning of `tokenizer`'s, with rows for the other tokens:
-/// random ones, as a new model has them.
+/// random ones of the size of the trained ones, so that attention can tell them apart.
 ///
 /// # Errors
 /// A tokenizer that does not begin with the policy's tokens; nothing changes then.
@@ -139,6 +147,15 @@ pub fn extend_vocabulary(
             let from = &policy.model.params[entry.range.clone()];
             grown.params[start..start + from.len()].copy_from_slice(from);
         }
+    }
+    let rms = |row: &[f32]| (row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32).sqrt();
+    let width = grown.config.hidden_size;
+    let rows = grown.layout.embed();
+    let (trained, new_rows) = grown.params[rows].split_at_mut(old * width);
+    let wanted = trained.chunks_exact(width).map(rms).sum::<f32>() / old.max(1) as f32;
+    for row in new_rows.chunks_exact_mut(width) {
+        let scale = wanted / rms(row).max(f32::MIN_POSITIVE);
+        row.iter_mut().for_each(|x| *x *= scale);
     }
     Ok(Policy { model: grown, tokenizer })
 }

@@ -32,4 +32,4 @@ pub use question::Question;
 pub use questions::{IN_DOMAIN, OUT_OF_DOMAIN, Questions};
 pub use set::{SearchSet, retriever};
 pub use strings::CORRECTIVE;
-pub use vocabulary::vocabulary;
+pub use vocabulary::{people, vocabulary};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::generated::{RELATIONS, words};
+use super::generated::{RELATIONS, first_and_last_names, words};
 
 /// Words of results and of passages without facts.
 const INTERFACE: &[&str] =
@@ -21,4 +21,11 @@ pub fn vocabulary() -> Vec<String> {
         .map(str::to_lowercase)
         .filter(|word| seen.insert(word.clone()))
         .collect()
+}
+
+/// First and last names of people, in lower case.
+pub fn people() -> (Vec<String>, Vec<String>) {
+    let lower = |names: &[&str]| names.iter().map(|name| name.to_lowercase()).collect();
+    let (first, last) = first_and_last_names();
+    (lower(first), lower(last))
 }

@@ -1,6 +1,6 @@
 //! The embedded policy's tokenizer: commands survive, observations shrink, nothing crashes.
 
-use empg_llm::{ChatMl, SPECIAL_TOKENS, Tokenizer, tiny_tokenizer};
+use empg_llm::{ChatMl, Names, SPECIAL_TOKENS, Tokenizer, tiny_tokenizer};
 
 pub(crate) const NAMES: &[(&str, u32)] = &[
     ("apple", 3),
@@ -20,7 +20,7 @@ pub(crate) const NAMES: &[(&str, u32)] = &[
 ];
 
 pub(crate) fn tiny() -> Tokenizer {
-    tiny_tokenizer(NAMES, &[], &[]).expect("builds")
+    tiny_tokenizer(&Names { things: NAMES, ..Names::default() }).expect("builds")
 }
 
 fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {

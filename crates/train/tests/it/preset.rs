@@ -1,7 +1,7 @@
 //! The embedded policy's tokenizer on texts of all three environments.
 
 use empg_env::{Manner, Showing, Split, TaskSet as _, households::HouseholdSet};
-use empg_llm::{Tokenizer, tiny_tokenizer};
+use empg_llm::{Names, Tokenizer, tiny_tokenizer};
 use empg_train::{Policy, extend_vocabulary, tiny, tiny_preset_tokenizer};
 
 fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
@@ -53,7 +53,7 @@ fn passages_shrink_to_what_decides() {
     let text = r#"<information>{"result": "Doc 1: \"Silent Harbor\"\nSilent Harbor stars Milo Venn.\nDoc 2: \"Torvale\"\nTorvale is a city in Norland.\n"}</information>"#;
     assert_eq!(
         encode(&tokenizer, text).join("|"),
-        "found|doc|silent|harbor|silent|harbor|stars|milo|venn|doc|torvale|torvale|is|city|in|norland"
+        "found|doc|silent|harbor|silent|harbor|stars|milo venn|doc|torvale|torvale|is|city|in|norland"
     );
     let text =
         "\n\n<information>Doc 1(Title: Torvale) Torvale is a city in Norland.\n</information>\n\n";
@@ -138,9 +138,9 @@ fn households_keep_their_tokens() {
 #[test]
 fn a_longer_vocabulary_keeps_what_was_learned() {
     let words = ["lamp", "red", "green"];
-    let small = tiny_tokenizer(&[], &words[..2], &[]).unwrap();
+    let small = tiny_tokenizer(&Names { words: &words[..2], ..Names::default() }).unwrap();
     let old = Policy::untrained(small, 5).unwrap();
-    let grown = tiny_tokenizer(&[], &words, &[]).unwrap();
+    let grown = tiny_tokenizer(&Names { words: &words, ..Names::default() }).unwrap();
     let new = extend_vocabulary(old.clone(), grown, 6).unwrap();
     assert_eq!(new.model.config.vocab_size, old.model.config.vocab_size + 1);
     for tensor in old.model.layout.entries() {
@@ -151,7 +151,8 @@ fn a_longer_vocabulary_keeps_what_was_learned() {
     let rows = new.model.layout.embed();
     assert!(new.model.params[rows].iter().rev().take(128).any(|&x| x != 0.0));
 
-    let other = tiny_tokenizer(&[], &["desk", "red", "green"], &[]).unwrap();
+    let other =
+        tiny_tokenizer(&Names { words: &["desk", "red", "green"], ..Names::default() }).unwrap();
     let error = extend_vocabulary(old, other, 6).unwrap_err().to_string();
     assert!(error.contains("\"lamp\"") && error.contains("\"desk\""), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Lamps of three colours: naming the colour earns a share of the reward.
 
 use empg_env::{Env, EnvEnd, EnvError, Observation, Split, Task, TaskSet, Transition};
-use empg_llm::{Model, ModelConfig, tiny_tokenizer};
+use empg_llm::{Model, ModelConfig, Names, tiny_tokenizer};
 use empg_train::{Config, Policy};
 
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
@@ -76,7 +76,9 @@ impl Env for Room {
 
 /// A small untrained policy that can spell the colours.
 pub(crate) fn policy() -> Policy {
-    let tokenizer = tiny_tokenizer(&[], &["lamp", "red", "green", "blue"], &[]).unwrap();
+    let tokenizer =
+        tiny_tokenizer(&Names { words: &["lamp", "red", "green", "blue"], ..Names::default() })
+            .unwrap();
     let shape = Policy::untrained(tokenizer.clone(), 1).unwrap().model.config;
     let config = ModelConfig {
         hidden_size: 64,

@@ -11,7 +11,7 @@ mod words;
 mod world;
 
 pub(crate) use self::relation::{RELATIONS, parse, read};
-pub(crate) use self::words::all as words;
+pub(crate) use self::words::{all as words, first_and_last_names};
 pub use self::world::{KnowledgeBase, knowledge_base};
 
 /// Where a question comes from.

@@ -217,6 +217,11 @@ pub(crate) const NICKNAMES: &[&str] = &[
     "Needle", "Oracle",
 ];
 
+/// The parts of people's names.
+pub(crate) fn first_and_last_names() -> (&'static [&'static str], &'static [&'static str]) {
+    (FIRST, LAST)
+}
+
 /// All names, in a fixed order.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     [

@@ -22,6 +22,10 @@ pub struct Policy {
     pub tokenizer: Tokenizer,
 }
 
+/// Longest context of a new policy. The configuration's default is a quarter of it: pages of a real
+/// shop are long.
+pub(crate) const POSITIONS: usize = 4096;
+
 impl Policy {
     /// An untrained policy of about a million parameters for a tokenizer: 4 layers of width 128.
     ///
@@ -40,7 +44,7 @@ impl Policy {
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             qkv_bias: false,
-            max_position_embeddings: 1024,
+            max_position_embeddings: POSITIONS,
         };
         Ok(Self { model: Model::init(config, seed)?, tokenizer })
     }

@@ -7,7 +7,7 @@ use empg_llm::{Model, Names, Tokenizer, model_from_bytes, tiny_tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::rollout::Policy;
+use crate::rollout::{POSITIONS, Policy};
 use crate::sft::{DemoTurn, Demonstrations};
 
 const CONFIG: &[u8] = include_bytes!("../assets/tiny/config.json");
@@ -115,7 +115,8 @@ impl Demonstrations for ExpertDemonstrations {
 }
 
 /// A policy whose vocabulary is the beginning of `tokenizer`'s, with rows for the other tokens:
-/// random ones of the size of the trained ones, so that attention can tell them apart.
+/// random ones of the size of the trained ones, so that attention can tell them apart. Contexts grow to
+/// those of a new policy.
 ///
 /// # Errors
 /// A tokenizer that does not begin with the policy's tokens; nothing changes then.
@@ -139,6 +140,7 @@ pub fn extend_vocabulary(
     }
     let mut config = policy.model.config.clone();
     config.vocab_size = new;
+    config.max_position_embeddings = config.max_position_embeddings.max(POSITIONS);
     let mut grown = Model::init(config, seed)?;
     // Embedding rows come first in their tensor; every other tensor keeps its size.
     for entry in policy.model.layout.entries() {

@@ -347,7 +347,6 @@ impl Builder {
     }
 
     /// Adds a product, where it counts, and gives what the search indexes.
-
     fn add(&mut self, raw: RawProduct) -> Result<Option<String>, String> {
         let asin = raw.asin.as_str();
         if asin == "nan" || asin.chars().nth(10).is_some() {

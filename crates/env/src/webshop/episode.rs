@@ -1,6 +1,6 @@
 //! One shopping session: pages, clicks, searches, the purchase.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use empg::Limit;
@@ -26,6 +26,8 @@ pub(super) const PAGE: usize = 10;
 
 /// Searches that an episode's owner keeps.
 const KEPT_SEARCHES: usize = 256;
+/// Longer queries are not kept (in bytes).
+const LONGEST_KEPT: usize = 2048;
 
 /// Where the shopper is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,10 +261,12 @@ impl Episode {
             return Arc::clone(results);
         }
         let results = find(&self.catalogue, query);
-        if self.cache.0.len() >= KEPT_SEARCHES {
-            self.cache.0.clear();
+        if query.len() <= LONGEST_KEPT {
+            if self.cache.0.len() >= KEPT_SEARCHES {
+                self.cache.0.clear();
+            }
+            self.cache.0.insert(query.to_owned(), Arc::clone(&results));
         }
-        self.cache.0.insert(query.to_owned(), Arc::clone(&results));
         results
     }
 
@@ -408,31 +412,31 @@ impl Episode {
     /// What can be done on the page.
     pub fn available(&self) -> Available {
         let mut clickables: Vec<String> = self.buttons().map(str::to_lowercase).collect();
-        let add = |text: String, clickables: &mut Vec<String>| {
-            if !clickables.contains(&text) {
-                clickables.push(text);
-            }
-        };
         match (self.page, self.item) {
             (Page::Results, _) => {
-                for &product in self.shown() {
-                    add(self.catalogue.product(product).asin().to_lowercase(), &mut clickables);
-                }
+                let asins = self.shown().iter().map(|&i| self.catalogue.product(i).asin());
+                clickables.extend(asins.map(str::to_lowercase));
             }
             (Page::Item, Some(item)) => {
-                for (_, values) in self.catalogue.product(item).options() {
-                    for value in values {
-                        add(value.to_owned(), &mut clickables);
-                    }
-                }
+                let options = self.catalogue.product(item).options();
+                clickables.extend(options.flat_map(|(_, values)| values).map(str::to_owned));
             }
             _ => {}
         }
+        once(&mut clickables);
         Available { has_search_bar: self.page == Page::Index, clickables }
     }
 
     fn print(&self, mode: Mode) -> String {
-        let mut out = Printer::new(mode);
+        // Room for a usual page at once.
+        let room = match (self.page, self.item) {
+            (Page::Results, _) => 2560,
+            (Page::Item | Page::Sub(_), Some(item)) => {
+                768 + self.catalogue.product(item).text_len().min(4096)
+            }
+            _ => 768,
+        };
+        let mut out = Printer::new(mode, room);
         if self.page == Page::Done {
             self.print_done(&mut out);
             return out.finish();
@@ -525,6 +529,14 @@ impl Episode {
             out.text(text);
         }
     }
+}
+
+/// Keeps the first of equal texts.
+fn once(texts: &mut Vec<String>) {
+    let mut seen = HashSet::with_capacity(texts.len());
+    let first: Vec<bool> = texts.iter().map(|text| seen.insert(text.as_str())).collect();
+    let mut first = first.into_iter();
+    texts.retain(|_| first.next() == Some(true));
 }
 
 /// What a clickable text is.

@@ -14,6 +14,8 @@ use crate::EnvError;
 const NO_LIMIT: u32 = 1_000_000;
 /// More combinations of one product's options are an error in the data, not a wish.
 const MOST_COMBINATIONS: u32 = 10_000_000;
+/// More goals do not fit a reasonable memory.
+const MOST_GOALS: usize = 200_000_000;
 
 /// Prices and goals of a seed, in the original's order.
 #[derive(Debug)]
@@ -137,6 +139,7 @@ impl Goals {
         let mut entries = Vec::new();
         let mut counts = HashMap::new();
         for (index, product) in catalogue.products().enumerate() {
+            let room = MOST_GOALS.saturating_sub(entries.len()) as u64;
             let mut add = |items: u32, attributes: &[Symbol], first: u32, upper: u32| {
                 for &attribute in attributes {
                     *counts.entry(attribute).or_insert(0) += items;
@@ -156,9 +159,11 @@ impl Goals {
                 }
             } else if let Some(instruction) = product.instruction() {
                 let upper = price_limit(prices[index], &mut random);
-                let count = combinations(product).ok_or_else(|| {
+                let count = combinations(product).filter(|&count| u64::from(count) <= room);
+                let count = count.ok_or_else(|| {
                     EnvError::Failed(format!(
-                        "product {} has more than {MOST_COMBINATIONS} combinations of options",
+                        "product {} has too many combinations of options: at most \
+                         {MOST_COMBINATIONS}, and {MOST_GOALS} goals in all",
                         product.asin()
                     ))
                 })?;

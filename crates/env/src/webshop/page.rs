@@ -27,8 +27,8 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, out: String::with_capacity(1024), empty: true, chosen: String::new() }
+    pub(super) fn new(mode: Mode, room: usize) -> Self {
+        Self { mode, out: String::with_capacity(room), empty: true, chosen: String::new() }
     }
 
     pub(super) fn text(&mut self, text: &str) {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn white_space() {
-        let mut printer = Printer::new(Mode::Text);
+        let mut printer = Printer::new(Mode::Text, 0);
         for text in ["a ", "", " ", " \n", "\u{a0}", "b\nc"] {
             printer.text(text);
         }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn chosen_values_come_first() {
-        let mut printer = Printer::new(Mode::TextRich);
+        let mut printer = Printer::new(Mode::TextRich, 0);
         printer.node("red", Node::Value(true));
         printer.node("big", Node::Value(true));
         printer.button("Buy Now");

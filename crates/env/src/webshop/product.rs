@@ -255,6 +255,11 @@ impl<'a> Product<'a> {
         self.packed.extra.as_deref().map_or(&[], |extra| &extra.human)
     }
 
+    /// Bytes of all its own texts.
+    pub(super) fn text_len(self) -> usize {
+        self.packed.text.len()
+    }
+
     pub(super) fn has_attribute(self, attribute: Symbol) -> bool {
         self.packed.attributes.contains(&attribute)
     }

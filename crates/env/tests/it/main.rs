@@ -8,6 +8,7 @@ mod households;
 mod retrieval;
 mod retriever;
 mod textworld;
+mod webshop;
 
 /// A small game that has every rule in it.
 const KITCHEN: &str = include_str!("kitchen.pddl");

@@ -6,6 +6,7 @@ mod env;
 mod eval;
 mod play;
 mod prop1;
+mod serve;
 mod sft;
 mod train;
 
@@ -50,6 +51,8 @@ enum Command {
     Play(play::PlayArgs),
     /// Replay, list and time the environments
     Env(env::EnvArgs),
+    /// Answer others over HTTP: passages for search agents
+    Serve(serve::ServeArgs),
     /// Show or write the settings
     Config(config::ConfigArgs),
 }
@@ -65,6 +68,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Prop1(args) => prop1::run(args, json),
         Command::Play(args) => play::run(args, json),
         Command::Env(args) => env::run(args, json),
+        Command::Serve(args) => serve::run(args, json),
         Command::Config(args) => config::run(args, json),
     }
 }

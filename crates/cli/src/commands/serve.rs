@@ -1,0 +1,110 @@
+//! `empg serve`: what others can ask over HTTP.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use empg_env::search::{Corpus, Found};
+use empg_serve::{Limits, Retrieval, Server, interrupted, runtime};
+use serde_json::json;
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Passages of a corpus by BM25, for Search-R1, verl-agent and what speaks like them
+    Retrieval(RetrievalArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+POST /retrieve takes Search-R1's {\"queries\": [...], \"topk\": 3, \"return_scores\": true} and
+verl-agent's {\"query\": \"...\", ...}; GET /health tells whether the server is up. The first line of
+stdout is the address. Ctrl-C ends the server once the requests under way are answered.
+
+Examples:
+  empg serve retrieval --corpus wiki.jsonl.gz
+  empg serve retrieval --data DIR --port 0 --json
+  curl -s localhost:8000/retrieve -d '{\"queries\": [\"who wrote Hamlet?\"], \"topk\": 3}'")]
+struct RetrievalArgs {
+    /// Passages: {"id", "contents"} lines (.jsonl or .jsonl.gz), contents beginning with "Title"
+    #[arg(long, value_name = "FILE", required_unless_present = "data")]
+    corpus: Option<PathBuf>,
+    /// A folder with such a file
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Address or name to listen on; other machines reach the server only if it is one of theirs to
+    /// reach (0.0.0.0: all)
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Passages per query where a request names no number
+    #[arg(long, default_value_t = 3)]
+    topk: usize,
+    /// Bytes of a request at most
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
+    max_request: usize,
+    /// Threads; by default one per core
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Serves until it is interrupted.
+pub(crate) fn run(args: ServeArgs, json: bool) -> anyhow::Result<()> {
+    match args.what {
+        What::Retrieval(args) => retrieval(args, json),
+    }
+}
+
+fn retrieval(args: RetrievalArgs, json: bool) -> anyhow::Result<()> {
+    let RetrievalArgs { corpus, data, port, host, topk, max_request, threads } = args;
+    let mut limits = Limits::default();
+    if !(1..=limits.topk).contains(&topk) {
+        bail!("--topk {topk}: must be in 1..={}", limits.topk);
+    }
+    limits.default_topk = topk;
+    limits.body = max_request;
+    let path = match (corpus, data) {
+        // A name that is no file here may be one of the data folder.
+        (Some(corpus), Some(data)) if !corpus.exists() => data.join(corpus),
+        (Some(corpus), _) => corpus,
+        (None, Some(data)) => Found::look(&data)?.corpus(&data)?.to_owned(),
+        (None, None) => bail!("--corpus FILE or --data DIR is needed"),
+    };
+    let started = std::time::Instant::now();
+    let corpus = Corpus::load(&path)?;
+    for notice in corpus.notices() {
+        crate::say!("{}: {notice}", path.display());
+    }
+    let retrieval = Retrieval::new(corpus, limits);
+    let passages = retrieval.corpus().len();
+    let seconds = started.elapsed().as_secs_f64();
+    crate::say!("{}: {passages} passages, read and indexed in {seconds:.1} s", path.display());
+    let threads = threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    runtime(threads)?.block_on(async {
+        // Before the address is told, so that whoever reads it may end the server at once.
+        let end = interrupted();
+        let server = Server::bind(retrieval, &host, port).await?;
+        let url = format!("http://{}", server.address());
+        if json {
+            crate::output::line(&json!({ "url": url, "passages": passages }).to_string())?;
+        } else {
+            crate::output::line(&url)?;
+        }
+        crate::say!("answering POST {url}/retrieve; Ctrl-C ends");
+        server
+            .run(async {
+                end.await;
+                crate::say!("ending: requests under way are answered first");
+            })
+            .await
+            .context("serving")
+    })
+}

@@ -1,0 +1,32 @@
+//! The retriever of Deep Search as an HTTP server: BM25 over a corpus, for whoever trains with
+//! Search-R1, verl-agent, verl or SkyRL and points at a `/retrieve` address.
+//!
+//! - `POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}` (Search-R1) or
+//!   `{"query": "...", ...}` (verl-agent) answers `{"result": [[...], ...]}`, one list per query, best
+//!   first: `{"document": {"id", "title", "text", "contents"}, "score"}`, or the documents alone
+//!   without `return_scores`.
+//! - `GET /health` answers `{"status": "ok", "passages": N}`.
+//! - Everything else, and every request that cannot be answered, gets a status of 400 or more and
+//!   `{"error": "what, and what to do"}`.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use empg_serve::{Limits, Retrieval, Server, interrupted, runtime};
+//!
+//! let corpus = empg_env::search::Corpus::load("corpus.jsonl")?;
+//! let retrieval = Retrieval::new(corpus, Limits::default());
+//! runtime(2)?.block_on(async {
+//!     let server = Server::bind(retrieval, "127.0.0.1", 8000).await?;
+//!     server.run(interrupted()).await
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod request;
+mod retrieval;
+mod server;
+
+pub use retrieval::{Limits, Retrieval};
+pub use server::{ServeError, Server, interrupted, runtime};

@@ -1,0 +1,147 @@
+//! Listening, and ending in order.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::retrieval::Retrieval;
+
+/// How long requests under way may take once the end was asked for.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// Why the server cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {host}:{port}: {source}{}", hint(source))]
+    Bind {
+        /// The host asked for.
+        host: String,
+        /// The port asked for.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system refused what a server needs.
+    #[error("the server cannot run: {0}")]
+    Run(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another program listens there: end it, or choose another --port; 0 takes a free one)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 are reserved: choose another --port)"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            " (this machine has no such address: choose another --host)"
+        }
+        _ => "",
+    }
+}
+
+/// A server that listens, and answers once it [runs](Self::run).
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+}
+
+impl Server {
+    /// Listens on a host (name or address) and port; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`].
+    pub async fn bind(retrieval: Retrieval, host: &str, port: u16) -> Result<Self, ServeError> {
+        let refused = |source| ServeError::Bind { host: host.to_owned(), port, source };
+        let listener = TcpListener::bind((host, port)).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Self { listener, address, router: retrieval.router() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` is ready; then takes no more connections, answers what was asked, and
+    /// ends, after ten seconds at the latest.
+    ///
+    /// # Errors
+    /// [`ServeError::Run`].
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let (end, ended) = oneshot::channel::<()>();
+        // Answers are written whole: nothing is gained by waiting for more.
+        let listener = self.listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let mut serving = tokio::spawn(async move {
+            axum::serve(listener, self.router)
+                .with_graceful_shutdown(async move { drop(ended.await) })
+                .await
+        });
+        let stopping = tokio::spawn(async move {
+            stop.await;
+            drop(end);
+            tokio::time::sleep(LAST_REQUESTS).await;
+        });
+        // Whichever is first: all is answered, or time is up.
+        let mut stopping = std::pin::pin!(stopping);
+        let result = std::future::poll_fn(|cx| {
+            use std::pin::Pin;
+            use std::task::Poll;
+            if let Poll::Ready(done) = Pin::new(&mut serving).poll(cx) {
+                return Poll::Ready(done.unwrap_or_else(|e| Err(io::Error::other(e))));
+            }
+            stopping.as_mut().poll(cx).map(|_| Ok(()))
+        })
+        .await;
+        stopping.abort();
+        serving.abort();
+        Ok(result?)
+    }
+}
+
+/// Ready when Ctrl-C is pressed or the process is asked to terminate.
+pub async fn interrupted() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use std::pin::pin;
+        use std::task::Poll;
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        if let Ok(mut terminate) = terminate {
+            let mut interrupt = pin!(interrupt);
+            std::future::poll_fn(|cx| {
+                if interrupt.as_mut().poll(cx).is_ready() || terminate.poll_recv(cx).is_ready() {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            return;
+        }
+    }
+    drop(interrupt.await);
+}
+
+/// The threads that a server runs on.
+///
+/// # Errors
+/// [`ServeError::Run`].
+pub fn runtime(threads: usize) -> Result<Runtime, ServeError> {
+    Ok(Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build()?)
+}

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -98,10 +100,8 @@ impl Server {
             tokio::time::sleep(LAST_REQUESTS).await;
         });
         // Whichever is first: all is answered, or time is up.
-        let mut stopping = std::pin::pin!(stopping);
+        let mut stopping = pin!(stopping);
         let result = std::future::poll_fn(|cx| {
-            use std::pin::Pin;
-            use std::task::Poll;
             if let Poll::Ready(done) = Pin::new(&mut serving).poll(cx) {
                 return Poll::Ready(done.unwrap_or_else(|e| Err(io::Error::other(e))));
             }
@@ -114,28 +114,27 @@ impl Server {
     }
 }
 
-/// Ready when Ctrl-C is pressed or the process is asked to terminate.
-pub async fn interrupted() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use std::pin::pin;
-        use std::task::Poll;
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        if let Ok(mut terminate) = terminate {
-            let mut interrupt = pin!(interrupt);
-            std::future::poll_fn(|cx| {
-                if interrupt.as_mut().poll(cx).is_ready() || terminate.poll_recv(cx).is_ready() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
-            return;
-        }
-    }
-    drop(interrupt.await);
+/// Ready when Ctrl-C is pressed or the process is asked to terminate. To be called within a
+/// [`runtime`]; signals count from the call on.
+#[cfg(unix)]
+pub fn interrupted() -> impl Future<Output = ()> + Send + 'static {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals: Vec<_> = [SignalKind::interrupt(), SignalKind::terminate()]
+        .into_iter()
+        .filter_map(|kind| signal(kind).ok())
+        .collect();
+    std::future::poll_fn(move |cx| {
+        // Every signal is looked at, so that each wakes this future.
+        let came =
+            signals.iter_mut().fold(false, |came, signal| signal.poll_recv(cx).is_ready() || came);
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    })
+}
+
+/// Ready when Ctrl-C is pressed.
+#[cfg(not(unix))]
+pub fn interrupted() -> impl Future<Output = ()> + Send + 'static {
+    async { drop(tokio::signal::ctrl_c().await) }
 }
 
 /// The threads that a server runs on.

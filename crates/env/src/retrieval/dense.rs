@@ -161,7 +161,7 @@ impl Best {
     fn cut(&mut self) {
         if self.top < self.hits.len() {
             if self.top > 0 {
-                self.hits.select_nth_unstable_by(self.top - 1, order);
+                self.hits.select_nth_unstable_by(self.top - 1, |a, b| order(*a, *b));
             }
             self.hits.truncate(self.top);
         }
@@ -169,12 +169,12 @@ impl Best {
 
     fn finish(mut self) -> Vec<Hit> {
         self.cut();
-        self.hits.sort_unstable_by(order);
+        self.hits.sort_unstable_by(|a, b| order(*a, *b));
         self.hits
     }
 }
 
-fn order(a: &Hit, b: &Hit) -> Ordering {
+fn order(a: Hit, b: Hit) -> Ordering {
     b.score.total_cmp(&a.score).then(a.doc.cmp(&b.doc))
 }
 
@@ -212,7 +212,7 @@ mod tests {
                     };
                     let mut all: Vec<Hit> =
                         (0..501).map(|p| Hit { doc: p as u32, score: score(p) }).collect();
-                    all.sort_by(order);
+                    all.sort_by(|a, b| order(*a, *b));
                     all.truncate(top);
                     all
                 })

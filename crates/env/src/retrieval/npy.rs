@@ -175,10 +175,10 @@ fn read(from: &mut impl Read, length: u64) -> Result<Matrix, Wrong> {
         left -= part.len();
         match kind {
             Kind::Single => {
-                values.extend(part.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)))
+                values.extend(part.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
             Kind::Half => {
-                values.extend(part.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))))
+                values.extend(part.as_chunks::<2>().0.iter().map(|b| half(u16::from_le_bytes(*b))));
             }
         }
     }

@@ -121,28 +121,26 @@ async fn client(
     let mut connection = None;
     let mut at = number * 997;
     while Instant::now() < until {
-        let stream = match &mut connection {
+        let mut stream = match connection.take() {
             Some(stream) => stream,
-            None => match TcpStream::connect(address).await {
-                Ok(stream) => {
+            None => {
+                if let Ok(stream) = TcpStream::connect(address).await {
                     drop(stream.set_nodelay(true));
-                    connection.insert(stream)
-                }
-                Err(_) => {
+                    stream
+                } else {
                     lost += 1;
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
-            },
+            }
         };
         let started = Instant::now();
         at = (at + 1) % requests.len();
-        match ask(stream, &requests[at], &mut buffer, together).await {
-            Some(()) => times.push(started.elapsed()),
-            None => {
-                lost += 1;
-                connection = None;
-            }
+        if ask(&mut stream, &requests[at], &mut buffer, together).await.is_some() {
+            times.push(started.elapsed());
+            connection = Some(stream);
+        } else {
+            lost += 1;
         }
     }
     (times, lost)

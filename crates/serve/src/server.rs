@@ -124,10 +124,11 @@ pub fn interrupted() -> impl Future<Output = ()> + Send + 'static {
         .filter_map(|kind| signal(kind).ok())
         .collect();
     std::future::poll_fn(move |cx| {
-        // Every signal is looked at, so that each wakes this future.
-        let came =
-            signals.iter_mut().fold(false, |came, signal| signal.poll_recv(cx).is_ready() || came);
-        if came { Poll::Ready(()) } else { Poll::Pending }
+        if signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
 }
 

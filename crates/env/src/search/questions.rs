@@ -123,6 +123,16 @@ impl Questions {
         Ok(Self::new(questions))
     }
 
+    /// Reads a Parquet file from memory.
+    ///
+    /// # Errors
+    /// As [`Questions::load`], with the row's number.
+    #[cfg(feature = "parquet")]
+    pub fn parse_parquet(bytes: Vec<u8>, fallback_source: &str) -> Result<Self, EnvError> {
+        let questions = super::parquet_rows::parse(bytes, fallback_source)?;
+        Ok(Self::new(questions))
+    }
+
     /// All questions, in the order of their files.
     pub fn all(&self) -> &[Arc<Question>] {
         &self.all

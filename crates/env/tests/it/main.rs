@@ -7,6 +7,7 @@ mod generated;
 mod households;
 mod retrieval;
 mod retriever;
+mod search;
 mod textworld;
 mod webshop;
 

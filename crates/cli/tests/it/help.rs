@@ -10,7 +10,18 @@ fn every_command_explains_itself_with_examples() {
         let name = if command.is_empty() { "empg".into() } else { command.replace(' ', "_") };
         insta::assert_snapshot!(format!("help_{name}"), ran.stdout);
     }
-    for command in ["train", "eval", "play", "env replay", "env list", "env bench"] {
+    for command in [
+        "train",
+        "eval",
+        "play",
+        "env replay",
+        "env list",
+        "env bench",
+        "env project",
+        "env search",
+        "env score",
+        "env goals",
+    ] {
         let ran = run(&format!("{command} --help"));
         assert!(ran.stdout.contains("Example"), "{command}: {}", ran.stdout);
     }

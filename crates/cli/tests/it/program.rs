@@ -79,3 +79,26 @@ pub(crate) fn assert_same(a: &Path, b: &Path) {
         assert!(a == b, "{name} differs ({} and {} bytes)", a.len(), b.len());
     }
 }
+
+/// Runs with arguments separated by spaces and a text on stdin.
+pub(crate) fn run_with(dir: &Path, args: &str, input: &str) -> Ran {
+    use std::io::Write as _;
+
+    let mut child = empg()
+        .current_dir(dir)
+        .args(args.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || {
+        // A command that stops early does not read on.
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let ran = child.wait_with_output().unwrap().into();
+    writer.join().unwrap();
+    ran
+}

@@ -3,6 +3,7 @@
 
 mod bm25_retriever;
 mod corpus;
+mod dense_retriever;
 mod episode;
 mod expert;
 mod folder;
@@ -22,6 +23,7 @@ mod vocabulary;
 
 pub use bm25_retriever::Bm25Retriever;
 pub use corpus::Corpus;
+pub use dense_retriever::{DenseRetriever, MismatchError};
 pub use episode::{Episode, Rules, TokenCut, words};
 pub use expert::SearchExpert;
 pub use folder::{CORPUS, Found};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bm25_retriever::Bm25Retriever;
 use super::corpus::Corpus;
+use super::dense_retriever::DenseRetriever;
 use super::episode::{Episode, Rules, TokenCut};
 use super::expert::SearchExpert;
 use super::folder::Found;
@@ -52,8 +53,8 @@ impl SearchSet {
     }
 
     /// The questions of a data folder (every file of them) over its corpus, with the default rules;
-    /// [`SearchSet::with`] changes them. `corpus` names a file elsewhere, or a retriever by its
-    /// address (`http://…`, which `https` is not).
+    /// [`SearchSet::with`] changes them. `corpus` names a file elsewhere, a folder of vectors
+    /// ([`DenseRetriever::load`]), or a retriever by its address (`http://…`, not `https`).
     ///
     /// # Errors
     /// A folder without questions, no corpus or several, files that cannot be read.
@@ -156,7 +157,8 @@ impl SearchSet {
     }
 }
 
-/// The retriever that a corpus file or a server's address stands for, and what is notable of it.
+/// The retriever that a file of passages, a folder of vectors ([`DenseRetriever::load`]) or a server's
+/// address stands for, and what is notable of it.
 ///
 /// # Errors
 /// A file that cannot be read, an address that cannot be used.
@@ -165,6 +167,9 @@ pub fn retriever(corpus: &Path) -> Result<(Arc<dyn Retriever>, Vec<String>), Env
         let http = HttpRetriever::new(url, HttpOptions::default());
         let http = http.map_err(|e| EnvError::Failed(e.to_string()))?;
         return Ok((Arc::new(http), Vec::new()));
+    }
+    if corpus.is_dir() {
+        return Ok((Arc::new(DenseRetriever::load(corpus)?), Vec::new()));
     }
     let corpus = Corpus::load(corpus)?;
     let notices = corpus.notices().to_vec();

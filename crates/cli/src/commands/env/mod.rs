@@ -1,5 +1,5 @@
-//! `empg env`: replay, list and time the environments; search, score, list goals, and read actions
-//! out of model texts.
+//! `empg env`: replay, list and time the environments; search, score, list goals, generate shops and
+//! worlds, and read actions out of model texts.
 
 mod bench;
 mod generate;
@@ -169,7 +169,6 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         EnvCommand::Project { env } => project::run(&env, &mut out),
         EnvCommand::Search(args) => search::run(&args, &mut out),
         EnvCommand::Score(args) => score::run(&args, &mut out),
-        EnvCommand::Generate(args) => generate::generate(&args, &mut out),
         EnvCommand::Goals(args) => goals::run(&args, &mut out),
     };
     // What came before an error is still of use.

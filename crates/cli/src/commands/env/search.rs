@@ -42,7 +42,7 @@ pub(super) fn run(args: &SearchArgs, out: &mut impl Write) -> anyhow::Result<()>
     match which.env.as_str() {
         "webshop" => shop(&*which.data.catalogue()?, *top, out),
         "search" => match which.data.corpus()? {
-            Some(file) if !file.to_string_lossy().contains("://") => {
+            Some(file) if !file.is_dir() && !file.to_string_lossy().contains("://") => {
                 let corpus = Corpus::load(file)?;
                 note(corpus.notices());
                 passages(&Bm25Retriever::new(corpus.into()), *top, out)

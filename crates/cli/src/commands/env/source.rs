@@ -26,9 +26,10 @@ pub(crate) struct DataArgs {
     /// The folder of the environment's data; webshop and search are generated where left out
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// search: the file of passages, or a retriever's address (http://HOST:PORT/retrieve); the one
-    /// in the data folder where left out
-    #[arg(long, value_name = "FILE|URL")]
+    /// search: the file of passages, a folder with their vectors (passages.npy, queries.npy and
+    /// queries.jsonl beside the file), or a retriever's address (http://HOST:PORT/retrieve); the
+    /// file in the data folder where left out
+    #[arg(long, value_name = "FILE|DIR|URL")]
     corpus: Option<PathBuf>,
 }
 

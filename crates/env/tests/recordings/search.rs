@@ -1,5 +1,6 @@
 //! Deep Search: recorded episodes and scores.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -80,7 +81,7 @@ pub(crate) fn episodes(data: &Path) -> Result<(), Failed> {
                 history.push('\n');
             }
             let observation = &transition.observation.text;
-            history.push_str(&format!("Step {i}:{} {observation}\n", projected.action));
+            let _ = writeln!(history, "Step {i}:{} {observation}", projected.action);
             if !step.done && !step.prompt.contains(&history) {
                 return Err(fail(format!("the prompt does not hold {history:?}")));
             }

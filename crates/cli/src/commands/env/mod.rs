@@ -170,6 +170,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         EnvCommand::Search(args) => search::run(&args, &mut out),
         EnvCommand::Score(args) => score::run(&args, &mut out),
         EnvCommand::Goals(args) => goals::run(&args, &mut out),
+        EnvCommand::Generate(args) => generate::generate(&args, &mut out),
     };
     // What came before an error is still of use.
     out.flush()?;

@@ -178,6 +178,10 @@ impl Goals {
         }
         let mut random = Mt19937::python(u64::from(env_seed));
         random.shuffle(&mut entries);
+        // The original then names and resets a session that nobody plays: ten letters, a goal.
+        for _ in 0..11 {
+            random.random();
+        }
         Ok(Self { human, prices, entries, counts, random })
     }
 

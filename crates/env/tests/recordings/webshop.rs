@@ -1,5 +1,6 @@
 //! WebShop: equality with recordings of the original.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
@@ -194,7 +195,11 @@ pub(crate) fn goals_by_seed(data: &Path) -> Result<(), Failed> {
             }
             hash.update(&goal.instruction_text);
         }
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
         if hash != record.sha256_instruction_texts || set.goals().len() != record.n_goals {
             return Err(format!("seed {}: other goals", record.seed).into());
         }

@@ -1,6 +1,5 @@
 //! One question being answered: what the environment does with each turn.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use empg::Limit;
@@ -11,7 +10,8 @@ use super::passage::{Passage, Retriever, RetrieverError};
 use super::question::Question;
 use super::score::{exact_match, is_python_space, last_answer};
 use super::strings::{
-    ANSWER, ANSWER_END, CORRECTIVE, INFORMATION, INFORMATION_END, SEARCH, SEARCH_END,
+    ANSWER, ANSWER_END, CORRECTIVE, INFORMATION, INFORMATION_END, RESULT, RESULT_END, SEARCH,
+    SEARCH_END, search_r1_passage, verl_agent_passage,
 };
 use crate::{EnvEnd, Observation, Projection, Transition};
 
@@ -146,11 +146,11 @@ impl Episode {
         let mut result = String::new();
         for (i, passage) in find(retriever, query, rules.options.topk)?.iter().enumerate() {
             let contents = passage.contents.trim_matches(is_python_space);
-            let _ = writeln!(result, "Doc {}: {contents}", i + 1);
+            verl_agent_passage(&mut result, i + 1, contents);
         }
-        let mut text = format!("{INFORMATION}{{\"result\": ");
+        let mut text = [INFORMATION, RESULT].concat();
         push_ascii(&mut text, &result);
-        text.push('}');
+        text.push_str(RESULT_END);
         text.push_str(INFORMATION_END);
         self.said.push('\n');
         self.said.push_str(&text);
@@ -184,7 +184,7 @@ impl Episode {
                 for (i, passage) in find(retriever, query, rules.options.topk)?.iter().enumerate() {
                     let (title, text) =
                         passage.contents.split_once('\n').unwrap_or((&passage.contents, ""));
-                    let _ = writeln!(result, "Doc {}(Title: {title}) {text}", i + 1);
+                    search_r1_passage(&mut result, i + 1, title, text);
                 }
                 let result = result.trim_matches(is_python_space);
                 format!("\n\n{INFORMATION}{result}{INFORMATION_END}\n\n")

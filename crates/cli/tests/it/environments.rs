@@ -65,7 +65,7 @@ fn search_is_replayed() {
 #[test]
 fn a_shop_is_replayed() {
     let dir = folder();
-    let actions = ["search[chair]", "click[next >]", "click[nothing]", "think", "click[buy now]"];
+    let actions = ["search[desk]", "click[next >]", "click[nothing]", "think", "click[buy now]"];
     let recorded = json!({"env_seed": 3, "session": 2, "actions": actions});
     let replayed = ask(dir.path(), "env replay webshop", &recorded);
     let replayed = &replayed[0];
@@ -81,7 +81,7 @@ fn a_shop_is_replayed() {
 
     // A purchase: the first product of the first page.
     let product = clicks.last().unwrap().as_str().unwrap();
-    let actions = ["search[chair]", &format!("click[{product}]"), "click[Buy Now]", "x"];
+    let actions = ["search[desk]", &format!("click[{product}]"), "click[Buy Now]", "x"];
     let recorded = json!({"task": "webshop/3/2", "mode": "text_rich", "actions": actions});
     let replayed = ask(dir.path(), "env replay webshop", &recorded);
     let steps = replayed[0]["steps"].as_array().unwrap();
@@ -96,8 +96,8 @@ fn queries_goals_and_scores() {
     let input = "{\"query\": \"Babbage engine\"}\n\"who wrote\"\n\n\"nothing\"\n";
     let ran = run_with(dir.path(), "env search search --data . --top 1", input);
     insta::assert_snapshot!(ran.stdout, @r#"
-    {"query":"Babbage engine","hits":[["p1",0.9517]]}
-    {"query":"who wrote","hits":[["p0",0.3577]]}
+    {"query":"Babbage engine","hits":[["p1",0.8428]]}
+    {"query":"who wrote","hits":[["p0",0.3648]]}
     {"query":"nothing","hits":[]}
     "#);
 
@@ -165,7 +165,7 @@ fn mistakes_are_told_with_what_to_do() {
         ("env replay webshop", "{\"actions\": []}"),
         ("env replay webshop", "{\"session\": 99999999, \"actions\": []}"),
         ("env replay webshop --data .", "{}"),
-        ("env search search --data .", "{\"question\": 3}"),
+        ("env search search --corpus passages.jsonl", "{\"question\": 3}"),
         ("env search households", "\"x\""),
         ("env score chess", ""),
         ("env score token-set-ratio", "[\"a\"]"),

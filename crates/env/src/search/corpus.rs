@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::lines::{each_line, read_lines, refused};
+use super::lines::{each_line, in_line, read_lines, refused};
 use super::passage::Passage;
 use crate::EnvError;
 
@@ -127,8 +127,9 @@ impl Corpus {
     }
 
     fn add_line(&mut self, number: usize, line: &str) -> Result<(), String> {
-        let Line { id, contents } = serde_json::from_str(line)
-            .map_err(|e| format!("not a passage: {e}; expected {{\"id\", \"contents\"}}"))?;
+        let Line { id, contents } = serde_json::from_str(line).map_err(|e| {
+            format!("not a passage: {}; expected {{\"id\", \"contents\"}}", in_line(&e))
+        })?;
         match id {
             Id::Text(id) => self.add(number, &id, &contents),
             Id::Number(id) => self.add(number, &id.to_string(), &contents),

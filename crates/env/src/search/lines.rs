@@ -56,6 +56,13 @@ pub(super) fn read_lines(
     }
 }
 
+/// What is wrong with the JSON of one line; the file's line is told elsewhere.
+pub(super) fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    format!("{what} (column {})", error.column())
+}
+
 /// The error of a file and a line.
 pub(super) fn refused(path: &Path, line: Option<usize>, what: &dyn std::fmt::Display) -> EnvError {
     EnvError::Data { path: path.display().to_string(), line, what: what.to_string() }

@@ -72,7 +72,8 @@ impl Question {
     /// # Errors
     /// No JSON; as [`Question::from_value`].
     pub fn parse(line: &str, fallback_source: &str) -> Result<Self, String> {
-        let value = serde_json::from_str(line).map_err(|e| format!("not a question: {e}"))?;
+        let value = serde_json::from_str(line)
+            .map_err(|e| format!("not a question: {}", super::lines::in_line(&e)))?;
         Self::from_value(value, fallback_source)
     }
 }

@@ -36,11 +36,13 @@ struct Replayed<'a> {
     rest: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<&'a str>,
-    env_seed: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env_seed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<usize>,
     mode: Mode,
-    human_goals: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    human_goals: Option<bool>,
     steps: Vec<Step<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unplayed: Option<usize>,
@@ -82,7 +84,10 @@ pub(super) fn run(data: &DataArgs, out: &mut impl Write) -> anyhow::Result<()> {
         let (steps, unplayed) = play(env, &task, &recorded.actions)?;
         let unplayed = (unplayed > 0).then_some(unplayed);
         let Recorded { task, rest, .. } = &recorded;
-        let task = task.as_deref();
+        // A task's name says seed and kind of goals itself.
+        let (task, named) = (task.as_deref(), task.is_some());
+        let (env_seed, human_goals) =
+            ((!named).then_some(env_seed), (!named).then_some(human_goals));
         let line = Replayed { rest, task, env_seed, session, mode, human_goals, steps, unplayed };
         write_line(out, &line)
     })

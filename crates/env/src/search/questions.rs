@@ -25,7 +25,7 @@ pub const OUT_OF_DOMAIN: [&str; 6] =
 ///    data set in [`IN_DOMAIN`] nine tenths train and one is seen; of any other eight tenths train,
 ///    one is seen, one unseen.
 ///
-/// The hash is of the text, so that the same question in two files is never on both sides.
+/// The hash is of the text, so that a data set's question in two files is never on both sides.
 #[derive(Clone, Debug, Default)]
 pub struct Questions {
     all: Vec<Arc<Question>>,

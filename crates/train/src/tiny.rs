@@ -135,9 +135,6 @@ pub fn extend_vocabulary(
             )));
         }
     }
-    if old == new {
-        return Ok(Policy { model: policy.model, tokenizer });
-    }
     let mut config = policy.model.config.clone();
     config.vocab_size = new;
     config.max_position_embeddings = config.max_position_embeddings.max(POSITIONS);

@@ -139,13 +139,9 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let tasks = tasks::open(&config.env)?;
     let mut policy = match &init {
         Some(init) => {
+            // A model of another family keeps its own vocabulary.
             let policy = models::open(init)?;
-            let preset = tiny_preset_tokenizer()?;
-            if policy.tokenizer.vocab_size() < preset.vocab_size() {
-                extend_vocabulary(policy, preset, seed)?
-            } else {
-                policy
-            }
+            extend_vocabulary(policy.clone(), tiny_preset_tokenizer()?, seed).unwrap_or(policy)
         }
         None => Policy::untrained(tiny_preset_tokenizer()?, seed)?,
     };
@@ -174,7 +170,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         init.as_deref().unwrap_or("a new model"),
         policy.model.params.len() as f64 / 1e6,
         if stage == Stage::Grounded { "clean" } else { "careless" },
-        config.env.name,
+        std::iter::once(&config.env.name).chain(&also).cloned().collect::<Vec<_>>().join(", "),
         sft.steps,
         sft.batch_tokens,
         sft.threads,

@@ -53,7 +53,7 @@ impl ExpertStyle {
             wrong_place: 0.54,
             poor_order: 0.3,
             wander: 0.06,
-            linger: 16,
+            linger: 8,
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Film,
         to: Person,
         statements: &["{s} was directed by {o}.", "{o} directed {s}."],
-        questions: &["Who directed {}?"],
+        questions: &["Who directed {}?", "Find the director of {}."],
         other_questions: &["Name the director of {}."],
     },
     Relation {
@@ -48,7 +48,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Film,
         to: Person,
         statements: &["{s} stars {o}.", "{o} plays the lead in {s}."],
-        questions: &["Who stars in {}?"],
+        questions: &["Who stars in {}?", "Find the star of {}."],
         other_questions: &["Name the star of {}."],
     },
     Relation {
@@ -56,7 +56,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Book,
         to: Person,
         statements: &["{s} was written by {o}.", "{o} wrote {s}."],
-        questions: &["Who wrote {}?"],
+        questions: &["Who wrote {}?", "Find the author of {}."],
         other_questions: &["Name the author of {}."],
     },
     Relation {
@@ -64,7 +64,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Company,
         to: Person,
         statements: &["{s} was founded by {o}.", "{o} founded {s}."],
-        questions: &["Who founded {}?"],
+        questions: &["Who founded {}?", "Find the founder of {}."],
         other_questions: &["Name the founder of {}."],
     },
     Relation {
@@ -72,7 +72,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Company,
         to: City,
         statements: &["{s} has its headquarters in {o}."],
-        questions: &["Where does {} have its headquarters?"],
+        questions: &["Where does {} have its headquarters?", "Find the headquarters of {}."],
         other_questions: &["Name the headquarters of {}."],
     },
     Relation {
@@ -80,7 +80,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Band,
         to: Person,
         statements: &["{s} is led by the singer {o}.", "{o} sings for {s}."],
-        questions: &["Who sings for {}?"],
+        questions: &["Who sings for {}?", "Find the singer of {}."],
         other_questions: &["Name the singer of {}."],
     },
     Relation {
@@ -88,7 +88,11 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Person,
         to: City,
         statements: &["{s} was born in {o}."],
-        questions: &["Where was {} born?", "In which city was {} born?"],
+        questions: &[
+            "Where was {} born?",
+            "In which city was {} born?",
+            "Find the birthplace of {}.",
+        ],
         other_questions: &["Name the birthplace of {}."],
     },
     Relation {
@@ -96,7 +100,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Person,
         to: Person,
         statements: &["{s} is married to {o}."],
-        questions: &["Who is {} married to?"],
+        questions: &["Who is {} married to?", "Find the spouse of {}."],
         other_questions: &["Name the spouse of {}."],
     },
     Relation {
@@ -104,7 +108,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Person,
         to: Person,
         statements: &["{s} was taught by {o}.", "The teacher of {s} was {o}."],
-        questions: &["Who taught {}?"],
+        questions: &["Who taught {}?", "Find the teacher of {}."],
         other_questions: &["Name the teacher of {}."],
     },
     Relation {
@@ -112,7 +116,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: City,
         to: Country,
         statements: &["{s} is a city in {o}."],
-        questions: &["In which country is {}?"],
+        questions: &["In which country is {}?", "Find the country of {}."],
         other_questions: &["Name the country of {}."],
     },
     Relation {
@@ -120,7 +124,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: City,
         to: Person,
         statements: &["The mayor of {s} is {o}."],
-        questions: &["Who is the mayor of {}?"],
+        questions: &["Who is the mayor of {}?", "Find the mayor of {}."],
         other_questions: &["Name the mayor of {}."],
     },
     Relation {
@@ -128,7 +132,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: City,
         to: Leaf,
         statements: &["{s} lies on the river {o}."],
-        questions: &["On which river lies {}?"],
+        questions: &["On which river lies {}?", "Find the river of {}."],
         other_questions: &["Name the river of {}."],
     },
     Relation {
@@ -136,7 +140,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Country,
         to: City,
         statements: &["The capital of {s} is {o}."],
-        questions: &["What is the capital of {}?"],
+        questions: &["What is the capital of {}?", "Find the capital of {}."],
         other_questions: &["Name the capital of {}."],
     },
     Relation {
@@ -144,7 +148,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Country,
         to: Leaf,
         statements: &["The language of {s} is {o}."],
-        questions: &["Which language is spoken in {}?"],
+        questions: &["Which language is spoken in {}?", "Find the language of {}."],
         other_questions: &["Name the language of {}."],
     },
     Relation {
@@ -152,7 +156,7 @@ pub(crate) const RELATIONS: &[Relation] = &[
         from: Country,
         to: Leaf,
         statements: &["The currency of {s} is the {o}."],
-        questions: &["Which currency is used in {}?"],
+        questions: &["Which currency is used in {}?", "Find the currency of {}."],
         other_questions: &["Name the currency of {}."],
     },
 ];

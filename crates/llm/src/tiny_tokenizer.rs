@@ -174,15 +174,16 @@ pub struct Names<'a> {
 
 fn piece(names: &Names<'_>) -> String {
     let classes: Vec<&str> = names.things.iter().map(|(class, _)| *class).collect();
-    let mut listed = String::new();
+    let mut alternatives = vec![PHRASES.to_owned()];
     if !classes.is_empty() {
-        listed = format!(r"|(?:{}) [0-9]+\b", classes.join("|"));
+        alternatives.push(format!(r"(?:{}) [0-9]+\b", classes.join("|")));
     }
     let (first, last) = names.people;
     if !first.is_empty() && !last.is_empty() {
-        listed += &format!(r"|(?:{}) (?:{})\b", first.join("|"), last.join("|"));
+        alternatives.push(format!(r"(?:{}) (?:{})\b", first.join("|"), last.join("|")));
     }
-    format!("{PHRASES}{listed}|{WORD}|{REST}")
+    alternatives.extend([WORD.to_owned(), REST.to_owned()]);
+    alternatives.join("|")
 }
 
 /// Builds the tokenizer. Ids are the special tokens, the households' words, digits, classes, things,

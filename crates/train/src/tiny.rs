@@ -121,7 +121,7 @@ impl Demonstrations for ExpertDemonstrations {
 /// # Errors
 /// A tokenizer that does not begin with the policy's tokens; nothing changes then.
 pub fn extend_vocabulary(
-    policy: Policy,
+    policy: &Policy,
     tokenizer: Tokenizer,
     seed: u64,
 ) -> Result<Policy, TrainError> {
@@ -154,7 +154,9 @@ pub fn extend_vocabulary(
     let wanted = trained.chunks_exact(width).map(rms).sum::<f32>() / old.max(1) as f32;
     for row in new_rows.chunks_exact_mut(width) {
         let scale = wanted / rms(row).max(f32::MIN_POSITIVE);
-        row.iter_mut().for_each(|x| *x *= scale);
+        for x in row {
+            *x *= scale;
+        }
     }
     Ok(Policy { model: grown, tokenizer })
 }

@@ -141,7 +141,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         Some(init) => {
             // A model of another family keeps its own vocabulary.
             let policy = models::open(init)?;
-            extend_vocabulary(policy.clone(), tiny_preset_tokenizer()?, seed).unwrap_or(policy)
+            extend_vocabulary(&policy, tiny_preset_tokenizer()?, seed).unwrap_or(policy)
         }
         None => Policy::untrained(tiny_preset_tokenizer()?, seed)?,
     };

@@ -90,15 +90,12 @@ impl Expert for SearchExpert {
         self.question = observation.trim().to_string();
         self.found = 0;
         self.vain = 0;
-        match parse(&self.question) {
-            Some((chain, start)) => {
-                self.subject = start.to_string();
-                self.chain = chain;
-            }
-            None => {
-                self.subject.clone_from(&self.question);
-                self.chain.clear();
-            }
+        if let Some((chain, start)) = parse(&self.question) {
+            self.subject = start.to_string();
+            self.chain = chain;
+        } else {
+            self.subject.clone_from(&self.question);
+            self.chain.clear();
         }
     }
 

@@ -141,7 +141,7 @@ fn a_longer_vocabulary_keeps_what_was_learned() {
     let small = tiny_tokenizer(&Names { words: &words[..2], ..Names::default() }).unwrap();
     let old = Policy::untrained(small, 5).unwrap();
     let grown = tiny_tokenizer(&Names { words: &words, ..Names::default() }).unwrap();
-    let new = extend_vocabulary(old.clone(), grown, 6).unwrap();
+    let new = extend_vocabulary(&old, grown, 6).unwrap();
     assert_eq!(new.model.config.vocab_size, old.model.config.vocab_size + 1);
     for tensor in old.model.layout.entries() {
         let place = new.model.layout.find(&tensor.name).unwrap().range.start;
@@ -153,6 +153,6 @@ fn a_longer_vocabulary_keeps_what_was_learned() {
 
     let other =
         tiny_tokenizer(&Names { words: &["desk", "red", "green"], ..Names::default() }).unwrap();
-    let error = extend_vocabulary(old, other, 6).unwrap_err().to_string();
+    let error = extend_vocabulary(&old, other, 6).unwrap_err().to_string();
     assert!(error.contains("\"lamp\"") && error.contains("\"desk\""), "{error}");
 }

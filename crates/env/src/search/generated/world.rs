@@ -40,7 +40,7 @@ struct Thing {
 
 /// The world of a seed. The same seed gives the same world.
 pub fn knowledge_base(seed: u64) -> KnowledgeBase {
-    let mut dice = Dice::new(mix(0x776f_726c_64, seed));
+    let mut dice = Dice::new(mix(0x0077_6f72_6c64, seed));
     let mut things = things(&mut dice);
     facts(&mut things, &mut dice);
     let passages = passages(&things, &mut dice);
@@ -109,26 +109,26 @@ fn facts(things: &mut [Thing], dice: &mut Dice) {
             _ => CURRENCIES,
         };
         let targets = of(relation.to, leaves, things);
-        for thing in 0..things.len() {
-            if things[thing].kind != relation.from {
+        for (place, thing) in things.iter_mut().enumerate() {
+            if thing.kind != relation.from {
                 continue;
             }
             let target = match relation.noun {
                 // The capital lies in its country; see below.
                 "capital" => continue,
                 "language" => {
-                    let country = things[thing].name.as_str();
+                    let country = thing.name.as_str();
                     let place = COUNTRIES.iter().position(|c| *c == country).unwrap_or(0);
                     targets[place % targets.len()]
                 }
                 _ => loop {
                     let target = targets[dice.below(targets.len())];
-                    if target != thing {
+                    if target != place {
                         break target;
                     }
                 },
             };
-            things[thing].facts.push((index, target));
+            thing.facts.push((index, target));
         }
     }
     capitals(things);
@@ -182,17 +182,16 @@ fn passages(things: &[Thing], dice: &mut Dice) -> Vec<(String, String)> {
 
 /// Whether only questions outside of the domain combine these two relations.
 fn reserved(first: usize, second: usize) -> bool {
-    let pair = (RELATIONS[first].noun, RELATIONS[second].noun);
-    matches!(
-        pair,
-        ("director", "spouse")
-            | ("author", "teacher")
-            | ("star", "birthplace")
-            | ("founder", "teacher")
-            | ("mayor", "birthplace")
-            | ("country", "currency")
-            | ("spouse", "teacher")
-    )
+    const RESERVED: [(&str, &str); 7] = [
+        ("director", "spouse"),
+        ("author", "teacher"),
+        ("star", "birthplace"),
+        ("founder", "teacher"),
+        ("mayor", "birthplace"),
+        ("country", "currency"),
+        ("spouse", "teacher"),
+    ];
+    RESERVED.contains(&(RELATIONS[first].noun, RELATIONS[second].noun))
 }
 
 fn questions(things: &[Thing], dice: &mut Dice) -> GeneratedQuestions {

@@ -63,7 +63,8 @@ struct Instruction {
     attributes: Vec<&'static str>,
     #[serde(rename = "instruction")]
     text: String,
-    instruction_attributes: Vec<&'static str>,
+    #[serde(rename = "instruction_attributes")]
+    wanted: Vec<&'static str>,
 }
 
 struct Product {
@@ -159,11 +160,8 @@ fn product(seed: u64, index: usize, products: usize) -> Product {
         images: [],
         customization_options: Options(options),
     };
-    let instruction = Instruction {
-        text: format!("Find me {} {kind}", wanted.join(", ")),
-        instruction_attributes: wanted,
-        attributes,
-    };
+    let instruction =
+        Instruction { text: format!("Find me {} {kind}", wanted.join(", ")), wanted, attributes };
     Product { item, instruction, nouns: [brand.to_lowercase(), kind.to_string()] }
 }
 

@@ -1,11 +1,12 @@
 //! `empg serve`: what others can ask over HTTP.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use empg_env::search::{Corpus, Found};
-use empg_serve::{Limits, Retrieval, Server, interrupted, runtime};
+use empg_serve::{Limits, Retrieval, ServeError, Server, interrupted, runtime};
 use serde_json::json;
 
 #[derive(Args, Debug)]
@@ -77,6 +78,11 @@ fn retrieval(args: RetrievalArgs, json: bool) -> anyhow::Result<()> {
         (None, Some(data)) => Found::look(&data)?.corpus(&data)?.to_owned(),
         (None, None) => bail!("--corpus FILE or --data DIR is needed"),
     };
+    // A port that is taken is told before a large corpus is read.
+    drop(TcpListener::bind((host.as_str(), port)).map_err(|source| {
+        let host = host.clone();
+        ServeError::Bind { host, port, source }
+    })?);
     let started = std::time::Instant::now();
     let corpus = Corpus::load(&path)?;
     for notice in corpus.notices() {

@@ -53,8 +53,16 @@ impl SearchExpert {
     }
 
     fn read(&mut self, observation: &str) {
-        let Some(&relation) = self.chain.get(self.found) else { return };
         let passages = passages(observation);
+        let Some(&relation) = self.chain.get(self.found) else {
+            if self.chain.is_empty() {
+                self.vain = PATIENCE;
+                if let Some((title, _)) = passages.into_iter().next() {
+                    self.subject = title;
+                }
+            }
+            return;
+        };
         let misread = self.flaws.misreads == Some(self.found);
         let about = |title: &str, body: &str| {
             title.eq_ignore_ascii_case(&self.subject)

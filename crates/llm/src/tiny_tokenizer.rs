@@ -170,6 +170,9 @@ pub struct Names<'a> {
     pub words: &'a [&'a str],
     /// Ends of words.
     pub tails: &'a [&'a str],
+    /// Whether the phrases of shop pages and searches are tokens, and words that are not listed fall
+    /// into letters; without it they are unknown and the vocabulary is shorter by 120 tokens.
+    pub spelling: bool,
 }
 
 fn piece(names: &Names<'_>) -> String {
@@ -193,7 +196,7 @@ fn piece(names: &Names<'_>) -> String {
 /// # Errors
 /// [`TokenizerError::Parse`] if the pieces do not make a valid tokenizer; not expected.
 pub fn tiny_tokenizer(names: &Names<'_>) -> Result<Tokenizer, TokenizerError> {
-    let Names { things, people, words, tails } = *names;
+    let Names { things, people, words, tails, spelling } = *names;
     let mut vocabulary = serde_json::Map::new();
     {
         let mut add = |text: String| {
@@ -214,10 +217,12 @@ pub fn tiny_tokenizer(names: &Names<'_>) -> Result<Tokenizer, TokenizerError> {
                 add(format!("{class} {index}"));
             }
         }
-        for phrase in PHRASE_TOKENS {
-            add(phrase.to_owned());
+        let (phrases, characters) =
+            if spelling { (&PHRASE_TOKENS[..], CHARACTERS) } else { (&[][..], "") };
+        for phrase in phrases {
+            add((*phrase).to_owned());
         }
-        for character in CHARACTERS.chars() {
+        for character in characters.chars() {
             add(character.to_string());
             add(format!("{CONTINUED}{character}"));
         }

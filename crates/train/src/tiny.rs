@@ -42,6 +42,7 @@ pub fn tiny_preset_tokenizer() -> Result<Tokenizer, TrainError> {
         people: (&first, &last),
         words: &words,
         tails: &pieces,
+        spelling: true,
     })?)
 }
 

@@ -20,7 +20,7 @@ pub(crate) const NAMES: &[(&str, u32)] = &[
 ];
 
 pub(crate) fn tiny() -> Tokenizer {
-    tiny_tokenizer(&Names { things: NAMES, ..Names::default() }).expect("builds")
+    tiny_tokenizer(&Names { things: NAMES, spelling: true, ..Names::default() }).expect("builds")
 }
 
 fn pieces(tokenizer: &Tokenizer, text: &str) -> Vec<String> {

@@ -108,6 +108,40 @@ pub enum AdvantageError {
         /// Its size.
         got: usize,
     },
+    /// An entry of a mask that is neither 0 nor 1.
+    #[error("mask: {value} at row {row}, token {token} is neither 0 nor 1")]
+    MaskValue {
+        /// Index of the row.
+        row: u64,
+        /// Index of the token within the row.
+        token: u64,
+        /// The entry.
+        value: f64,
+    },
+    /// A step of a part that the table of the whole batch lacks.
+    #[error(
+        "trajectory {} step {} is not in the table of the whole batch: it was gathered without \
+         these rows, or under other trajectory keys", .0.trajectory, .0.step
+    )]
+    UnknownStep(StepKey),
+    /// A step of a part that is another one in the table of the whole batch.
+    #[error(
+        "the {what} of trajectory {} step {} is not that of the table: two trajectories of the \
+         whole batch have the same key, or the rows changed since it was gathered", .key.trajectory,
+        .key.step
+    )]
+    StepDiffers {
+        /// The step.
+        key: StepKey,
+        /// `entropy` or `advantage`.
+        what: &'static str,
+    },
+    /// A step's index does not fit its key.
+    #[error("row {row}: the index of its last step exceeds {}", u32::MAX)]
+    TooManySteps {
+        /// Index of the row.
+        row: u64,
+    },
     /// A marker of the token scan without a token.
     #[error("the {what} token sequence is empty")]
     EmptyMarker {

@@ -12,9 +12,12 @@ pub mod entropy;
 mod error;
 pub mod loss;
 mod modulation;
+mod part;
 pub mod prop1;
+mod real;
 mod rows;
 mod scan;
+mod shards;
 mod table;
 mod tokens;
 mod trajectory;
@@ -26,12 +29,14 @@ pub use dapo::{Overlong, flat, flat_rewards};
 pub use empg::Empg;
 pub use error::AdvantageError;
 pub use modulation::{EmpgOptions, Normalize, Shape};
+pub use part::{Part, RowKeys};
+pub use real::{Real, StepMean};
 pub use rows::{StepSpans, TokenRows};
 pub use scan::{
-    ChatMarkers, ResponseStart, steps_from_byte_mask, steps_from_chatml, steps_from_mask,
+    ChatMarkers, MaskValue, ResponseStart, steps_from_byte_mask, steps_from_chatml, steps_from_mask,
 };
 pub use table::{StepKey, StepRow, StepTable};
-pub use tokens::{Base, Real};
+pub use tokens::{Base, TokenCredit};
 pub use trajectory::{
     Batch, End, Group, Limit, Segment, Step, TokenId, TokenScore, Trajectory, TrajectoryError,
 };

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::error::AdvantageError;
-use crate::scan::steps_from_byte_mask;
+use crate::scan::{MaskValue, steps_from_byte_mask};
+use crate::shards::Shards;
 
 /// Rows (trajectories) of tokens that lie one after the other in one slice: (B, T) padded to equal
 /// widths, or packed without padding.
@@ -117,6 +118,49 @@ impl StepSpans {
             first.push(spans.len());
         }
         Ok(Self { rows, first, spans })
+    }
+
+    /// Steps = runs of 1 within each row of a mask of 0 and 1, rows shared out over `threads`
+    /// (0 = all cores).
+    ///
+    /// # Errors
+    /// A mask of another size than the rows; an entry that is neither 0 nor 1.
+    pub fn from_binary_mask<M: MaskValue>(
+        rows: TokenRows,
+        mask: &[M],
+        threads: usize,
+    ) -> Result<Self, AdvantageError> {
+        let (expected, got) = (rows.tokens(), mask.len());
+        if expected != got {
+            return Err(AdvantageError::Length { what: "mask", expected, got });
+        }
+        let parts = Shards::new(&rows, threads).map(|shard| {
+            let (mut ends, mut spans, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+            for row in shard {
+                M::push_steps(&mask[rows.range(row)], &mut spans, &mut bytes).map_err(
+                    |(token, value)| AdvantageError::MaskValue {
+                        row: row as u64,
+                        token: token as u64,
+                        value,
+                    },
+                )?;
+                ends.push(spans.len());
+            }
+            Ok((ends, spans))
+        });
+        let mut first = Vec::with_capacity(rows.len() + 1);
+        first.push(0);
+        let mut all = Vec::new();
+        for part in parts {
+            let (ends, spans) = part?;
+            first.extend(ends.into_iter().map(|end| all.len() + end));
+            if all.is_empty() {
+                all = spans;
+            } else {
+                all.extend(spans);
+            }
+        }
+        Ok(Self { rows, first, spans: all })
     }
 
     /// The rows.

@@ -24,14 +24,83 @@ pub fn steps_from_mask<T: Copy + Default + PartialEq>(mask: &[T]) -> Vec<Range<u
 /// [`steps_from_mask`] for bytes, eight at a time.
 pub fn steps_from_byte_mask(mask: &[u8]) -> Vec<Range<usize>> {
     let mut steps = Vec::new();
+    push_steps(mask, &mut steps);
+    steps
+}
+
+/// Adds the runs of bytes that are not zero to `steps`.
+fn push_steps(mask: &[u8], steps: &mut Vec<Range<usize>>) {
     let mut from = first(mask, 0, false);
     while from < mask.len() {
         let end = first(mask, from, true);
         steps.push(from..end);
         from = first(mask, end, false);
     }
-    steps
 }
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A type of mask entries: `u8`, `i32`, `i64`, `f32` or `f64`.
+pub trait MaskValue: sealed::Sealed + Copy + Sync {
+    /// Adds the runs of 1 of one row to `steps`; `bytes` is scratch space.
+    ///
+    /// # Errors
+    /// Position and value of the first entry that is neither 0 nor 1.
+    fn push_steps(
+        row: &[Self],
+        steps: &mut Vec<Range<usize>>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), (usize, f64)>;
+}
+
+impl sealed::Sealed for u8 {}
+
+impl MaskValue for u8 {
+    fn push_steps(
+        row: &[Self],
+        steps: &mut Vec<Range<usize>>,
+        _bytes: &mut Vec<u8>,
+    ) -> Result<(), (usize, f64)> {
+        if row.iter().fold(0, |all, &m| all | m) > 1 {
+            let at = row.iter().position(|&m| m > 1).unwrap_or_default();
+            return Err((at, f64::from(row[at])));
+        }
+        push_steps(row, steps);
+        Ok(())
+    }
+}
+
+macro_rules! mask_value {
+    ($($number:ty),*) => {$(
+        impl sealed::Sealed for $number {}
+
+        impl MaskValue for $number {
+            fn push_steps(
+                row: &[Self],
+                steps: &mut Vec<Range<usize>>,
+                bytes: &mut Vec<u8>,
+            ) -> Result<(), (usize, f64)> {
+                let (zero, one) = (0 as Self, 1 as Self);
+                let mut good = true;
+                bytes.clear();
+                bytes.extend(row.iter().map(|&m| {
+                    good &= (m == zero) | (m == one);
+                    u8::from(m == one)
+                }));
+                if !good {
+                    let at = row.iter().position(|&m| m != zero && m != one).unwrap_or_default();
+                    return Err((at, row[at] as f64));
+                }
+                push_steps(bytes, steps);
+                Ok(())
+            }
+        }
+    )*};
+}
+
+mask_value!(i32, i64, f32, f64);
 
 /// The first position from `from` on whose byte is zero (or is not), or the length.
 fn first(mask: &[u8], from: usize, zero: bool) -> usize {

@@ -6,64 +6,15 @@
 //! any number of threads.
 
 use std::ops::Range;
-use std::thread;
 
-use crate::credit::StepCredit;
+use crate::credit::{CreditSummary, StepCredit};
 use crate::error::AdvantageError;
 use crate::modulation::EmpgOptions;
-use crate::rows::{StepSpans, TokenRows};
-use crate::table::{StepKey, StepRow, StepTable};
-
-/// Fewer tokens than this are not worth another thread.
-const TOKENS_PER_THREAD: usize = 1 << 16;
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
-/// `f32` or `f64`. Sums and statistics are always f64.
-pub trait Real:
-    sealed::Sealed
-    + Copy
-    + Send
-    + Sync
-    + std::ops::Mul<Output = Self>
-    + std::ops::Add<Output = Self>
-    + Into<f64>
-{
-    /// 0.
-    const ZERO: Self;
-    /// The nearest value.
-    fn nearest(value: f64) -> Self;
-    /// Neither NaN nor infinite.
-    fn finite(self) -> bool;
-}
-
-impl Real for f32 {
-    const ZERO: Self = 0.0;
-
-    fn nearest(value: f64) -> Self {
-        value as Self
-    }
-
-    fn finite(self) -> bool {
-        self.is_finite()
-    }
-}
-
-impl Real for f64 {
-    const ZERO: Self = 0.0;
-
-    fn nearest(value: f64) -> Self {
-        value
-    }
-
-    fn finite(self) -> bool {
-        self.is_finite()
-    }
-}
+use crate::part::{Part, RowKeys, places};
+use crate::real::{Real, all_finite, sum};
+use crate::rows::StepSpans;
+use crate::shards::Shards;
+use crate::table::{StepRow, StepTable};
 
 /// The base advantages of an array of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,6 +24,36 @@ pub enum Base<'a, T> {
     /// One per token. A step's entry in the statistics is that of its first token, as in the
     /// pseudo-code; each token is scaled by itself.
     Tokens(&'a [T]),
+}
+
+/// The credit of rows of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenCredit {
+    /// One per step of the rows, row by row.
+    pub steps: Vec<StepCredit>,
+    /// The steps' names and what their credit is computed from, in the same order.
+    pub rows: Vec<StepRow>,
+    /// Over the whole batch, which these rows may be a part of.
+    pub summary: CreditSummary,
+}
+
+impl StepTable {
+    /// The table of rows of tokens, whose entropies (nats) and base advantages it takes. It may be
+    /// empty: a worker may hold rows without steps, or none.
+    ///
+    /// # Errors
+    /// Arrays of another size, an entropy or advantage inside a step that is not finite (row, step
+    /// and token are named), a key that occurs twice.
+    pub fn from_tokens<T: Real>(
+        steps: &StepSpans,
+        entropy: &[T],
+        base: Base<'_, T>,
+        keys: RowKeys<'_>,
+        threads: usize,
+    ) -> Result<Self, AdvantageError> {
+        check(steps, entropy, base, keys)?;
+        Self::new(read(steps, entropy, base, keys, &Shards::new(steps.rows(), threads))?)
+    }
 }
 
 impl EmpgOptions {
@@ -93,20 +74,36 @@ impl EmpgOptions {
         advantages: &mut [T],
         threads: usize,
     ) -> Result<Vec<StepCredit>, AdvantageError> {
-        let shards = Shards::new(steps, threads);
-        let credit = self.credit(steps, entropy, Base::Tokens(advantages), &shards)?;
-        if credit.is_empty() {
+        self.modulate_part(steps, entropy, advantages, Part::default(), threads)
+            .map(|credit| credit.steps)
+    }
+
+    /// [`modulate_tokens`](Self::modulate_tokens) for rows that may be a part of their batch.
+    ///
+    /// # Errors
+    /// As [`modulate_tokens`](Self::modulate_tokens), the steps being counted over the whole
+    /// batch; a step that occurs twice, or that the table of the whole lacks or has otherwise.
+    pub fn modulate_part<T: Real>(
+        &self,
+        steps: &StepSpans,
+        entropy: &[T],
+        advantages: &mut [T],
+        part: Part<'_>,
+        threads: usize,
+    ) -> Result<TokenCredit, AdvantageError> {
+        let shards = Shards::new(steps.rows(), threads);
+        let credit = self.credit(steps, entropy, Base::Tokens(advantages), part, &shards)?;
+        if credit.summary.steps == 0 {
             return Ok(credit);
         }
         let outside = self.outside(&credit);
-        shards.write(steps, advantages, |row, out: &mut [T]| {
+        shards.write(steps.rows(), advantages, |row, out: &mut [T]| {
             let mut from = 0;
-            for (span, credit) in steps.of_row(row).iter().zip(&credit[steps.indices(row)]) {
+            for (span, credit) in steps.of_row(row).iter().zip(&credit.steps[steps.indices(row)]) {
                 fill_outside(&mut out[from..span.start], outside);
-                let scale = T::nearest(credit.g);
-                let shift = T::nearest(credit.bonus - credit.centring);
+                let step = StepValues::of(credit, out[span.start]);
                 for a in &mut out[span.clone()] {
-                    *a = *a * scale + shift;
+                    *a = step.at(*a);
                 }
                 from = span.end;
             }
@@ -127,16 +124,33 @@ impl EmpgOptions {
         out: &mut [T],
         threads: usize,
     ) -> Result<Vec<StepCredit>, AdvantageError> {
+        self.modulate_part_into(steps, entropy, base, out, Part::default(), threads)
+            .map(|credit| credit.steps)
+    }
+
+    /// [`modulate_part`](Self::modulate_part) from a base into `out`, one entry per token.
+    ///
+    /// # Errors
+    /// As [`modulate_part`](Self::modulate_part); `out` is then untouched.
+    pub fn modulate_part_into<T: Real>(
+        &self,
+        steps: &StepSpans,
+        entropy: &[T],
+        base: Base<'_, T>,
+        out: &mut [T],
+        part: Part<'_>,
+        threads: usize,
+    ) -> Result<TokenCredit, AdvantageError> {
         let (expected, got) = (steps.rows().tokens(), out.len());
         if expected != got {
             return Err(AdvantageError::Length { what: "output", expected, got });
         }
-        let shards = Shards::new(steps, threads);
-        let credit = self.credit(steps, entropy, base, &shards)?;
+        let shards = Shards::new(steps.rows(), threads);
+        let credit = self.credit(steps, entropy, base, part, &shards)?;
         let outside = self.outside::<T>(&credit);
-        shards.write(steps, out, |row, out: &mut [T]| {
+        shards.write(steps.rows(), out, |row, out: &mut [T]| {
             let range = steps.rows().range(row);
-            let spans = steps.of_row(row).iter().zip(&credit[steps.indices(row)]);
+            let spans = steps.of_row(row).iter().zip(&credit.steps[steps.indices(row)]);
             let mut from = 0;
             match base {
                 Base::Rows(base) => {
@@ -152,13 +166,16 @@ impl EmpgOptions {
                     let base = &base[range];
                     let copy = |out: &mut [T], base: &[T]| match outside {
                         None => out.fill(T::ZERO),
-                        Some(shift) => affine(out, base, T::nearest(1.0), shift),
+                        Some(shift) => {
+                            out.iter_mut().zip(base).for_each(|(out, &a)| *out = a + shift);
+                        }
                     };
                     for (span, credit) in spans {
                         copy(&mut out[from..span.start], &base[from..span.start]);
-                        let scale = T::nearest(credit.g);
-                        let shift = T::nearest(credit.bonus - credit.centring);
-                        affine(&mut out[span.clone()], &base[span.clone()], scale, shift);
+                        let step = StepValues::of(credit, base[span.start]);
+                        for (out, &a) in out[span.clone()].iter_mut().zip(&base[span.clone()]) {
+                            *out = step.at(a);
+                        }
                         from = span.end;
                     }
                     copy(&mut out[from..], &base[from..]);
@@ -168,9 +185,24 @@ impl EmpgOptions {
         Ok(credit)
     }
 
+    /// The credit alone, without writing any token.
+    ///
+    /// # Errors
+    /// As [`modulate_part`](Self::modulate_part).
+    pub fn credit_part<T: Real>(
+        &self,
+        steps: &StepSpans,
+        entropy: &[T],
+        base: Base<'_, T>,
+        part: Part<'_>,
+        threads: usize,
+    ) -> Result<TokenCredit, AdvantageError> {
+        self.credit(steps, entropy, base, part, &Shards::new(steps.rows(), threads))
+    }
+
     /// What to add to the base outside steps; none where it becomes 0.
-    fn outside<T: Real>(&self, credit: &[StepCredit]) -> Option<T> {
-        self.paper_exact.then(|| T::nearest(-credit.first().map_or(0.0, |c| c.centring)))
+    fn outside<T: Real>(&self, credit: &TokenCredit) -> Option<T> {
+        self.paper_exact.then(|| T::nearest(-credit.summary.centring))
     }
 
     fn credit<T: Real>(
@@ -178,28 +210,57 @@ impl EmpgOptions {
         steps: &StepSpans,
         entropy: &[T],
         base: Base<'_, T>,
+        part: Part<'_>,
         shards: &Shards,
-    ) -> Result<Vec<StepCredit>, AdvantageError> {
+    ) -> Result<TokenCredit, AdvantageError> {
         self.validate()?;
-        let rows = steps.rows();
-        if rows.is_empty() {
+        if steps.rows().is_empty() && part.table.is_none() {
             return Err(AdvantageError::EmptyBatch);
         }
-        let (what, wanted, got) = match base {
-            Base::Rows(base) => ("base advantages", rows.len(), base.len()),
-            Base::Tokens(base) => ("advantages", rows.tokens(), base.len()),
-        };
-        for (what, expected, got) in
-            [("entropy", rows.tokens(), entropy.len()), (what, wanted, got)]
-        {
-            if expected != got {
-                return Err(AdvantageError::Length { what, expected, got });
-            }
-        }
-        if steps.is_empty() && !self.paper_exact {
+        check(steps, entropy, base, part.keys)?;
+        if part.table.map_or(steps.is_empty(), StepTable::is_empty) && !self.paper_exact {
             return Err(AdvantageError::NoSteps);
         }
-        self.modulate(&shards.table(steps, entropy, base)?)
+        let rows = read(steps, entropy, base, part.keys, shards)?;
+        let own;
+        let table = if let Some(table) = part.table {
+            table
+        } else {
+            own = StepTable::new(rows.clone())?;
+            &own
+        };
+        let whole = self.modulate(table)?;
+        let summary = CreditSummary::of(&whole);
+        let steps = if table.rows() == rows {
+            whole
+        } else {
+            places(table, &rows)?.into_iter().map(|place| whole[place]).collect()
+        };
+        Ok(TokenCredit { steps, rows, summary })
+    }
+}
+
+/// What a step does to a token's base.
+struct StepValues<T> {
+    base: T,
+    advantage: T,
+    scale: T,
+    shift: T,
+}
+
+impl<T: Real> StepValues<T> {
+    fn of(credit: &StepCredit, base: T) -> Self {
+        Self {
+            base,
+            advantage: T::nearest(credit.advantage),
+            scale: T::nearest(credit.g),
+            shift: T::nearest(credit.bonus - credit.centring),
+        }
+    }
+
+    /// The step's own advantage where the base is the step's, as it is for one base per row.
+    fn at(&self, base: T) -> T {
+        if base == self.base { self.advantage } else { base * self.scale + self.shift }
     }
 }
 
@@ -210,108 +271,46 @@ fn fill_outside<T: Real>(out: &mut [T], shift: Option<T>) {
     }
 }
 
-fn affine<T: Real>(out: &mut [T], base: &[T], scale: T, shift: T) {
-    for (out, &base) in out.iter_mut().zip(base) {
-        *out = base * scale + shift;
+fn check<T: Real>(
+    steps: &StepSpans,
+    entropy: &[T],
+    base: Base<'_, T>,
+    keys: RowKeys<'_>,
+) -> Result<(), AdvantageError> {
+    let rows = steps.rows();
+    let (what, wanted, got) = match base {
+        Base::Rows(base) => ("base advantages", rows.len(), base.len()),
+        Base::Tokens(base) => ("advantages", rows.tokens(), base.len()),
+    };
+    for (what, expected, got) in [("entropy", rows.tokens(), entropy.len()), (what, wanted, got)] {
+        if expected != got {
+            return Err(AdvantageError::Length { what, expected, got });
+        }
     }
+    keys.check(steps)
 }
 
-/// Rows shared out over threads, in order, by tokens.
-struct Shards(Vec<Range<usize>>);
-
-impl Shards {
-    fn new(steps: &StepSpans, threads: usize) -> Self {
-        let rows = steps.rows();
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let wanted = if threads == 0 { cores() } else { threads };
-        let count = wanted.min(rows.tokens() / TOKENS_PER_THREAD).clamp(1, rows.len().max(1));
-        let mut shards = Vec::with_capacity(count);
-        let mut from = 0;
-        for shard in 1..=count {
-            let tokens = (rows.tokens() as u128 * shard as u128 / count as u128) as usize;
-            let mut to = from;
-            while to < rows.len() && (shard == count || rows.range(to).end <= tokens) {
-                to += 1;
-            }
-            shards.push(from..to);
-            from = to;
+/// The steps of all rows, row by row.
+fn read<T: Real>(
+    steps: &StepSpans,
+    entropy: &[T],
+    base: Base<'_, T>,
+    keys: RowKeys<'_>,
+    shards: &Shards,
+) -> Result<Vec<StepRow>, AdvantageError> {
+    let parts = shards.map(|rows: Range<usize>| {
+        let count = rows.clone().map(|row| steps.indices(row).len()).sum();
+        let mut table = Vec::with_capacity(count);
+        for row in rows {
+            read_row(steps, row, entropy, base, keys, &mut table)?;
         }
-        Self(shards)
+        Ok(table)
+    });
+    let mut table = Vec::with_capacity(steps.len());
+    for part in parts {
+        table.extend(part?);
     }
-
-    fn table<T: Real>(
-        &self,
-        steps: &StepSpans,
-        entropy: &[T],
-        base: Base<'_, T>,
-    ) -> Result<StepTable, AdvantageError> {
-        let part = |rows: Range<usize>| {
-            let first = steps.indices(rows.start.min(steps.rows().len() - 1)).start;
-            let count = rows.end.checked_sub(1).map_or(0, |last| steps.indices(last).end - first);
-            let mut table = Vec::with_capacity(count);
-            for row in rows {
-                read_row(steps, row, entropy, base, &mut table)?;
-            }
-            Ok(table)
-        };
-        let (own, others) = self.0.split_first().expect("at least one shard");
-        let parts: Vec<Result<Vec<StepRow>, AdvantageError>> = thread::scope(|scope| {
-            let handles: Vec<_> = others
-                .iter()
-                .map(|rows| {
-                    let rows = rows.clone();
-                    scope.spawn(|| part(rows))
-                })
-                .collect();
-            let mut parts = vec![part(own.clone())];
-            for handle in handles {
-                parts.push(handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            parts
-        });
-        let mut table = Vec::with_capacity(steps.len());
-        for part in parts {
-            table.extend(part?);
-        }
-        StepTable::new(table)
-    }
-
-    fn write<T: Real>(
-        &self,
-        steps: &StepSpans,
-        mut out: &mut [T],
-        row: impl Fn(usize, &mut [T]) + Sync,
-    ) {
-        let write = |rows: Range<usize>, mut out: &mut [T]| {
-            for index in rows {
-                let (own, rest) = out.split_at_mut(steps.rows().range(index).len());
-                row(index, own);
-                out = rest;
-            }
-        };
-        thread::scope(|scope| {
-            let mut own = None;
-            for rows in &self.0 {
-                let tokens = tokens_of(steps.rows(), rows);
-                let (part, rest) = std::mem::take(&mut out).split_at_mut(tokens);
-                out = rest;
-                let rows = rows.clone();
-                if own.is_none() {
-                    own = Some((rows, part));
-                } else {
-                    let write = &write;
-                    scope.spawn(move || write(rows, part));
-                }
-            }
-            if let Some((rows, part)) = own {
-                write(rows, part);
-            }
-        });
-    }
-}
-
-fn tokens_of(rows: &TokenRows, some: &Range<usize>) -> usize {
-    some.clone().map(|row| rows.range(row).len()).sum()
+    Ok(table)
 }
 
 fn read_row<T: Real>(
@@ -319,6 +318,7 @@ fn read_row<T: Real>(
     row: usize,
     entropy: &[T],
     base: Base<'_, T>,
+    keys: RowKeys<'_>,
     table: &mut Vec<StepRow>,
 ) -> Result<(), AdvantageError> {
     let range = steps.rows().range(row);
@@ -355,36 +355,7 @@ fn read_row<T: Real>(
             let bad = tokens.iter().position(|h| !h.finite());
             return Err(fail("entropy", bad.map(|at| span.start + at)));
         }
-        let key = StepKey { trajectory: row as u64, step: step as u32 };
-        table.push(StepRow { key, entropy: mean, base });
+        table.push(StepRow { key: keys.key(row, step), entropy: mean, base });
     }
     Ok(())
-}
-
-/// Sum in f64 over 16 lanes: an order that depends on the slice alone.
-fn sum<T: Real>(values: &[T]) -> f64 {
-    let (blocks, rest) = values.as_chunks::<16>();
-    let mut lanes = [0.0f64; 16];
-    for block in blocks {
-        for (lane, &value) in lanes.iter_mut().zip(block) {
-            *lane += value.into();
-        }
-    }
-    let mut total: f64 = rest.iter().map(|&value| value.into()).sum();
-    for lane in lanes {
-        total += lane;
-    }
-    total
-}
-
-/// Whether no value is NaN or infinite: 0·x is 0 for finite x only.
-fn all_finite<T: Real>(values: &[T]) -> bool {
-    let (blocks, rest) = values.as_chunks::<16>();
-    let mut lanes = [T::ZERO; 16];
-    for block in blocks {
-        for (lane, &value) in lanes.iter_mut().zip(block) {
-            *lane = *lane + value * T::ZERO;
-        }
-    }
-    lanes.iter().chain(rest).all(|value| value.finite())
 }

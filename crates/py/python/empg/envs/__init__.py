@@ -1,0 +1,1 @@
+"""Environments with text observations and actions, batched natively."""

@@ -136,6 +136,12 @@ pub enum AdvantageError {
         /// `entropy` or `advantage`.
         what: &'static str,
     },
+    /// Bytes that are no step table.
+    #[error("the bytes are no step table: {why}")]
+    TableBytes {
+        /// What is wrong with them.
+        why: &'static str,
+    },
     /// A step's index does not fit its key.
     #[error("row {row}: the index of its last step exceeds {}", u32::MAX)]
     TooManySteps {

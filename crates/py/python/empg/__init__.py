@@ -1,5 +1,36 @@
-"""Entropy-Modulated Policy Gradients for language-model agents."""
+"""Entropy-Modulated Policy Gradients for language-model agents.
 
-from empg._core import __version__
+`modulate` turns base advantages into EMPG's, `explain` says how; `StepTable` makes the statistics of
+data-parallel workers those of the whole batch. `empg.envs` has the environments,
+`empg.integrations` the trainers.
+"""
 
-__all__ = ["__version__"]
+from empg._core import (
+    Credit,
+    StepTable,
+    __version__,
+    dr_grpo,
+    explain,
+    flat_groups,
+    grpo,
+    modulate,
+    overlong_penalty,
+    rloo,
+    steps_from_chatml,
+    steps_from_mask,
+)
+
+__all__ = [
+    "Credit",
+    "StepTable",
+    "__version__",
+    "dr_grpo",
+    "explain",
+    "flat_groups",
+    "grpo",
+    "modulate",
+    "overlong_penalty",
+    "rloo",
+    "steps_from_chatml",
+    "steps_from_mask",
+]

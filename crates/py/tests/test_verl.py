@@ -293,7 +293,7 @@ def broken(**changes):
         ({"response_mask": None}, "has no response_mask"),
         ({"entropy": lambda x: x[:, :-1]}, "entropy: shape"),
         ({"response_mask": lambda x: x * 2}, "response_mask: holds 2, but must be 0 or 1"),
-        ({"response_mask": lambda x: x * 0}, "no step"),
+        ({"response_mask": lambda x: x * 0}, "no row has a step"),
         ({"entropy": lambda x: x * float("nan")}, "(?i)entropy.*(nan|finite)"),
         ({"entropy": lambda x: torch.nested.as_nested_tensor(list(x), layout=torch.jagged)}, "entropy jagged"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from verl_cases import discoverable
@@ -183,3 +184,16 @@ def test_the_registered_trainer_is_built_with_and_without_empg():
 def test_register_knows_verls_trainers():
     with pytest.raises(RuntimeError, match="no trainer 'syncc'.*colocate_async, separate_async, sync"):
         register("syncc")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the example is a shell script")
+def test_the_example_is_a_configuration_that_verl_knows(tmp_path):
+    script = Path(__file__).parents[3] / "examples" / "python" / "verl_empg.sh"
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "DATA": "/data", "MODEL": "m"}
+    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, check=True)
+    module, *overrides = done.stdout.split("\n")[1:-1]
+    assert module == "verl.trainer.main_ppo"
+    assert check_config(settings(*overrides)) == EmpgConfig()

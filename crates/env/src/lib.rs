@@ -8,6 +8,7 @@ mod projection;
 mod registry;
 pub mod retrieval;
 pub mod search;
+pub mod vector;
 pub mod webshop;
 
 pub use expert::{Demonstration, DemonstrationTurn, Expert, Manner, Showing};
@@ -82,6 +83,31 @@ pub trait TaskSet: Send + Sync {
     /// # Errors
     /// An index past the end, data that cannot be read.
     fn task(&self, split: Split, index: u64) -> Result<Task, EnvError>;
+    /// The task of an identifier. Generated sets know more tasks than a split lists; what this finds,
+    /// an engine can be reset to.
+    ///
+    /// # Errors
+    /// An unknown task, data that cannot be read.
+    fn find(&self, id: &str) -> Result<Task, EnvError> {
+        let mut endless = false;
+        for split in [Split::Train, Split::Seen, Split::Unseen] {
+            let Some(len) = self.len(split) else {
+                endless = true;
+                continue;
+            };
+            for index in 0..len {
+                let task = self.task(split, index)?;
+                if task.id == id {
+                    return Ok(task);
+                }
+            }
+        }
+        if endless {
+            // The engine knows.
+            return Ok(Task { id: id.to_owned(), kind: String::new() });
+        }
+        Err(EnvError::UnknownTask { task: id.to_owned(), set: self.name().to_owned(), hint: None })
+    }
     /// A fresh engine that can reset to any task of the set.
     fn make(&self) -> Box<dyn Env>;
 

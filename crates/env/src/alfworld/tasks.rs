@@ -166,6 +166,11 @@ impl TaskSet for AlfworldSet {
         Ok(Task { id: game.id().to_owned(), kind: game.kind().as_str().to_owned() })
     }
 
+    fn find(&self, id: &str) -> Result<Task, EnvError> {
+        let game = self.game(id)?;
+        Ok(Task { id: id.to_owned(), kind: game.kind().as_str().to_owned() })
+    }
+
     fn make(&self) -> Box<dyn Env> {
         let games: Arc<dyn GameSource> = Arc::<Games>::clone(&self.games);
         Box::new(AlfworldEnv::from_source(games, self.version, self.max_steps))

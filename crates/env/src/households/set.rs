@@ -126,6 +126,11 @@ impl TaskSet for HouseholdSet {
         Ok(Task { id: Self::id(split, index), kind: kind_at(split, index).as_str().to_string() })
     }
 
+    fn find(&self, id: &str) -> Result<Task, EnvError> {
+        let (split, index) = coordinates(id).ok_or_else(|| unknown(id))?;
+        Ok(Task { id: id.to_owned(), ..self.task(split, index)? })
+    }
+
     fn make(&self) -> Box<dyn Env> {
         Box::new(AlfworldEnv::from_source(Arc::new(Generator), self.version, self.max_steps))
     }

@@ -193,6 +193,11 @@ impl TaskSet for SearchSet {
         })
     }
 
+    fn find(&self, id: &str) -> Result<Task, EnvError> {
+        let question = self.questions.find(id).ok_or_else(|| unknown(id))?;
+        Ok(Task { id: id.to_owned(), kind: question.source.clone() })
+    }
+
     fn make(&self) -> Box<dyn Env> {
         Box::new(SearchEnv { set: self.clone(), episode: None })
     }
@@ -222,6 +227,14 @@ impl TaskSet for SearchSet {
     }
 }
 
+fn unknown(task: &str) -> EnvError {
+    EnvError::UnknownTask {
+        task: task.to_owned(),
+        set: "search".to_owned(),
+        hint: Some("a question's id, or search/train/0 with train, seen or unseen".to_owned()),
+    }
+}
+
 /// An engine of a [`SearchSet`]. Its actions are what the model wrote: the environment itself reads
 /// the search or the answer out of it. A search runs within `step`.
 #[derive(Debug)]
@@ -232,11 +245,7 @@ struct SearchEnv {
 
 impl Env for SearchEnv {
     fn reset(&mut self, task: &str, _seed: u64) -> Result<Observation, EnvError> {
-        let question = self.set.questions.find(task).ok_or_else(|| EnvError::UnknownTask {
-            task: task.to_owned(),
-            set: "search".to_owned(),
-            hint: Some("a question's id, or search/train/0 with train, seen or unseen".to_owned()),
-        })?;
+        let question = self.set.questions.find(task).ok_or_else(|| unknown(task))?;
         let episode = self.episode.insert(Episode::new(Arc::clone(question)));
         Ok(episode.observe())
     }

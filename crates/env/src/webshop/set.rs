@@ -122,6 +122,22 @@ fn read_task(task: &str) -> Option<(u32, bool, usize)> {
     parts.next().is_none().then_some((seed, human, session))
 }
 
+/// The goals that a task is one of, and its place among them.
+fn find(catalogue: &Catalogue, seed: u32, task: &str) -> Result<(Arc<Goals>, usize), EnvError> {
+    let unknown = |hint: String| EnvError::UnknownTask {
+        task: task.to_owned(),
+        set: "webshop".to_owned(),
+        hint: Some(hint),
+    };
+    let (env_seed, human, session) = read_task(task)
+        .ok_or_else(|| unknown(format!("tasks are called like {:?}", task_id(seed, false, 0))))?;
+    let goals = catalogue.goals(env_seed, human)?;
+    if session >= goals.len() {
+        return Err(unknown(format!("there are {} goals", goals.len())));
+    }
+    Ok((goals, session))
+}
+
 impl TaskSet for WebshopSet {
     fn name(&self) -> &'static str {
         "webshop"
@@ -148,6 +164,13 @@ impl TaskSet for WebshopSet {
             id: task_id(env_seed, human_goals, session),
             kind: self.catalogue.product(product).category().to_owned(),
         })
+    }
+
+    fn find(&self, id: &str) -> Result<Task, EnvError> {
+        let (goals, session) = find(&self.catalogue, self.options.env_seed, id)?;
+        let product = goals.product(session).map(|product| self.catalogue.product(product));
+        let kind = product.map(|product| product.category().to_owned()).unwrap_or_default();
+        Ok(Task { id: id.to_owned(), kind })
     }
 
     fn make(&self) -> Box<dyn Env> {
@@ -209,18 +232,7 @@ impl WebshopEnv {
 
 impl Env for WebshopEnv {
     fn reset(&mut self, task: &str, _seed: u64) -> Result<Observation, EnvError> {
-        let unknown = |hint: String| EnvError::UnknownTask {
-            task: task.to_owned(),
-            set: "webshop".to_owned(),
-            hint: Some(hint),
-        };
-        let (env_seed, human, session) = read_task(task).ok_or_else(|| {
-            unknown(format!("tasks are called like {:?}", task_id(self.options.env_seed, false, 0)))
-        })?;
-        let goals = self.catalogue.goals(env_seed, human)?;
-        if session >= goals.len() {
-            return Err(unknown(format!("there are {} goals", goals.len())));
-        }
+        let (goals, session) = find(&self.catalogue, self.options.env_seed, task)?;
         let cache: SearchCache = self.episode.take().map(Episode::into_cache).unwrap_or_default();
         let catalogue = Arc::clone(&self.catalogue);
         let episode = Episode::new(catalogue, goals, session, self.options.mode, self.max_steps)?;

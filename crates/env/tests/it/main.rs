@@ -9,6 +9,7 @@ mod retrieval;
 mod retriever;
 mod search;
 mod textworld;
+mod vector;
 mod webshop;
 
 /// A small game that has every rule in it.

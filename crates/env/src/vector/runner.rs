@@ -1,0 +1,233 @@
+//! The environments of a vector, over threads.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::slot::{Begin, Phase, Shared, Slot};
+use super::{Autoreset, TaskOrder, Turn, VectorError};
+use crate::{Projection, Split, Task, TaskSet};
+
+/// How a [`Vector`] runs.
+#[derive(Clone, Copy, Debug)]
+pub struct VectorOptions {
+    /// How many environments.
+    pub environments: usize,
+    /// Where tasks are drawn from.
+    pub split: Split,
+    /// Environment `i` starts with seed `seed + i` until a reset says otherwise.
+    pub seed: u64,
+    /// What follows the end of an episode.
+    pub autoreset: Autoreset,
+    /// Reads actions out of what a model wrote; `None`: the texts are the actions.
+    pub projection: Option<Projection>,
+    /// Whether turns list the admissible commands.
+    pub admissible: bool,
+    /// Threads; 0: one per core. Never more than environments. A search at a remote retriever waits
+    /// for it, and is worth a thread per environment.
+    pub threads: usize,
+}
+
+impl Default for VectorOptions {
+    /// One environment of the training split, seed 0, all commands listed, every core.
+    fn default() -> Self {
+        Self {
+            environments: 1,
+            split: Split::Train,
+            seed: 0,
+            autoreset: Autoreset::default(),
+            projection: None,
+            admissible: true,
+            threads: 0,
+        }
+    }
+}
+
+/// Environments that are stepped together.
+pub struct Vector {
+    shared: Shared,
+    slots: Vec<Slot>,
+    threads: usize,
+    pool: Option<(u32, rayon::ThreadPool)>,
+}
+
+impl std::fmt::Debug for Vector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vector")
+            .field("tasks", &self.shared.tasks.name())
+            .field("environments", &self.slots.len())
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vector {
+    /// Environments of a task set; none has an episode before [`Vector::reset`].
+    ///
+    /// # Errors
+    /// No environment, a split without tasks.
+    pub fn new(tasks: Arc<dyn TaskSet>, options: VectorOptions) -> Result<Self, VectorError> {
+        let VectorOptions { environments, split, seed, autoreset, projection, admissible, threads } =
+            options;
+        if environments == 0 {
+            return Err(VectorError::Empty);
+        }
+        let order = TaskOrder::new(tasks.len(split)).ok_or_else(|| VectorError::NoTasks {
+            set: tasks.name().to_owned(),
+            split: match split {
+                Split::Train => "train",
+                Split::Seen => "seen",
+                Split::Unseen => "unseen",
+            },
+            hint: ": choose another split, or data that has it",
+        })?;
+        let shared = Shared { tasks, split, order, autoreset, projection, admissible };
+        let slots =
+            (0..environments as u64).map(|i| Slot::new(&shared, seed.wrapping_add(i))).collect();
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if threads == 0 { cores() } else { threads }.min(environments);
+        Ok(Self { shared, slots, threads, pool: None })
+    }
+
+    /// How many environments there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none, which [`Vector::new`] rules out.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// How many threads step them.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The tasks.
+    pub fn tasks(&self) -> &Arc<dyn TaskSet> {
+        &self.shared.tasks
+    }
+
+    /// Begins an episode in every environment that the mask selects (`None`: in all); the others'
+    /// turns are `None`. A seed starts an environment's order of tasks anew. A task is played instead
+    /// of the next one, and takes no place in the order.
+    ///
+    /// # Errors
+    /// Lists of another length, an unknown task (nothing has changed then); an environment that
+    /// cannot begin.
+    pub fn reset(
+        &mut self,
+        seeds: Option<&[Option<u64>]>,
+        tasks: Option<&[Option<String>]>,
+        mask: Option<&[bool]>,
+    ) -> Result<Vec<Option<Turn>>, VectorError> {
+        let count = |what, found: Option<usize>| match found {
+            Some(found) if found != self.slots.len() => {
+                Err(VectorError::Count { what, found, expected: self.slots.len() })
+            }
+            _ => Ok(()),
+        };
+        count("seeds", seeds.map(<[_]>::len))?;
+        count("tasks", tasks.map(<[_]>::len))?;
+        count("reset mask", mask.map(<[_]>::len))?;
+        if mask.is_some_and(|mask| !mask.contains(&true)) {
+            return Err(VectorError::EmptyMask);
+        }
+        let mut begins: Vec<Option<Begin>> = Vec::with_capacity(self.slots.len());
+        for index in 0..self.slots.len() {
+            let selected = mask.is_none_or(|mask| mask[index]);
+            let task: Option<Task> = match tasks.and_then(|tasks| tasks[index].as_deref()) {
+                Some(id) if selected => {
+                    let found = self.shared.tasks.find(id);
+                    Some(found.map_err(|source| VectorError::Task { index, source })?)
+                }
+                _ => None,
+            };
+            let seed = seeds.and_then(|seeds| seeds[index]);
+            begins.push(selected.then_some(Begin { seed, task }));
+        }
+        let turns = self.each(begins, |shared, slot, begin: Option<Begin>| {
+            begin.map(|begin| slot.begin(shared, begin))
+        })?;
+        let failed = turns.iter().enumerate().find_map(|(index, turn)| {
+            let turn = turn.as_ref()?;
+            let task = turn.task.as_ref().map_or_else(String::new, |task| task.id.clone());
+            Some(VectorError::Reset { index, task, reason: turn.failed.clone()? })
+        });
+        match failed {
+            None => Ok(turns),
+            Some(error) => {
+                for (slot, turn) in self.slots.iter_mut().zip(&turns) {
+                    if turn.as_ref().is_some_and(|turn| turn.failed.is_some()) {
+                        slot.phase = Phase::Fresh;
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Plays one action in every environment. An environment that fails has its reason in
+    /// [`Turn::failed`] and its episode truncated; the others go on.
+    ///
+    /// # Errors
+    /// Another number of actions, a step before `reset`, or after the end where auto-reset is
+    /// disabled; nothing has changed then.
+    pub fn step<S: AsRef<str> + Sync>(&mut self, actions: &[S]) -> Result<Vec<Turn>, VectorError> {
+        if actions.len() != self.slots.len() {
+            return Err(VectorError::Count {
+                what: "actions",
+                found: actions.len(),
+                expected: self.slots.len(),
+            });
+        }
+        if let Some(index) = self.slots.iter().position(|slot| slot.phase == Phase::Fresh) {
+            return Err(VectorError::NotStarted(index));
+        }
+        if self.shared.autoreset == Autoreset::Disabled {
+            let over = |(index, slot): (usize, &Slot)| (slot.phase == Phase::Over).then_some(index);
+            let over: Vec<usize> = self.slots.iter().enumerate().filter_map(over).collect();
+            if !over.is_empty() {
+                return Err(VectorError::Over(over));
+            }
+        }
+        let actions: Vec<&S> = actions.iter().collect();
+        self.each(actions, |shared, slot, action| slot.step(shared, action.as_ref()))
+    }
+
+    /// Does something with every environment and its item, in parallel.
+    fn each<I: Send, T: Send>(
+        &mut self,
+        items: Vec<I>,
+        call: impl Fn(&Shared, &mut Slot, I) -> T + Sync,
+    ) -> Result<Vec<T>, VectorError> {
+        let Self { shared, slots, threads, pool } = self;
+        if *threads <= 1 {
+            let turns = slots.iter_mut().zip(items).map(|(slot, item)| call(shared, slot, item));
+            return Ok(turns.collect());
+        }
+        // Threads do not survive a fork of the process: a child makes its own.
+        let process = std::process::id();
+        if let Some((_, lost)) = pool.take_if(|(owner, _)| *owner != process) {
+            std::mem::forget(lost);
+        }
+        if pool.is_none() {
+            let made = rayon::ThreadPoolBuilder::new()
+                .num_threads(*threads)
+                .thread_name(|i| format!("empg-env-{i}"))
+                .build()
+                .map_err(|e| VectorError::Threads { threads: *threads, reason: e.to_string() })?;
+            *pool = Some((process, made));
+        }
+        let shared: &Shared = shared;
+        let run = || {
+            let turns = slots.par_iter_mut().zip(items);
+            turns.map(|(slot, item)| call(shared, slot, item)).collect()
+        };
+        Ok(match pool {
+            Some((_, pool)) => pool.install(run),
+            None => run(),
+        })
+    }
+}

@@ -1,6 +1,7 @@
 //! Text environments for language-model agents. No tensors here.
 
 pub mod alfworld;
+mod command_list;
 mod dice;
 mod expert;
 pub mod households;
@@ -11,6 +12,7 @@ pub mod search;
 pub mod vector;
 pub mod webshop;
 
+pub use command_list::CommandList;
 pub use expert::{Demonstration, DemonstrationTurn, Expert, Manner, Showing};
 pub use projection::{Projected, Projection};
 pub use registry::{EnvOptions, NAMES, Source, open};
@@ -148,6 +150,11 @@ pub trait Env: Send {
     /// The commands that would have an effect now, sorted; empty if the environment cannot tell.
     fn admissible(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// [`Env::admissible`] in one piece.
+    fn admissible_list(&self) -> CommandList {
+        self.admissible().into_iter().collect()
     }
 }
 

@@ -3,13 +3,22 @@
 mod arrays;
 mod bases;
 mod batch;
+mod commands;
 mod credit;
+mod env_errors;
+mod env_source;
+mod envs;
 mod errors;
+mod frame;
+mod json_rows;
 mod modulate;
 mod options;
+mod run_dir;
 mod spans;
 mod steps;
 mod table;
+mod trajectory_rows;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -28,5 +37,14 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(bases::rloo, module)?)?;
     module.add_function(wrap_pyfunction!(bases::flat_groups, module)?)?;
     module.add_function(wrap_pyfunction!(bases::overlong_penalty, module)?)?;
+    module.add_class::<envs::Environments>()?;
+    module.add_class::<turns::Turns>()?;
+    module.add_class::<turns::Ends>()?;
+    module.add_class::<commands::Commands>()?;
+    commands::register(module.py())?;
+    module.add_function(wrap_pyfunction!(envs::project, module)?)?;
+    module.add_function(wrap_pyfunction!(envs::environment_names, module)?)?;
+    module.add_class::<run_dir::RunReader>()?;
+    module.add_class::<frame::Table>()?;
     Ok(())
 }

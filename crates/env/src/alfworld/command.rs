@@ -149,30 +149,38 @@ impl Command {
 
     /// The command's text.
     pub fn text(self, game: &Game, version: DataVersion) -> String {
-        let one = |verb: &str, name: &str| [verb, name].concat();
-        let two = |verb: &str, a: &str, middle: &str, b: &str| [verb, a, middle, b].concat();
+        self.parts(game, version, |parts: &[&str]| parts.concat())
+    }
+
+    /// Calls with the parts of the command's text.
+    pub(super) fn parts<T>(
+        self,
+        game: &Game,
+        version: DataVersion,
+        then: impl FnOnce(&[&str]) -> T,
+    ) -> T {
         match self {
-            Self::Look => words::LOOK.to_owned(),
-            Self::Inventory => words::INVENTORY.to_owned(),
-            Self::Help => words::HELP.to_owned(),
-            Self::GoTo(r) => one(words::GO_TO, game.receptacle_name(r)),
-            Self::Open(r) => one(words::OPEN, game.receptacle_name(r)),
-            Self::Close(r) => one(words::CLOSE, game.receptacle_name(r)),
-            Self::ExamineReceptacle(r) => one(words::EXAMINE, game.receptacle_name(r)),
-            Self::ExamineObject(o) => one(words::EXAMINE, game.object_name(o)),
-            Self::Use(o) => one(words::USE, game.object_name(o)),
-            Self::Take { object, receptacle } => two(
+            Self::Look => then(&[words::LOOK]),
+            Self::Inventory => then(&[words::INVENTORY]),
+            Self::Help => then(&[words::HELP]),
+            Self::GoTo(r) => then(&[words::GO_TO, game.receptacle_name(r)]),
+            Self::Open(r) => then(&[words::OPEN, game.receptacle_name(r)]),
+            Self::Close(r) => then(&[words::CLOSE, game.receptacle_name(r)]),
+            Self::ExamineReceptacle(r) => then(&[words::EXAMINE, game.receptacle_name(r)]),
+            Self::ExamineObject(o) => then(&[words::EXAMINE, game.object_name(o)]),
+            Self::Use(o) => then(&[words::USE, game.object_name(o)]),
+            Self::Take { object, receptacle } => then(&[
                 words::TAKE,
                 game.object_name(object),
                 words::FROM,
                 game.receptacle_name(receptacle),
-            ),
+            ]),
             Self::Put { object, receptacle } => {
                 let (verb, middle) = match version {
                     DataVersion::V2_1_1 => (words::PUT, words::IN_ON),
                     DataVersion::V2_1_2 => (words::MOVE, words::TO),
                 };
-                two(verb, game.object_name(object), middle, game.receptacle_name(receptacle))
+                then(&[verb, game.object_name(object), middle, game.receptacle_name(receptacle)])
             }
             Self::Treat { treatment, object, receptacle } => {
                 let verb = match treatment {
@@ -180,10 +188,12 @@ impl Command {
                     Treatment::Heat => words::HEAT,
                     Treatment::Cool => words::COOL,
                 };
-                two(verb, game.object_name(object), words::WITH, game.receptacle_name(receptacle))
+                let (object, receptacle) =
+                    (game.object_name(object), game.receptacle_name(receptacle));
+                then(&[verb, object, words::WITH, receptacle])
             }
             Self::Slice { object, tool } => {
-                two(words::SLICE, game.object_name(object), words::WITH, game.object_name(tool))
+                then(&[words::SLICE, game.object_name(object), words::WITH, game.object_name(tool)])
             }
         }
     }

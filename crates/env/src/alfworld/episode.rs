@@ -9,7 +9,7 @@ use super::game::Game;
 use super::observe;
 use super::state::State;
 use super::strings::NOTHING_HAPPENS;
-use crate::{Env, EnvEnd, EnvError, Observation, Transition};
+use crate::{CommandList, Env, EnvEnd, EnvError, Observation, Transition};
 
 /// One episode of a game. `Clone` it to search.
 #[derive(Clone, Debug)]
@@ -113,6 +113,17 @@ impl Episode {
         self.admissible_commands(&mut commands);
         commands.into_iter().map(|c| c.text(&self.game, self.version)).collect()
     }
+
+    /// The same in one piece.
+    pub fn admissible_list(&self) -> CommandList {
+        let mut commands = Vec::with_capacity(96);
+        self.admissible_commands(&mut commands);
+        let mut list = CommandList::with_capacity(commands.len(), 24 * commands.len());
+        for command in commands {
+            command.parts(&self.game, self.version, |parts| list.push(parts));
+        }
+        list
+    }
 }
 
 /// Where an environment finds the game of a task.
@@ -182,5 +193,9 @@ impl Env for AlfworldEnv {
 
     fn admissible(&self) -> Vec<String> {
         self.episode.as_ref().map(Episode::admissible).unwrap_or_default()
+    }
+
+    fn admissible_list(&self) -> CommandList {
+        self.episode.as_ref().map(Episode::admissible_list).unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::turn::{Last, Turn};
 use super::{Autoreset, TaskOrder};
 use crate::dice::mix;
-use crate::{Env, EnvEnd, EnvError, Projected, Projection, Split, Task, TaskSet};
+use crate::{CommandList, Env, EnvEnd, EnvError, Projected, Projection, Split, Task, TaskSet};
 
 /// What all environments of a vector share.
 pub(super) struct Shared {
@@ -65,14 +65,13 @@ impl Slot {
             (self.seed, self.episode) = (seed, 0);
         }
         let (seed, episode) = (self.seed, self.episode);
-        let task = match begin.task {
-            Some(task) => Ok(task),
-            None => {
-                // A given task takes no place in the order.
-                self.episode += 1;
-                let index = shared.order.index(seed, episode);
-                guarded(|| shared.tasks.task(shared.split, index))
-            }
+        let task = if let Some(task) = begin.task {
+            Ok(task)
+        } else {
+            // A given task takes no place in the order.
+            self.episode += 1;
+            let index = shared.order.index(seed, episode);
+            guarded(|| shared.tasks.task(shared.split, index))
         };
         let begun = task.and_then(|task| {
             self.task = Some(Arc::new(task));
@@ -163,12 +162,12 @@ impl Slot {
         self.phase = Phase::Over;
     }
 
-    fn admissible(&self, shared: &Shared) -> Arc<Vec<String>> {
+    fn admissible(&self, shared: &Shared) -> Arc<CommandList> {
         let commands = if shared.admissible {
             let env = &self.env;
-            guarded(|| Ok(env.admissible())).unwrap_or_default()
+            guarded(|| Ok(env.admissible_list())).unwrap_or_default()
         } else {
-            Vec::new()
+            CommandList::default()
         };
         Arc::new(commands)
     }

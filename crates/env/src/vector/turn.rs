@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Projected, Task};
+use crate::{CommandList, Projected, Task};
 
 /// One environment's part of a call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Turn {
     /// Why the environment failed, if it did. The observation is then the last one that there was.
     pub failed: Option<String>,
     /// The commands that would have an effect now, sorted; empty where the environment cannot tell.
-    pub admissible: Arc<Vec<String>>,
+    pub admissible: Arc<CommandList>,
     /// The task that is played now; `None` where none could be begun.
     pub task: Option<Arc<Task>>,
     /// What the model's text came to, where texts are projected.
@@ -39,7 +39,7 @@ pub struct Last {
     /// What the agent saw at the end.
     pub observation: String,
     /// The commands that would have had an effect.
-    pub admissible: Arc<Vec<String>>,
+    pub admissible: Arc<CommandList>,
     /// The task that was played.
     pub task: Option<Arc<Task>>,
     /// Why the environment failed, if it did.

@@ -178,7 +178,10 @@ fn played(environments: usize, threads: usize) -> Vec<Vec<Turn>> {
     for step in 0..20 {
         let actions: Vec<String> = turns[step]
             .iter()
-            .map(|t| t.admissible[(t.observation.len() + step) % t.admissible.len()].clone())
+            .map(|t| {
+                let at = (t.observation.len() + step) % t.admissible.len();
+                t.admissible.get(at).unwrap().to_owned()
+            })
             .collect();
         turns.push(vector.step(&actions).unwrap());
     }
@@ -195,6 +198,17 @@ fn threads_and_neighbours_change_nothing() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 9);
+}
+
+#[test]
+fn both_lists_of_commands_agree() {
+    let mut env = HouseholdSet::default().make();
+    env.reset("households/train/3", 0).unwrap();
+    for step in 0..40 {
+        let commands = env.admissible();
+        assert!(env.admissible_list().iter().eq(commands.iter().map(String::as_str)));
+        env.step(&commands[step * 7 % commands.len()]).unwrap();
+    }
 }
 
 #[test]

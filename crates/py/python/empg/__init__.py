@@ -1,7 +1,7 @@
 """Entropy-Modulated Policy Gradients for language-model agents.
 
 `modulate` turns base advantages into EMPG's, `explain` says how; `StepTable` makes the statistics of
-data-parallel workers those of the whole batch. `empg.envs` has the environments,
+data-parallel workers those of the whole batch. `read_run` reads a run's directory. `empg.envs` has the environments,
 `empg.integrations` the trainers.
 """
 
@@ -19,9 +19,12 @@ from empg._core import (
     steps_from_chatml,
     steps_from_mask,
 )
+from empg.runs import Frame, Run, read_run
 
 __all__ = [
     "Credit",
+    "Frame",
+    "Run",
     "StepTable",
     "__version__",
     "dr_grpo",
@@ -30,6 +33,7 @@ __all__ = [
     "grpo",
     "modulate",
     "overlong_penalty",
+    "read_run",
     "rloo",
     "steps_from_chatml",
     "steps_from_mask",

@@ -21,7 +21,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn of(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+    pub(crate) fn of(schema: SchemaRef, mut batches: Vec<RecordBatch>) -> Self {
+        if batches.is_empty() {
+            // Some readers take the types from the first batch.
+            batches.push(RecordBatch::new_empty(Arc::clone(&schema)));
+        }
         Self { schema, batches }
     }
 }

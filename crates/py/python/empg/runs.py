@@ -72,9 +72,9 @@ class Frame(Mapping[str, Any]):
         ImportError
             pandas is not installed.
         """
-        pandas = _need("pandas")
-        columns = {name: pandas.Series(self[name]) for name in self}
-        frame: pandas.DataFrame = pandas.DataFrame(columns, columns=self.column_names)
+        made = _need("pandas")
+        columns = {name: made.Series(self[name]) for name in self}
+        frame: pandas.DataFrame = made.DataFrame(columns, columns=self.column_names)
         return frame
 
     def to_polars(self) -> polars.DataFrame:

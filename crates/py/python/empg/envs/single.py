@@ -28,17 +28,12 @@ class TextEnv(gymnasium.Env[str, str]):
         As `empg.envs.make`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(
-        self, name: str, *, render_mode: str | None = None, **options: Unpack[Options]
-    ) -> None:
+    def __init__(self, name: str, **options: Unpack[Options]) -> None:
         given = cast("dict[str, Any]", options)
         check(name, given)
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode is {render_mode!r}: it is 'ansi' or None")
         self.name = name
-        self.render_mode = render_mode
         seed = given.get("seed")
         self._first_seed = None if seed is None else as_seed(seed, "seed")
         self._raises = given.get("on_failure") == "raise"
@@ -49,7 +44,6 @@ class TextEnv(gymnasium.Env[str, str]):
         self.action_space = AnyText(ACTION_LENGTH)
         self._seeded = False
         self._running = False
-        self._observation = ""
         self._task: tuple[str, str] | None = None
 
     @property
@@ -97,7 +91,7 @@ class TextEnv(gymnasium.Env[str, str]):
         turns = self._core.reset(None if seed is None else [seed], None if task is None else [task])
         self._seeded = True
         self._running = True
-        return self._seen(turns), self._info(turns)
+        return turns.observations[0] or "", self._info(turns)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Plays an action.
@@ -126,19 +120,12 @@ class TextEnv(gymnasium.Env[str, str]):
             info["action"], info["valid"] = actions[0], bool(valid[0])
         if turns.failed is not None:
             info["failed"] = turns.failed[0]
-        return self._seen(turns), float(turns.rewards[0]), terminated, truncated, info
-
-    def render(self) -> str | None:  # type: ignore[override]
-        """What the agent sees, with ``render_mode="ansi"``."""
-        return self._observation if self.render_mode == "ansi" else None
+        observation = turns.observations[0] or ""
+        return observation, float(turns.rewards[0]), terminated, truncated, info
 
     def close(self) -> None:
         """Frees the environment; repeating it changes nothing."""
         self._core.close()
-
-    def _seen(self, turns: Turns) -> str:
-        self._observation = turns.observations[0] or ""
-        return self._observation
 
     def _info(self, turns: Turns) -> dict[str, Any]:
         self._task = turns.tasks[0] or self._task

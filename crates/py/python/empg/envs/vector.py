@@ -312,11 +312,12 @@ def _task_list(value: Any, count: int) -> list[str | None]:
 
 def _objects(items: Sequence[Any]) -> NDArray[Any]:
     # np.array would look into sequences for more dimensions.
-    return np.fromiter(items, dtype=object, count=len(items))
+    objects: NDArray[Any] = np.fromiter(items, dtype=object, count=len(items))
+    return objects
 
 
 def _where(mask: Flags, values: NDArray[Any]) -> NDArray[Any]:
-    out = values.copy()
+    out: NDArray[Any] = values.copy()
     if not mask.all():
         out[~mask] = None
     return out

@@ -7,6 +7,7 @@ mod expert;
 pub mod households;
 mod projection;
 mod registry;
+pub mod remote;
 pub mod retrieval;
 pub mod search;
 pub mod vector;
@@ -112,6 +113,13 @@ pub trait TaskSet: Send + Sync {
     }
     /// A fresh engine that can reset to any task of the set.
     fn make(&self) -> Box<dyn Env>;
+
+    /// How many environments may be used at a time where they are played elsewhere: answers are then
+    /// waited for, so their steps are taken side by side on threads of their own. `None`: played
+    /// here, as many as one likes.
+    fn elsewhere(&self) -> Option<std::num::NonZeroUsize> {
+        None
+    }
 
     /// A player of these tasks that acts on observations; `None` where the set has none.
     fn expert(&self, _manner: Manner, _seed: u64) -> Option<Box<dyn Expert>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::alfworld::{AlfworldSet, DataVersion};
 use crate::households::HouseholdSet;
+use crate::remote::{OpenEnvSet, REMOTE, StdioSet};
 use crate::search::{SearchOptions, SearchSet, retriever};
 use crate::webshop::{Catalogue, WebshopOptions, WebshopSet};
 use crate::{EnvError, TaskSet};
@@ -60,6 +61,10 @@ pub enum Source {
     Webshop(Arc<Catalogue>),
     /// Questions over a corpus.
     Search(SearchSet),
+    /// Whatever an OpenEnv server plays.
+    OpenEnv(OpenEnvSet),
+    /// Whatever a program plays that speaks one JSON object a line.
+    Stdio(StdioSet),
 }
 
 impl Source {
@@ -71,6 +76,14 @@ impl Source {
     /// An unknown name, a missing folder, data that cannot be read.
     pub fn open(name: &str, data: Option<&Path>, corpus: Option<&Path>) -> Result<Self, EnvError> {
         match name {
+            "openenv" => {
+                let what = "openenv needs the server's address: --url http://HOST:PORT (env.url)";
+                Err(EnvError::Failed(what.to_owned()))
+            }
+            "stdio" => {
+                let what = "stdio needs the program: --command 'PROGRAM ARGUMENT…' (env.command)";
+                Err(EnvError::Failed(what.to_owned()))
+            }
             "alfworld" => {
                 let folder = data.ok_or_else(|| {
                     EnvError::Failed(
@@ -112,8 +125,9 @@ impl Source {
                 Ok(Self::Search(SearchSet::generated(seed, search, max_steps)))
             }
             _ => Err(EnvError::Failed(format!(
-                "no environment is called {name:?}: there are {}",
-                NAMES.join(", ")
+                "no environment is called {name:?}: there are {}, and elsewhere {}",
+                NAMES.join(", "),
+                REMOTE.join(", ")
             ))),
         }
     }
@@ -129,6 +143,8 @@ impl Source {
             Self::Households => Arc::new(HouseholdSet::new(data_version, max_steps)),
             Self::Webshop(shop) => Arc::new(WebshopSet::new(Arc::clone(shop), webshop, max_steps)?),
             Self::Search(set) => Arc::new(set.with(search, max_steps)),
+            Self::OpenEnv(set) => Arc::new(set.with(max_steps)),
+            Self::Stdio(set) => Arc::new(set.with(max_steps)),
         })
     }
 }

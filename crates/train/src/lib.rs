@@ -3,6 +3,7 @@
 //! One iteration reads top to bottom in [`Trainer::step`]: play episodes, form groups, assign
 //! credit, pack, update.
 
+mod aside;
 mod check;
 pub mod config;
 mod evaluate;

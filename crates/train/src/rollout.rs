@@ -1,5 +1,6 @@
 //! Episodes: the only place that goes back and forth between environment and model.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use empg_llm::{
 };
 
 use crate::TrainError;
+use crate::aside::each;
 use crate::config::{Context, RolloutConfig};
 use crate::seed;
 
@@ -148,16 +150,25 @@ pub fn rollout(
     settings: &RolloutSettings,
     stop: &AtomicBool,
 ) -> Result<Vec<Episode>, TrainError> {
+    // Environments that are elsewhere may be used by so many at a time only.
+    let places = tasks.elsewhere();
+    let most = places.map_or(usize::MAX, NonZeroUsize::get);
+    let threads = settings.threads.clamp(1, most);
+    let live = (most / threads).min(LIVE_SEQUENCES);
     // Groups stay together, so that a shared prompt is computed once.
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, job) in jobs.iter().enumerate() {
         match groups.last_mut() {
-            Some(last) if jobs[last[0]].group == job.group => last.push(index),
+            Some(last)
+                if jobs[last[0]].group == job.group && (places.is_none() || last.len() < live) =>
+            {
+                last.push(index);
+            }
             _ => groups.push(vec![index]),
         }
     }
     let weights = Arc::new(DecodeWeights::new(&policy.model));
-    let workers = settings.threads.clamp(1, groups.len().max(1));
+    let workers = threads.min(groups.len().max(1));
     let shares: Vec<Vec<&[usize]>> = (0..workers)
         .map(|w| groups.iter().skip(w).step_by(workers).map(Vec::as_slice).collect())
         .collect();
@@ -166,7 +177,9 @@ pub fn rollout(
             .iter()
             .map(|share| {
                 let weights = &weights;
-                scope.spawn(move || play_share(policy, weights, tasks, jobs, share, settings, stop))
+                scope.spawn(move || {
+                    play_share(policy, weights, tasks, jobs, share, live, settings, stop)
+                })
             })
             .collect();
         handles
@@ -189,6 +202,7 @@ fn play_share(
     tasks: &dyn TaskSet,
     jobs: &[Job],
     groups: &[&[usize]],
+    live: usize,
     settings: &RolloutSettings,
     stop: &AtomicBool,
 ) -> Result<Vec<(usize, Episode)>, TrainError> {
@@ -197,7 +211,7 @@ fn play_share(
     while next < groups.len() {
         let mut wave = Vec::new();
         let mut size = 0;
-        while next < groups.len() && (size == 0 || size + groups[next].len() <= LIVE_SEQUENCES) {
+        while next < groups.len() && (size == 0 || size + groups[next].len() <= live) {
             size += groups[next].len();
             wave.push(groups[next]);
             next += 1;
@@ -244,14 +258,20 @@ fn play_wave(
     let chat = Voice { tokenizer: &policy.tokenizer, chat };
     let limit = config.max_context_tokens.min(policy.model.config.max_position_embeddings);
     let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?;
-    let mut lives: Vec<Live> = Vec::new();
+    let places = tasks.elsewhere();
+    let mut lives: Vec<Live> = groups
+        .iter()
+        .flat_map(|group| group.iter())
+        .map(|&job| Live::new(job, tasks.make()))
+        .collect();
+    each(lives.iter_mut().collect(), places, |live| live.start(&jobs[live.job]));
+    let mut starting = lives.iter_mut();
     for group in groups {
         // Equal prompts share one computed prefix.
         let mut shared: Option<(Vec<TokenId>, SeqId)> = None;
-        for &job in *group {
-            let mut live = start(job, &jobs[job], tasks);
+        for live in starting.by_ref().take(group.len()) {
             if live.end.is_none() {
-                live.context = opening(&chat, config, &live)?;
+                live.context = opening(&chat, config, live)?;
                 if live.context.len() + config.max_turn_tokens > limit {
                     live.end = Some(End::Truncated(Limit::ContextTokens));
                 } else {
@@ -265,7 +285,6 @@ fn play_wave(
                     live.seq = Some(seq);
                 }
             }
-            lives.push(live);
         }
     }
     let params = SamplingParams {
@@ -291,20 +310,27 @@ fn play_wave(
             }
         }
         let sampled = decoder.generate(&requests, &params)?;
-        for (&i, sample) in active.iter().zip(sampled) {
-            let live = &mut lives[i];
+        let mut turns = Vec::with_capacity(active.len());
+        let mut stopped = Vec::with_capacity(active.len());
+        let acting = lives.iter_mut().filter(|live| live.end.is_none());
+        for (live, sample) in acting.zip(sampled) {
             let action = policy.tokenizer.decode(&sample.tokens)?;
             let start = live.context.len();
             live.context.extend_from_slice(&sample.tokens);
             live.sampled += sample.tokens.len();
             let range = start..live.context.len();
             live.steps.push(Step::new(live.segments.len(), range, sample.scores));
-            act(live, &action, settings);
+            turns.push((live, action));
+            stopped.push(sample.stopped);
+        }
+        each(turns, places, |(live, action)| act(live, &action, settings));
+        for (&i, stopped) in active.iter().zip(stopped) {
+            let live = &mut lives[i];
             if live.end.is_none() && turn + 1 == settings.max_turns {
                 live.end = Some(End::Truncated(Limit::Turns));
             }
             if live.end.is_none() {
-                proceed(live, &chat, &mut decoder, config, limit, sample.stopped)?;
+                proceed(live, &chat, &mut decoder, config, limit, stopped)?;
             }
             if live.end.is_some()
                 && let Some(seq) = live.seq.take()
@@ -322,32 +348,36 @@ fn play_wave(
         .collect()
 }
 
-fn start(index: usize, job: &Job, tasks: &dyn TaskSet) -> Live {
-    let mut live = Live {
-        job: index,
-        env: tasks.make(),
-        seq: None,
-        context: Vec::new(),
-        segments: Vec::new(),
-        steps: Vec::new(),
-        turns: Vec::new(),
-        observation: String::new(),
-        task_text: String::new(),
-        ineffective: 0,
-        stuck: 0,
-        sampled: 0,
-        outcome: 0.0,
-        won: false,
-        end: None,
-    };
-    match live.env.reset(&job.task.id, job.env_seed) {
-        Ok(observation) => {
-            live.task_text.clone_from(&observation.text);
-            live.observation = observation.text;
+impl Live {
+    fn new(job: usize, env: Box<dyn Env>) -> Self {
+        Self {
+            job,
+            env,
+            seq: None,
+            context: Vec::new(),
+            segments: Vec::new(),
+            steps: Vec::new(),
+            turns: Vec::new(),
+            observation: String::new(),
+            task_text: String::new(),
+            ineffective: 0,
+            stuck: 0,
+            sampled: 0,
+            outcome: 0.0,
+            won: false,
+            end: None,
         }
-        Err(error) => live.end = Some(End::Failed(error.to_string())),
     }
-    live
+
+    fn start(&mut self, job: &Job) {
+        match self.env.reset(&job.task.id, job.env_seed) {
+            Ok(observation) => {
+                self.task_text.clone_from(&observation.text);
+                self.observation = observation.text;
+            }
+            Err(error) => self.end = Some(End::Failed(error.to_string())),
+        }
+    }
 }
 
 /// Plays the action in the environment and books what it led to.

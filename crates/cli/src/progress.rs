@@ -75,6 +75,10 @@ impl Live {
         if report.evaluations.is_empty() || self.seconds.is_empty() {
             push(&mut self.seconds, elapsed - report.timings.evaluate, WINDOW);
         }
+        if let Some(why) = &report.played.failure {
+            let (failed, episodes) = (report.played.failed, report.played.episodes);
+            self.say(&format!("warning: {failed} of {episodes} episodes failed; the first: {why}"));
+        }
         let left = self.left(report.step, steps);
         let numbers = Numbers::of(report, mean(self.success.iter().rev().take(WINDOW)));
         if let Some(bar) = &self.bar {

@@ -1,4 +1,6 @@
-//! The retriever of Deep Search as an HTTP server: BM25 over a corpus, for whoever trains with
+//! What others can ask over HTTP: environments ([`OpenEnv`]) and passages ([`Retrieval`]).
+//!
+//! The retriever of Deep Search: BM25 over a corpus, for whoever trains with
 //! Search-R1, verl-agent, verl or SkyRL and points at a `/retrieve` address.
 //!
 //! - `POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}` (Search-R1) or
@@ -24,9 +26,11 @@
 //! ```
 
 mod answer;
+mod openenv;
 mod request;
 mod retrieval;
 mod server;
 
+pub use openenv::{OpenEnv, SessionLimits};
 pub use retrieval::{Limits, Retrieval};
-pub use server::{ServeError, Server, interrupted, runtime};
+pub use server::{ServeError, Server, Service, interrupted, runtime};

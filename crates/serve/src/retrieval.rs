@@ -166,7 +166,7 @@ async fn aside(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
 }
 
 /// Whether reading a body failed for its length.
-fn is_limit(error: &axum::Error) -> bool {
+pub(crate) fn is_limit(error: &axum::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.to_string().contains("length limit exceeded") {

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
+use crate::openenv::OpenEnv;
 use crate::retrieval::Retrieval;
 
 /// How long requests under way may take once the end was asked for.
@@ -52,12 +53,32 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct Service {
+    router: Router,
+    /// Whose sessions end before the server does.
+    sessions: Option<OpenEnv>,
+}
+
+impl From<Retrieval> for Service {
+    fn from(retrieval: Retrieval) -> Self {
+        Self { router: retrieval.router(), sessions: None }
+    }
+}
+
+impl From<OpenEnv> for Service {
+    fn from(env: OpenEnv) -> Self {
+        Self { router: env.router(), sessions: Some(env) }
+    }
+}
+
 /// A server that listens, and answers once it [runs](Self::run).
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    router: Router,
+    service: Service,
 }
 
 impl Server {
@@ -65,11 +86,15 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::Bind`].
-    pub async fn bind(retrieval: Retrieval, host: &str, port: u16) -> Result<Self, ServeError> {
+    pub async fn bind(
+        service: impl Into<Service>,
+        host: &str,
+        port: u16,
+    ) -> Result<Self, ServeError> {
         let refused = |source| ServeError::Bind { host: host.to_owned(), port, source };
         let listener = TcpListener::bind((host, port)).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, router: retrieval.router() })
+        Ok(Self { listener, address, service: service.into() })
     }
 
     /// Where it listens.
@@ -87,16 +112,22 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let (end, ended) = oneshot::channel::<()>();
+        let Service { router, sessions } = self.service;
         // Answers are written whole: nothing is gained by waiting for more.
         let listener = self.listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let mut serving = tokio::spawn(async move {
-            axum::serve(listener, self.router)
+            axum::serve(listener, router)
                 .with_graceful_shutdown(async move { drop(ended.await) })
                 .await
         });
+        let leaving = sessions.clone();
         let stopping = tokio::spawn(async move {
             stop.await;
             drop(end);
+            // Sessions outlive the connections that they began as.
+            if let Some(sessions) = leaving {
+                let _ = tokio::time::timeout(LAST_REQUESTS, sessions.end()).await;
+            }
             tokio::time::sleep(LAST_REQUESTS).await;
         });
         // Whichever is first: all is answered, or time is up.
@@ -108,6 +139,10 @@ impl Server {
             stopping.as_mut().poll(cx).map(|_| Ok(()))
         })
         .await;
+        // All requests may be answered before the last session has said goodbye.
+        if let Some(sessions) = sessions {
+            let _ = tokio::time::timeout(LAST_REQUESTS, sessions.end()).await;
+        }
         stopping.abort();
         serving.abort();
         Ok(result?)

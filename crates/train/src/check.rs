@@ -45,6 +45,13 @@ impl Config {
         }
         self.env.options()?;
         between("env.topk", self.env.topk, 1, 100)?;
+        number("env.timeout", self.env.timeout, 0.001, 86_400.0)?;
+        between("env.retries", self.env.retries as usize, 0, 100)?;
+        between("env.sessions", self.env.sessions, 0, 1024)?;
+        if self.env.reset.contains_key("seed") || self.env.reset.contains_key("type") {
+            let what = "names seed or type, which are said at every reset anyway";
+            return Err(ConfigError { key: "env.reset", what: what.into() });
+        }
         between("threads", self.threads, 1, 1024)?;
         between("rollout.groups", self.rollout.groups, 1, MANY)?;
         if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {

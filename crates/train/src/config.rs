@@ -4,13 +4,16 @@
 //! resolved configuration, with every value explicit, is what a run directory records.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use empg::loss::Aggregation;
 use empg::{Clarity, EmpgOptions, Normalize, Overlong, Shape};
 use empg_env::EnvOptions;
+use empg_env::remote::{OpenEnvOptions, StdioOptions};
 use empg_env::search::{Protocol, SearchOptions};
 use empg_env::webshop::{Mode, Splits, WebshopOptions};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +71,8 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvConfig {
-    /// `households`, `webshop`, `search` (generated, no data needed) or `alfworld`.
+    /// `households`, `webshop`, `search` (generated, no data needed), `alfworld`, or elsewhere:
+    /// `openenv`, `stdio`.
     pub name: String,
     /// Folder with the environment's data.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,9 +94,64 @@ pub struct EnvConfig {
     pub protocol: Protocol,
     /// Deep Search: passages of a search.
     pub topk: usize,
+    /// OpenEnv: the server's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A child process: program and arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Elsewhere: longest wait for an answer, in seconds.
+    pub timeout: f64,
+    /// OpenEnv: how often a connection that cannot be had is tried again.
+    pub retries: u32,
+    /// Elsewhere: environments at a time; 0 means 64 sessions of a server, 16 processes.
+    pub sessions: usize,
+    /// Elsewhere: tasks of each split; 0 means without end.
+    pub tasks: u64,
+    /// OpenEnv: the action's field that takes the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_field: Option<String>,
+    /// Elsewhere: the observation's field that is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observation_field: Option<String>,
+    /// Elsewhere: what is added to every reset.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub reset: Map<String, Value>,
 }
 
 impl EnvConfig {
+    /// How a server is asked; `None` where no address is given.
+    pub fn openenv(&self) -> Option<OpenEnvOptions> {
+        let mut options = OpenEnvOptions::new(self.url.as_ref()?);
+        options.action_field.clone_from(&self.action_field);
+        options.observation_field.clone_from(&self.observation_field);
+        options.reset.clone_from(&self.reset);
+        options.timeout = self.patience();
+        options.retries = self.retries;
+        if self.sessions > 0 {
+            options.sessions = self.sessions;
+        }
+        options.tasks = (self.tasks > 0).then_some(self.tasks);
+        Some(options)
+    }
+
+    /// How a program is asked; `None` where none is given.
+    pub fn stdio(&self) -> Option<StdioOptions> {
+        let mut options = StdioOptions::new(self.command.as_ref()?);
+        options.observation_field.clone_from(&self.observation_field);
+        options.reset.clone_from(&self.reset);
+        options.timeout = self.patience();
+        if self.sessions > 0 {
+            options.sessions = self.sessions;
+        }
+        options.tasks = (self.tasks > 0).then_some(self.tasks);
+        Some(options)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::try_from_secs_f64(self.timeout).unwrap_or(Duration::from_mins(1))
+    }
+
     /// How the environment plays; turns are limited elsewhere.
     ///
     /// # Errors
@@ -134,6 +193,15 @@ impl Default for EnvConfig {
             splits: shop.splits,
             protocol: search.protocol,
             topk: search.topk,
+            url: None,
+            command: None,
+            timeout: 60.0,
+            retries: 4,
+            sessions: 0,
+            tasks: 0,
+            action_field: None,
+            observation_field: None,
+            reset: Map::new(),
         }
     }
 }

@@ -354,7 +354,14 @@ impl Trainer {
         let settings = evaluation_settings(&self.config);
         let mut evaluations = Vec::with_capacity(self.panels.len());
         for panel in &self.panels {
-            evaluations.push(panel.play(&self.policy, &*self.tasks, &settings, &self.stop)?.0);
+            let played = panel.play(&self.policy, &*self.tasks, &settings, &self.stop)?.0;
+            // No result at all is no success rate of 0.
+            if let Some(why) = played.failure.as_ref().filter(|_| played.failed == played.episodes)
+            {
+                let what = format!("every episode of the evaluation failed; the first: {why}");
+                return Err(TrainError::Tasks(what));
+            }
+            evaluations.push(played);
         }
         observer.on(Progress::Evaluated { step: self.step, evaluations: &evaluations });
         Ok(evaluations)

@@ -109,6 +109,9 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
     }
     let (evaluation, episodes) = played?;
     if let Some(why) = &evaluation.failure {
+        if evaluation.failed == evaluation.episodes {
+            anyhow::bail!("every episode failed; the first: {why}");
+        }
         crate::say!("warning: {} episodes failed; the first: {why}", evaluation.failed);
     }
 

@@ -7,6 +7,7 @@ mod eval;
 mod play;
 mod prop1;
 mod serve;
+mod serve_env;
 mod sft;
 mod train;
 
@@ -51,7 +52,7 @@ enum Command {
     Play(play::PlayArgs),
     /// Replay, list and time the environments
     Env(env::EnvArgs),
-    /// Answer others over HTTP: passages for search agents
+    /// Answer others over HTTP: environments for other trainers, passages for search agents
     Serve(serve::ServeArgs),
     /// Show or write the settings
     Config(config::ConfigArgs),

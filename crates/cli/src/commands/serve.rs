@@ -19,6 +19,8 @@ pub(crate) struct ServeArgs {
 enum What {
     /// Passages of a corpus by BM25, for Search-R1, verl-agent and what speaks like them
     Retrieval(RetrievalArgs),
+    /// An environment as an OpenEnv server, for TRL, SkyRL, verl and what else connects to one
+    Env(Box<super::serve_env::EnvArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -60,6 +62,7 @@ struct RetrievalArgs {
 pub(crate) fn run(args: ServeArgs, json: bool) -> anyhow::Result<()> {
     match args.what {
         What::Retrieval(args) => retrieval(args, json),
+        What::Env(args) => super::serve_env::run(*args, json),
     }
 }
 

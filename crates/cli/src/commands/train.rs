@@ -22,6 +22,8 @@ Examples:
   empg train                                   generated households, tiny, DAPO + EMPG
   empg train --algo grpo --empg off --seed 1   the plain baseline
   empg train --env alfworld --data ~/.cache/alfworld
+  empg train --env openenv --url http://127.0.0.1:8000
+  empg train --env stdio --command 'python my_env.py'
   empg train --set optim.lr=1e-4 --set rollout.group_size=16 --out runs/wide
   empg train --resume runs/NAME                continue after Ctrl-C or a crash
   empg train --resume runs/NAME --steps 200    train a finished run further")]
@@ -138,6 +140,12 @@ fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
     }
     if let Some(data) = training.common.data {
         config.env.data = Some(data);
+    }
+    if let Some(url) = training.common.url {
+        config.env.url = Some(url);
+    }
+    if let Some(command) = training.common.command {
+        config.env.command = Some(command);
     }
     let config = settings::finish(config)?;
     let tasks = tasks::open(&config.env)?;

@@ -21,6 +21,8 @@ const PRESETS: &[(&str, &str)] = &[
     ("alfworld", include_str!("../../presets/alfworld.toml")),
     ("webshop", include_str!("../../presets/webshop.toml")),
     ("search", include_str!("../../presets/search.toml")),
+    ("openenv", include_str!("../../presets/openenv.toml")),
+    ("stdio", include_str!("../../presets/stdio.toml")),
 ];
 
 /// What every command that plays episodes lets one set.
@@ -32,7 +34,8 @@ pub(crate) struct CommonArgs {
     /// One setting, e.g. optim.lr=1e-4; may be repeated (`empg config show` lists all)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Settings")]
     pub(crate) set: Vec<String>,
-    /// Environment: households, webshop, search (generated without --data) or alfworld
+    /// Environment: households, webshop, search (generated without --data), alfworld, or elsewhere:
+    /// openenv, stdio
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Option<String>,
     /// Folder with the environment's data
@@ -41,6 +44,12 @@ pub(crate) struct CommonArgs {
     /// Passages of search, where they lie outside of --data, or a retriever's address
     #[arg(long, value_name = "FILE|URL")]
     pub(crate) corpus: Option<PathBuf>,
+    /// The server of openenv
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The program of stdio, with its arguments
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
     /// Worker threads; 0 means one per core
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -151,7 +160,7 @@ pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
 /// # Errors
 /// Files that cannot be read, unknown keys and environments.
 pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, SettingsError> {
-    let CommonArgs { config, set, env, data, corpus, threads, dtype, device } = args;
+    let CommonArgs { config, set, env, data, corpus, url, command, threads, dtype, device } = args;
     let mut above = match &config {
         Some(path) => read(path)?,
         None => Table::new(),
@@ -176,6 +185,12 @@ pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, 
     }
     if let Some(corpus) = corpus {
         resolved.env.corpus = Some(corpus);
+    }
+    if let Some(url) = url {
+        resolved.env.url = Some(url);
+    }
+    if let Some(command) = command {
+        resolved.env.command = Some(command);
     }
     if let Some(threads) = threads {
         resolved.threads = threads;

@@ -54,6 +54,11 @@ mod tests {
         let mut config = Config::default().resolve().unwrap();
         config.env.data = Some("data".into());
         config.env.corpus = Some("passages.jsonl".into());
+        config.env.url = Some("http://localhost:8000".into());
+        config.env.command = Some("python env.py".into());
+        config.env.action_field = Some("message".into());
+        config.env.observation_field = Some("message".into());
+        config.env.reset.insert("split".into(), "{split}".into());
         config.rollout.top_k = Some(5);
         config.rollout.top_p = Some(0.7);
         config.reward.overlong = Some(empg::Overlong { max: 10, buffer: 5, penalty: 1.0 });

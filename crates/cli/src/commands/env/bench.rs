@@ -19,6 +19,7 @@ struct Timing<'a> {
     episodes: u64,
     seconds: f64,
     load_seconds: f64,
+    at_once: u16,
 }
 
 /// Times an environment.
@@ -26,6 +27,7 @@ pub(super) fn run(
     which: &Which,
     options: EnvOptions,
     seconds: f64,
+    at_once: u16,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
@@ -34,44 +36,74 @@ pub(super) fn run(
     let load_seconds = start.elapsed().as_secs_f64();
     let tasks = source.tasks(options)?;
     let ids = bench_tasks(&tasks)?;
-    let mut env = tasks.make();
-    let mut player = Player::new(&which.env);
-    let (mut steps, mut episodes) = (0_u64, 0_u64);
     let start = Instant::now();
-    let limit = Duration::from_secs_f64(seconds);
-    'playing: loop {
-        for id in &ids {
-            if start.elapsed() >= limit {
-                break 'playing;
-            }
-            player.begin(&env.reset(id, 0)?.text);
-            episodes += 1;
-            let mut admissible = env.admissible();
-            while let Some(action) = player.choose(&admissible) {
-                let transition = env.step(&action)?;
-                steps += 1;
-                player.see(&transition.observation.text);
-                // Built after every step, as a recording or a prompt needs it.
-                admissible = env.admissible();
-                if transition.end.is_some() {
-                    break;
-                }
-            }
-        }
-    }
+    let end = start + Duration::from_secs_f64(seconds);
+    let counts = std::thread::scope(|scope| {
+        let players: Vec<_> = (0..at_once)
+            .map(|i| {
+                let (tasks, ids) = (&*tasks, &ids);
+                scope.spawn(move || play(tasks, ids, &which.env, usize::from(i), end))
+            })
+            .collect();
+        players
+            .into_iter()
+            .map(|player| player.join().unwrap_or_else(|_| bail!("a thread failed")))
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let (steps, episodes) =
+        counts.into_iter().fold((0, 0), |(steps, episodes), (s, e)| (steps + s, episodes + e));
     let seconds = start.elapsed().as_secs_f64();
     let env = which.env.as_str();
     let steps_per_s = steps as f64 / seconds;
     if json {
-        write_line(out, &Timing { env, steps_per_s, steps, episodes, seconds, load_seconds })
+        write_line(
+            out,
+            &Timing { env, steps_per_s, steps, episodes, seconds, load_seconds, at_once },
+        )
     } else {
+        let how = match at_once {
+            1 => "on one core".to_owned(),
+            n => format!("with {n} environments"),
+        };
         writeln!(
             out,
-            "{env}: {steps_per_s:.0} steps/s on one core ({steps} steps, {episodes} episodes in \
+            "{env}: {steps_per_s:.0} steps/s {how} ({steps} steps, {episodes} episodes in \
              {seconds:.2} s; loaded in {load_seconds:.2} s)"
         )?;
         Ok(())
     }
+}
+
+/// Plays until the time is over; steps and episodes.
+fn play(
+    tasks: &dyn TaskSet,
+    ids: &[String],
+    name: &str,
+    from: usize,
+    end: Instant,
+) -> anyhow::Result<(u64, u64)> {
+    let mut env = tasks.make();
+    let mut player = Player::new(name);
+    let (mut steps, mut episodes) = (0_u64, 0_u64);
+    for id in ids.iter().cycle().skip(from % ids.len()) {
+        if Instant::now() >= end {
+            break;
+        }
+        player.begin(&env.reset(id, 0)?.text);
+        episodes += 1;
+        let mut admissible = env.admissible();
+        while let Some(action) = player.choose(&admissible) {
+            let transition = env.step(&action)?;
+            steps += 1;
+            player.see(&transition.observation.text);
+            // Built after every step, as a recording or a prompt needs it.
+            admissible = env.admissible();
+            if transition.end.is_some() || (tasks.elsewhere().is_some() && Instant::now() >= end) {
+                break;
+            }
+        }
+    }
+    Ok((steps, episodes))
 }
 
 /// What the benchmark plays: anything admissible; in the shop also searches for words of the
@@ -90,6 +122,8 @@ enum Game {
     Commands,
     Shop,
     Search,
+    /// Elsewhere: anything admissible, or a word where nothing is known.
+    Unknown,
 }
 
 impl Player {
@@ -97,6 +131,7 @@ impl Player {
         let game = match env {
             "webshop" => Game::Shop,
             "search" => Game::Search,
+            "openenv" | "stdio" => Game::Unknown,
             _ => Game::Commands,
         };
         let chance = Chance(0x9e37_79b9_7f4a_7c15);
@@ -107,7 +142,7 @@ impl Player {
         self.turn = 0;
         self.seen.clear();
         self.task.clear();
-        if self.game != Game::Commands {
+        if matches!(self.game, Game::Shop | Game::Search) {
             let goal = text.split("Instruction: [SEP] ").last().unwrap_or_default();
             self.task.extend(goal.split_whitespace().map(str::to_owned));
         }
@@ -124,6 +159,9 @@ impl Player {
         self.turn += 1;
         match self.game {
             Game::Commands => self.any(admissible).cloned(),
+            Game::Unknown => {
+                Some(self.any(admissible).map_or_else(|| "look".to_owned(), Clone::clone))
+            }
             Game::Shop => {
                 if self.turn == 1 || admissible.len() < 2 || self.chance.below(8) == 0 {
                     let words = 3 + self.chance.below(6);

@@ -75,8 +75,9 @@ Examples:
     /// Time an environment on one core: steps with observation and admissible list built; in webshop
     /// and search, plausible searches, clicks, purchases and answers
     #[command(after_help = "\
-Example:
-  empg env bench households --json      prints {\"steps_per_s\", …}")]
+Examples:
+  empg env bench households --json      prints {\"steps_per_s\", …}
+  empg env bench openenv --url http://127.0.0.1:8000 --at-once 64")]
     Bench {
         #[command(flatten)]
         which: Which,
@@ -85,6 +86,9 @@ Example:
         /// How long to play
         #[arg(long, default_value_t = 2.0, value_parser = seconds)]
         seconds: f64,
+        /// So many environments side by side, each on a thread of its own
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        at_once: u16,
     },
     /// Read the action out of model texts: {"raw"} in, {"action", "valid"} out
     #[command(after_help = "\
@@ -163,8 +167,9 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         EnvCommand::List { which, rules, split, limit } => {
             list::run(&which.open()?, rules.options(&which.env), split, limit, &mut out)
         }
-        EnvCommand::Bench { which, rules, seconds } => {
-            bench::run(&which, rules.options(&which.env), seconds, json, &mut out)
+        EnvCommand::Bench { which, rules, seconds, at_once } => {
+            let options = rules.options(&which.env);
+            bench::run(&which, options, seconds, at_once, json, &mut out)
         }
         EnvCommand::Project { env } => project::run(&env, &mut out),
         EnvCommand::Search(args) => search::run(&args, &mut out),

@@ -5,19 +5,68 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use empg_env::remote::REMOTE;
 use empg_env::search::{Found, Protocol, Retriever, SearchOptions, retriever};
 use empg_env::webshop::{Catalogue, Mode, Splits, WebshopOptions};
 use empg_env::{EnvOptions, Source};
+use empg_train::config::EnvConfig;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
+
+use crate::tasks;
 
 /// The environment of a command.
 #[derive(Args, Debug)]
 pub(crate) struct Which {
-    /// alfworld, households, webshop or search
+    /// alfworld, households, webshop, search, or elsewhere: openenv, stdio
     pub(crate) env: String,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Where an environment is played that is played elsewhere.
+#[derive(Args, Debug)]
+pub(crate) struct RemoteArgs {
+    /// openenv: the server's address
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// stdio: the program, with its arguments
+    #[arg(long, value_name = "COMMAND")]
+    command: Option<String>,
+    /// openenv, stdio: longest wait for an answer
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    /// openenv: the action's field that takes the text
+    #[arg(long, value_name = "NAME")]
+    action_field: Option<String>,
+    /// openenv, stdio: the observation's field that is read
+    #[arg(long, value_name = "NAME")]
+    observation_field: Option<String>,
+}
+
+impl RemoteArgs {
+    fn settings(&self, name: &str) -> anyhow::Result<EnvConfig> {
+        let Self { url, command, timeout, action_field, observation_field } = self;
+        let elsewhere = REMOTE.contains(&name);
+        if !elsewhere && (url.is_some() || command.is_some()) {
+            anyhow::bail!("--url belongs to openenv, --command to stdio");
+        }
+        let timeout = timeout.unwrap_or(EnvConfig::default().timeout);
+        if !(timeout.is_finite() && (0.001..=86_400.0).contains(&timeout)) {
+            anyhow::bail!("--timeout {timeout}: must lie between 0.001 and 86400 seconds");
+        }
+        Ok(EnvConfig {
+            name: name.to_owned(),
+            url: url.clone(),
+            command: command.clone(),
+            timeout,
+            action_field: action_field.clone(),
+            observation_field: observation_field.clone(),
+            ..EnvConfig::default()
+        })
+    }
 }
 
 /// Where an environment's data lies.
@@ -79,6 +128,9 @@ impl Which {
         let DataArgs { data, corpus } = &self.data;
         if corpus.is_some() && (self.env != "search" || data.is_none()) {
             anyhow::bail!("--corpus belongs to search, beside --data DIR with the questions");
+        }
+        if let Some(source) = tasks::elsewhere(&self.remote.settings(&self.env)?)? {
+            return Ok(source);
         }
         let source = Source::open(&self.env, data.as_deref(), corpus.as_deref())?;
         match &source {

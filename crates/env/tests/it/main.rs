@@ -5,9 +5,12 @@ mod engine;
 mod folders;
 mod generated;
 mod households;
+mod openenv;
 mod retrieval;
 mod retriever;
 mod search;
+#[cfg(unix)]
+mod stdio;
 mod textworld;
 mod vector;
 mod webshop;

@@ -1,6 +1,7 @@
 //! The server as its clients see it.
 
 mod client;
+mod openenv;
 mod requests;
 mod shutdown;
 
@@ -8,7 +9,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use empg_env::search::Corpus;
-use empg_serve::{Limits, Retrieval, ServeError, Server, runtime};
+use empg_serve::{Limits, Retrieval, ServeError, Server, Service, runtime};
 use tokio::sync::oneshot;
 
 /// Passages of the tests.
@@ -28,12 +29,16 @@ struct Running {
 
 impl Running {
     fn start(corpus: Corpus, limits: Limits) -> Self {
+        Self::serve(move || Retrieval::new(corpus, limits).into())
+    }
+
+    fn serve(service: impl FnOnce() -> Service + Send + 'static) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let retrieval = Retrieval::new(corpus, limits);
+            let service = service();
             runtime(2)?.block_on(async {
-                let server = Server::bind(retrieval, "127.0.0.1", 0).await?;
+                let server = Server::bind(service, "127.0.0.1", 0).await?;
                 tell.send(server.address()).expect("the test waits for the address");
                 server.run(async { drop(stopped.await) }).await
             })

@@ -4,5 +4,6 @@ mod config;
 mod environments;
 mod help;
 mod program;
+mod remote;
 mod resume;
 mod train;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use empg_env::remote::{Notice, OpenEnvOptions, OpenEnvSet};
-use empg_env::{Env, EnvEnd, EnvError, Split, TaskSet};
+use empg_env::{EnvEnd, EnvError, Split, TaskSet};
 use serde_json::{Value, json};
 use tungstenite::{Message, accept};
 
@@ -98,8 +98,9 @@ fn respond(stream: &mut TcpStream, status: u16, body: &str) {
         head.push(byte[0]);
     }
     let length = body.len();
-    let text =
-        format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let text = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
     let _ = stream.write_all(text.as_bytes());
 }
 
@@ -305,8 +306,17 @@ fn nonsense_ends_the_episode_with_what_it_was() {
             Reply::Say(json!({"type": "observation", "data": {"observation": "o", "reward": "x"}})),
             "\"reward\" is no number",
         ),
-        (Reply::Raw("{\"type\": \"observation\", \"data\": {\"observation\": \"o\", \"reward\": NaN}}".into()), "NaN"),
-        (Reply::Say(refusal("EXECUTION_ERROR", "the disk is full")), "the disk is full (EXECUTION_ERROR)"),
+        (
+            Reply::Raw(
+                "{\"type\": \"observation\", \"data\": {\"observation\": \"o\", \"reward\": NaN}}"
+                    .into(),
+            ),
+            "NaN",
+        ),
+        (
+            Reply::Say(refusal("EXECUTION_ERROR", "the disk is full")),
+            "the disk is full (EXECUTION_ERROR)",
+        ),
     ] {
         let reply = Mutex::new(Some(reply));
         let server = Server::start(0, None, move |_, index, message| match index {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use empg_env::remote::{StdioOptions, StdioSet};
-use empg_env::{Env, EnvEnd, EnvError, Split, TaskSet};
+use empg_env::{EnvEnd, EnvError, Split, TaskSet};
 
 /// A set whose program is a shell script; `$0` in it is `argument`.
 fn script(text: &str, argument: &str) -> StdioSet {
@@ -14,7 +14,8 @@ fn script(text: &str, argument: &str) -> StdioSet {
 }
 
 /// Answers every request with its number and the process's.
-const COUNTER: &str = r#"n=0; while read -r line; do n=$((n+1)); echo "{\"observation\": \"$n $$\"}"; done"#;
+const COUNTER: &str =
+    r#"n=0; while read -r line; do n=$((n+1)); echo "{\"observation\": \"$n $$\"}"; done"#;
 
 fn failure(result: Result<impl std::fmt::Debug, EnvError>) -> String {
     match result {
@@ -124,7 +125,8 @@ fn a_process_that_does_not_answer_is_ended() {
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     // It has a child of its own, and neither listens to the end of its input.
-    let text = r#"sleep 600 & echo "$$ $!" >> "$0"; read -r line; echo "thinking" >&2; wait; sleep 600"#;
+    let text =
+        r#"sleep 600 & echo "$$ $!" >> "$0"; read -r line; echo "thinking" >&2; wait; sleep 600"#;
     let quoted = format!("sh -c '{text}' '{}'", pids.display());
     let options = StdioOptions { timeout: Duration::from_millis(300), ..StdioOptions::new(quoted) };
     let set = StdioSet::start(options).unwrap();

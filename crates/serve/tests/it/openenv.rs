@@ -69,7 +69,12 @@ impl Session {
             match self.0.read() {
                 Ok(Message::Close(frame)) => return frame.map(|f| f.code.into()),
                 Ok(_) => {}
-                Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Protocol(_)) => {
+                Err(
+                    Error::ConnectionClosed
+                    | Error::AlreadyClosed
+                    | Error::Io(_)
+                    | Error::Protocol(_),
+                ) => {
                     return None;
                 }
                 Err(other) => panic!("{other}"),
@@ -144,7 +149,8 @@ fn bad_messages_are_answered_as_openenv_answers_them() {
     }
     let deep = "[".repeat(100_000);
     assert_eq!(session.refused(&deep).0, "INVALID_JSON");
-    let rpc = session.say(r#"{"type": "mcp", "data": {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}}"#);
+    let rpc = session
+        .say(r#"{"type": "mcp", "data": {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}}"#);
     assert_eq!((&rpc["type"], &rpc["data"]["error"]["code"]), (&json!("mcp"), &json!(-32603)));
     // The session plays on after all of this.
     session.ask("reset", &json!({"seed": 0}));
@@ -315,7 +321,8 @@ fn a_split_without_tasks_is_refused_at_once() {
 #[test]
 fn our_client_plays_our_server_as_the_environment_itself() {
     let server = server(SessionLimits::default());
-    let set = OpenEnvSet::connect(OpenEnvOptions::new(format!("http://{}", server.address))).unwrap();
+    let set =
+        OpenEnvSet::connect(OpenEnvOptions::new(format!("http://{}", server.address))).unwrap();
     assert_eq!((set.kind(), set.action_field()), ("households", "text"));
     std::thread::scope(|scope| {
         for i in 0..16_u64 {

@@ -61,8 +61,8 @@ fn one_process_plays_one_episode_after_another() {
 
 #[test]
 fn requests_and_answers_are_as_specified() {
-    let text = r#"read -r line; echo "$line" >> "$0"; echo '{"observation": "begin", "admissible": ["a", "b"], "more": 1}'
-        read -r line; echo "$line" >> "$0"; echo '{"observation": {"x": 1, "message": "m"}, "effect": false, "reward": -0.5}'
+    let text = r#"read -r line; printf '%s\n' "$line" >> "$0"; echo '{"observation": "begin", "admissible": ["a", "b"], "more": 1}'
+        read -r line; printf '%s\n' "$line" >> "$0"; echo '{"observation": {"x": 1, "message": "m"}, "effect": false, "reward": -0.5}'
         read -r line; echo '{"observation": "end", "reward": 2, "done": true, "won": false}'
         read -r line"#;
     let dir = tempfile::tempdir().unwrap();

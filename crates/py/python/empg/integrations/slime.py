@@ -1,0 +1,268 @@
+"""EMPG inside slime, through its `--custom-advantage-function-path`.
+
+Set::
+
+    --custom-advantage-function-path empg.integrations.slime.advantages
+    --custom-megatron-init-path empg.integrations.slime.check
+    --use-rollout-entropy
+
+Options (`empg_k`, `empg_zeta`, …) come from the file of `--custom-config-path`. slime calls
+`advantages` on every rank of the last pipeline stage with that rank's samples; ranks exchange
+their step tables over the data-parallel group, so statistics are those of the whole rollout and
+the same bits on every rank. Megatron and slime are imported only where they run this function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import empg
+
+from .distributed import gather_objects
+
+__all__ = ["advantages", "check", "options_of"]
+
+# Estimators whose advantage is one number per sample: the reward that slime normalised.
+OUTCOME_ESTIMATORS = ("grpo", "gspo", "cispo")
+PREFIX = "empg_"
+
+
+def options_of(args: Any) -> dict[str, Any]:
+    """The options of `empg.modulate` among slime's arguments: those named `empg_…`."""
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in vars(args).items()
+        if name.startswith(PREFIX)
+    }
+
+
+def check(args: Any) -> None:
+    """Refuses, before a model is loaded, arguments that EMPG cannot work with.
+
+    For `--custom-megatron-init-path`; `advantages` repeats it.
+
+    Raises
+    ------
+    ValueError
+        An option outside its domain, or one of slime's arguments, by its name.
+    """
+    # Two steps are the smallest batch that exercises every option.
+    table = empg.StepTable.from_tokens(
+        np.ones(1), np.array([[0.0, 1.0]]), steps=[[(0, 1), (1, 2)]]
+    )
+    table.credit(**options_of(args))
+    if args.advantage_estimator not in OUTCOME_ESTIMATORS:
+        raise ValueError(
+            f"--advantage-estimator {args.advantage_estimator}: its advantages differ from token "
+            f"to token, EMPG scales one per sample; use one of {', '.join(OUTCOME_ESTIMATORS)}"
+        )
+    if args.normalize_advantages:
+        raise ValueError(
+            "--normalize-advantages whitens over tokens what EMPG has centred over steps; drop it "
+            "(the rewards are normalised within their group already)"
+        )
+    if not args.use_rollout_entropy:
+        raise ValueError(
+            "EMPG needs the entropies of the policy: add --use-rollout-entropy, and keep slime's "
+            "log-probability pass (see docs/integrations/slime.md)"
+        )
+
+
+def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
+    """Sets `advantages` (EMPG's) and `returns` (the base) of this rank's samples.
+
+    The base advantage of a sample is its reward as slime normalised it (GRPO). Steps are runs of 1
+    in its loss mask; samples with one rollout id are one trajectory, in the order of the rollout.
+
+    Parameters
+    ----------
+    args
+        slime's arguments.
+    rollout_data
+        Lists with one entry per sample of this rank: `rewards` floats; `loss_masks` (R_i,) of 0/1
+        for R_i response tokens; `entropy` in nats, `kl` (both this context-parallel rank's slice
+        of the R_i tokens); `response_lengths`, `total_lengths`, `rollout_ids`, and `partition`,
+        the samples' places in the whole rollout. Changed in place; `empg/…` scalars are added,
+        which slime logs under `rollout/`.
+
+    Raises
+    ------
+    ValueError
+        What `check` refuses; no entropies; bad values, on every rank and naming the rank that has
+        them.
+    """
+    import torch
+
+    check(args)
+    options = options_of(args)
+    parallel = _Parallel()
+    like = rollout_data["kl"]
+    lengths = list(
+        zip(rollout_data["total_lengths"], rollout_data["response_lengths"], strict=True)
+    )
+    # Collective, so outside the part that may fail on one rank only.
+    entropy = parallel.join(_entropies(rollout_data, lengths), lengths)
+    rows: list[_Rows] = []
+
+    def shard() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], bytes]:
+        mine = _Rows.of(rollout_data, entropy)
+        rows.append(mine)
+        # Places are unique in the rollout; rollouts, which may span ranks, come after.
+        table = empg.StepTable.from_tokens(mine.base, mine.entropy, **mine.spans(mine.places))
+        counts = [len(spans) for spans in mine.steps]
+        return mine.rollouts, mine.places, np.array(counts, dtype=np.int64), table.to_bytes()
+
+    shards = gather_objects(shard, parallel.data_group)
+    (mine,) = rows
+    rollouts, places, counts = (
+        np.concatenate([shard[i] for shard in shards]) for i in range(3)
+    )
+    by_place = empg.StepTable.gather([empg.StepTable.from_bytes(shard[3]) for shard in shards])
+    first = _first_steps(rollouts, places, counts)
+    table = _by_rollout(by_place, rollouts, places, first)
+
+    rollout_data["returns"] = [
+        torch.full_like(x, float(a)) for x, a in zip(like, mine.base, strict=True)
+    ]
+    if len(table) == 0:
+        # Every sample was taken out of the loss, on every rank: there is nothing to credit.
+        rollout_data["advantages"] = list(rollout_data["returns"])
+        return
+    where = mine.spans(mine.rollouts, np.array([first[int(p)] for p in mine.places], dtype=np.int64))
+    flat = empg.modulate(mine.base, mine.entropy, **where, table=table, **options)
+    ends = mine.offsets.tolist()
+    whole = [torch.from_numpy(flat[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    rollout_data["advantages"] = [
+        parallel.part(row, total, response).to(device=x.device, dtype=x.dtype)
+        for row, x, (total, response) in zip(whole, like, lengths, strict=True)
+    ]
+    for name, value in table.credit(**options).summary.items():
+        rollout_data[f"empg/{name}"] = torch.tensor(float(value))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """This rank's samples: token arrays (N,) one sample after the other, one number per sample."""
+
+    steps: list[list[tuple[int, int]]]
+    entropy: NDArray[np.float32]
+    base: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    rollouts: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: dict[str, Any], entropy: list[Any]) -> _Rows:
+        for name in ("rollout_ids", "partition"):
+            if name not in data:
+                raise ValueError(f"rollout_data has no {name!r}: this slime is too old (before 0.3)")
+        lengths = [int(length) for length in data["response_lengths"]]
+        steps = []
+        for row, (mask, length) in enumerate(zip(data["loss_masks"], lengths, strict=True)):
+            values = np.asarray(mask.cpu())
+            if values.shape != (length,):
+                raise ValueError(
+                    f"loss_masks: sample {row} has shape {values.shape}, its response {length} tokens"
+                )
+            steps.append(empg.steps_from_mask(values[None])[0])
+        flat = [np.asarray(x.float().cpu()) for x in entropy]
+        return cls(
+            steps=steps,
+            entropy=np.concatenate([*flat, np.zeros(0, np.float32)]),
+            base=np.asarray([float(reward) for reward in data["rewards"]], dtype=np.float32),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            rollouts=np.asarray([int(i) for i in data["rollout_ids"]], dtype=np.int64),
+            places=np.asarray([int(i) for i in data["partition"]], dtype=np.int64),
+        )
+
+    def spans(
+        self, trajectories: NDArray[np.int64], first_step: NDArray[np.int64] | None = None
+    ) -> dict[str, Any]:
+        """The arguments that say where steps lie and whose they are."""
+        return {
+            "steps": self.steps,
+            "offsets": self.offsets,
+            "trajectories": trajectories,
+            "first_step": first_step,
+        }
+
+
+def _entropies(data: dict[str, Any], lengths: list[tuple[int, int]]) -> list[Any]:
+    entropy = data.get("entropy")
+    if entropy is None:
+        raise ValueError(
+            "rollout_data has no 'entropy': slime made no log-probability pass of the policy. It "
+            "leaves the pass out with --use-rollout-logprobs, and where one training step uses the "
+            "whole rollout; use --num-steps-per-rollout 2 or more, or --keep-old-actor, and no "
+            "--use-rollout-logprobs (or --get-mismatch-metrics with it)"
+        )
+    if len(entropy) != len(lengths):
+        raise ValueError(f"rollout_data has {len(lengths)} samples but {len(entropy)} entropies")
+    return list(entropy)
+
+
+def _first_steps(
+    rollouts: NDArray[np.int64], places: NDArray[np.int64], counts: NDArray[np.int64]
+) -> dict[int, int]:
+    """For each place, how many steps its rollout has in samples before it."""
+    first: dict[int, int] = {}
+    seen: dict[int, int] = {}
+    for i in np.argsort(places, kind="stable"):
+        rollout = int(rollouts[i])
+        first[int(places[i])] = seen.get(rollout, 0)
+        seen[rollout] = first[int(places[i])] + int(counts[i])
+    return first
+
+
+def _by_rollout(
+    table: empg.StepTable,
+    rollouts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    first: dict[int, int],
+) -> empg.StepTable:
+    """The same steps, keyed by rollout instead of by place."""
+    owner = dict(zip(places.tolist(), rollouts.tolist(), strict=True))
+    arrays = table.to_arrays()
+    at = arrays["trajectory"].astype(np.int64).tolist()
+    arrays["trajectory"] = np.array([owner[place] for place in at], dtype=np.uint64)
+    offset = np.array([first[place] for place in at], dtype=np.uint32)
+    arrays["step"] = arrays["step"] + offset
+    return empg.StepTable.from_arrays(**arrays)
+
+
+class _Parallel:
+    """Megatron's groups, and slime's way of cutting a response over context-parallel ranks."""
+
+    def __init__(self) -> None:
+        from megatron.core import mpu
+
+        self.data_group: Any = None
+        if mpu.get_data_parallel_world_size(with_context_parallel=False) > 1:
+            self.data_group = mpu.get_data_parallel_group_gloo(with_context_parallel=False)
+        self.context = int(mpu.get_context_parallel_world_size())
+
+    def join(self, parts: list[Any], lengths: Iterable[tuple[int, int]]) -> list[Any]:
+        """Whole responses (R_i,) from this rank's slices; collective over the context group."""
+        if self.context == 1:
+            return parts
+        import torch
+        from slime.backends.megatron_utils.cp_utils import all_gather_with_cp
+
+        with torch.no_grad():
+            return [
+                all_gather_with_cp(part, total, response)
+                for part, (total, response) in zip(parts, lengths, strict=True)
+            ]
+
+    def part(self, whole: Any, total: int, response: int) -> Any:
+        """This rank's slice of a whole response (R_i,)."""
+        if self.context == 1:
+            return whole
+        from slime.backends.megatron_utils.cp_utils import slice_log_prob_with_cp
+
+        return slice_log_prob_with_cp(whole, total, response)

@@ -1,0 +1,119 @@
+"""Several turns through TRL's own tool loop: every turn of the model is one step."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl", reason="TRL is not installed")
+
+import tiny_trl as tiny
+import torch
+from datasets import Dataset
+from trl import GRPOConfig
+
+import empg
+from empg.integrations.trl import EMPGTrainer
+
+torch.set_num_threads(1)
+
+
+class Countdown:
+    """Asks for a number of steps, then is over."""
+
+    def reset(self, left: int = 0, **_: Any) -> str:
+        self._left, self._score = left, 0.0
+        return f" [left {left}]"
+
+    def press(self, digit: int) -> str:
+        """
+        Presses a key.
+
+        Args:
+            digit: The key, 0 to 9.
+
+        Returns:
+            How many are left.
+        """
+        self._left -= 1
+        self._score += digit / 10
+        return f"[left {self._left}]"
+
+    def get_reward(self) -> float:
+        return self._score
+
+
+def press(digit: int) -> str:
+    """
+    Presses a key once and for all.
+
+    Args:
+        digit: The key, 0 to 9.
+
+    Returns:
+        What is left.
+    """
+    return "[left 0]"
+
+
+class Scripted(tiny.watched(EMPGTrainer)):  # type: ignore[misc]
+    """A model that calls the tool as long as something is left: what it says is written here."""
+
+    def _generate_single_turn(self, prompt_ids: Any, *_: Any, **__: Any) -> Any:
+        draw = self.__dict__.setdefault("draw", random.Random(3))
+        said = self.__dict__.setdefault("said", [])
+        out = []
+        for ids in prompt_ids:
+            left = int(re.findall(r"\[left (\d+)\]", self.processing_class.decode(ids))[-1])
+            call = f'{{"name": "press", "arguments": {{"digit": {draw.randint(0, 9)}}}}}'
+            text = f"<tool_call>\n{call}\n</tool_call><|im_end|>" if left else f"done {draw.randint(0, 9)}<|im_end|>"
+            said.append(text)
+            out.append(self.processing_class(text)["input_ids"])
+        return out, None
+
+
+def check(trainer: Any, rewards: Any, turns: list[int]) -> None:
+    batch = trainer.batches[0]
+    mask, seen = tiny.steps_of(batch), batch["advantages"].numpy()
+    steps = empg.steps_from_mask(mask)
+    assert [len(row) for row in steps] == turns
+    # A step holds exactly the tokens of one turn, its end included, and no token of the tool.
+    text = trainer.processing_class.decode
+    spoken = [
+        text(batch["completion_ids"][row, start:end]) for row, spans in enumerate(steps) for start, end in spans
+    ]
+    assert sorted(spoken) == sorted(trainer.said)
+    base = np.array(trainer._logs["advantages"])
+    expected = tiny.paper(base, tiny.entropies(trainer.model, batch), mask)
+    np.testing.assert_allclose(seen, expected, atol=2e-5)
+    assert np.ptp(base) > 0
+    logged = next(entry for entry in trainer.state.log_history if "empg/g_min" in entry)
+    assert logged["empg/steps_per_completion"] == pytest.approx(sum(turns) / len(turns))
+    assert logged["empg/bonus_mean"] > 0 and logged["tools/call_frequency"] > 0
+
+
+def test_an_environment_factory(tmp_path):
+    rows = Dataset.from_dict(
+        {"prompt": [[{"role": "user", "content": "Press."}]] * 2, "left": [1, 3]}
+    )
+    config = tiny.arguments(
+        GRPOConfig, tmp_path, max_steps=1, max_completion_length=700, shuffle_dataset=False, learning_rate=0.0
+    )
+    trainer = tiny.train(
+        Scripted, config, train_dataset=rows, reward_funcs=None, environment_factory=Countdown
+    )
+    check(trainer, Countdown, [2] * 4 + [4] * 4)
+
+
+def test_tools(tmp_path):
+    def digits(completions, **_):
+        return [float(len(str(completion)) % 5 + row % 2) for row, completion in enumerate(completions)]
+
+    rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Press. [left 1]"}]] * 2})
+    config = tiny.arguments(GRPOConfig, tmp_path, max_steps=1, max_completion_length=700, learning_rate=0.0)
+    trainer = tiny.train(Scripted, config, train_dataset=rows, reward_funcs=digits, tools=[press])
+    check(trainer, digits, [2] * 8)

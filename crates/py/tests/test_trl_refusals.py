@@ -72,13 +72,25 @@ def test_liger_is_refused_where_it_computes_the_loss(tmp_path):
 
     class Fused:
         def compute_liger_loss(self):
-            """As TRL before 1.15."""
+            """As TRL before 1.14."""
 
     liger = type("Arguments", (), {"use_liger_kernel": True})()
-    with pytest.raises(ValueError, match="set use_liger_kernel=False, or use TRL >= 1.15"):
+    with pytest.raises(ValueError, match="set use_liger_kernel=False, or use TRL >= 1.14"):
         check_arguments(Fused, liger)
     check_arguments(Fused, type("Arguments", (), {"use_liger_kernel": False})())
     check_arguments(object, liger)
+
+
+def test_a_luspo_that_averages_over_padding_is_refused(monkeypatch):
+    from empg.integrations.trl import host
+
+    luspo = type("Arguments", (), {"loss_type": "luspo"})()
+    monkeypatch.setattr(host, "version", lambda _: "1.9.2")
+    with pytest.raises(ValueError, match=r"luspo.*of TRL 1.9.2 .*use TRL >= 1.10, or another loss_type"):
+        host.check_arguments(object, luspo)
+    host.check_arguments(object, type("Arguments", (), {"loss_type": "dapo"})())
+    monkeypatch.setattr(host, "version", lambda _: "1.10.0")
+    host.check_arguments(object, luspo)
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,10 @@ class Countdown:
         self._score += digit / 10
         return f"[left {self._left}]"
 
-    def get_reward(self) -> float:
-        return self._score
+
+
+def score(environments: list[Countdown], **_: Any) -> list[float]:
+    return [environment._score for environment in environments]
 
 
 def press(digit: int) -> str:
@@ -76,7 +78,7 @@ class Scripted(tiny.watched(EMPGTrainer)):  # type: ignore[misc]
         return out, None
 
 
-def check(trainer: Any, rewards: Any, turns: list[int]) -> None:
+def check(trainer: Any, turns: list[int]) -> None:
     batch = trainer.batches[0]
     mask, seen = tiny.steps_of(batch), batch["advantages"].numpy()
     steps = empg.steps_from_mask(mask)
@@ -104,9 +106,9 @@ def test_an_environment_factory(tmp_path):
         GRPOConfig, tmp_path, max_steps=1, max_completion_length=700, shuffle_dataset=False, learning_rate=0.0
     )
     trainer = tiny.train(
-        Scripted, config, train_dataset=rows, reward_funcs=None, environment_factory=Countdown
+        Scripted, config, train_dataset=rows, reward_funcs=score, environment_factory=Countdown
     )
-    check(trainer, Countdown, [2] * 4 + [4] * 4)
+    check(trainer, [2] * 4 + [4] * 4)
 
 
 def test_tools(tmp_path):
@@ -116,4 +118,4 @@ def test_tools(tmp_path):
     rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Press. [left 1]"}]] * 2})
     config = tiny.arguments(GRPOConfig, tmp_path, max_steps=1, max_completion_length=700, learning_rate=0.0)
     trainer = tiny.train(Scripted, config, train_dataset=rows, reward_funcs=digits, tools=[press])
-    check(trainer, digits, [2] * 8)
+    check(trainer, [2] * 8)

@@ -32,9 +32,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=tokens, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )
     made.add_special_tokens({"additional_special_tokens": SPECIAL[1:3]})
-    templates = Path(trl.__file__).parent / "chat_templates"
-    made.chat_template = (templates / "qwen3.jinja").read_text()
+    made.chat_template = chat_template()
     return made
+
+
+def chat_template() -> str:
+    """Qwen3's, as the installed TRL knows it: a file, or a string in early versions."""
+    file = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
+    return file.read_text() if file.exists() else str(trl.chat_template_utils.qwen3_chat_template)
 
 
 def model(seed: int = 0) -> Qwen3ForCausalLM:

@@ -7,10 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["OLDEST", "check_installed", "check_trainer", "no_checkpointing"]
+__all__ = ["OLDEST", "check_arguments", "check_installed", "check_trainer", "no_checkpointing"]
 
 #: The oldest TRL that the tests have run with.
 OLDEST = (1, 0)
+
+#: The first TRL whose LUSPO loss sums over the tokens of a mask; earlier ones average over padding.
+_LUSPO = (1, 10)
+
+
+def _numbers(installed: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", installed)[:2])
 
 
 def check_installed() -> None:
@@ -22,8 +29,7 @@ def check_installed() -> None:
         raise ImportError(
             f"empg.integrations.trl needs {wanted}, and TRL is not installed: pip install 'empg[trl]'"
         ) from None
-    numbers = tuple(int(number) for number in re.findall(r"\d+", installed)[:2])
-    if numbers < OLDEST:
+    if _numbers(installed) < OLDEST:
         raise ImportError(
             f"empg.integrations.trl needs {wanted}, and TRL {installed} is installed: "
             "pip install -U 'empg[trl]'"
@@ -67,8 +73,13 @@ def check_arguments(kind: type, arguments: Any) -> None:
     if liger and hasattr(kind, "compute_liger_loss"):
         raise ValueError(
             "empg: this TRL computes its loss in Liger's fused kernel when use_liger_kernel=True, and that "
-            "takes one advantage per completion; set use_liger_kernel=False, or use TRL >= 1.15, whose "
+            "takes one advantage per completion; set use_liger_kernel=False, or use TRL >= 1.14, whose "
             "Liger kernels leave the loss to TRL"
+        )
+    if getattr(arguments, "loss_type", None) == "luspo" and _numbers(version("trl")) < _LUSPO:
+        raise ValueError(
+            f"empg: loss_type='luspo' of TRL {version('trl')} averages per-token advantages over padding; use "
+            f"TRL >= {_LUSPO[0]}.{_LUSPO[1]}, or another loss_type"
         )
 
 

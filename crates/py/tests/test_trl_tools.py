@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from typing import Any
@@ -17,7 +18,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 import empg
-from empg.integrations.trl import EMPGTrainer
+from empg.integrations.trl import EMPGTrainer, TextEnvironment, environment_factory
 
 torch.set_num_threads(1)
 
@@ -119,3 +120,68 @@ def test_tools(tmp_path):
     config = tiny.arguments(GRPOConfig, tmp_path, max_steps=1, max_completion_length=700, learning_rate=0.0)
     trainer = tiny.train(Scripted, config, train_dataset=rows, reward_funcs=digits, tools=[press])
     check(trainer, [2] * 8)
+
+
+class Walker(tiny.watched(EMPGTrainer)):  # type: ignore[misc]
+    """A model that plays the last command it was offered, thrice."""
+
+    def _generate_single_turn(self, prompt_ids: Any, *_: Any, **__: Any) -> Any:
+        said = self.__dict__.setdefault("said", [])
+        draw = self.__dict__.setdefault("draw", random.Random(5))
+        out = []
+        for ids in prompt_ids:
+            text = self.processing_class.decode(ids)
+            offered = re.findall(r"^Commands: (.*)$", text.replace("<|im_end|>", ""), flags=re.MULTILINE)
+            command = draw.choice(offered[-1].split(", "))
+            call = json.dumps({"name": "act", "arguments": {"command": command}})
+            more = text.count("<tool_response>") < 3
+            said.append(f"<tool_call>\n{call}\n</tool_call><|im_end|>" if more else "done<|im_end|>")
+            out.append(self.processing_class(said[-1])["input_ids"])
+        return out, None
+
+
+def test_households_as_tools(tmp_path):
+    pytest.importorskip("gymnasium")
+    rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Play.\n"}]] * 2, "seed": [3, 4]})
+    config = tiny.arguments(
+        GRPOConfig, tmp_path, max_steps=1, max_completion_length=12000, learning_rate=0.0, shuffle_dataset=False
+    )
+    draw = random.Random(1)
+
+    def luck(environments, **_):
+        assert all(type(environment) is TextEnvironment for environment in environments)
+        return [draw.random() for _ in environments]
+
+    trainer = tiny.train(
+        Walker, config, model=tiny.model(positions=16384), train_dataset=rows, reward_funcs=luck,
+        environment_factory=environment_factory("households"),
+    )  # fmt: skip
+    check(trainer, [4] * 8)
+    text = trainer.processing_class.batch_decode(trainer.batches[0]["prompt_ids"], skip_special_tokens=True)
+    assert len(set(text[:4])) == len(set(text[4:])) == 1 and text[0] != text[4]
+
+
+class Plain:
+    """Gymnasium's interface, and two steps to the end."""
+
+    def reset(self, *, seed=None, options=None):
+        self.begun, self.left = (seed, options), 2
+        return "a room", {"admissible_commands": ["look", "go north"]}
+
+    def step(self, action):
+        self.left -= 1
+        return f"{action}!", 0.5, self.left == 0, False, {"admissible_commands": ["look"]}
+
+
+def test_an_environment_tells_its_commands_and_its_end():
+    environment = TextEnvironment(Plain())
+    assert environment.act("look").startswith("The episode is over")
+    assert environment.reset(prompt="x", task="t-1") == "a room\nCommands: look, go north"
+    assert environment._env.begun == (None, {"task": "t-1"})
+    assert environment.act("look") == "look!\nCommands: look"
+    assert environment.act("look").startswith("look!\nThe episode is over")
+    assert environment.act("look").startswith("The episode is over")
+    assert environment.get_reward() == 1.0
+    assert TextEnvironment(Plain(), commands=False).reset(seed=1) == "a room"
+    with pytest.raises(ValueError, match=r"needs a column `task` or `seed`.*the row has \['prompt'\]"):
+        environment.reset(prompt="x")

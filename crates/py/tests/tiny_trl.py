@@ -42,7 +42,7 @@ def chat_template() -> str:
     return file.read_text() if file.exists() else str(trl.chat_template_utils.qwen3_chat_template)
 
 
-def model(seed: int = 0) -> Qwen3ForCausalLM:
+def model(seed: int = 0, positions: int = 2048) -> Qwen3ForCausalLM:
     """A random policy whose entropies differ from token to token."""
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -53,7 +53,7 @@ def model(seed: int = 0) -> Qwen3ForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         eos_token_id=2,
         pad_token_id=0,

@@ -12,7 +12,17 @@ check_installed()
 
 from .config import EMPGConfig  # noqa: E402
 from .credit import Credited, credit_rows  # noqa: E402
+from .environment import TextEnvironment, environment_factory  # noqa: E402
 from .options import EMPGOptions  # noqa: E402
 from .trainer import EMPGMixin, EMPGTrainer  # noqa: E402
 
-__all__ = ["Credited", "EMPGConfig", "EMPGMixin", "EMPGOptions", "EMPGTrainer", "credit_rows"]
+__all__ = [
+    "Credited",
+    "EMPGConfig",
+    "EMPGMixin",
+    "EMPGOptions",
+    "EMPGTrainer",
+    "TextEnvironment",
+    "credit_rows",
+    "environment_factory",
+]

@@ -33,7 +33,7 @@ class Credited:
         """What the statistics of the batch came to, the same numbers on every rank."""
         if len(self.table) == 0:
             return {"empg/steps_per_completion": 0.0}
-        summary = self.table.credit(**options.keywords()).summary
+        summary = self.table.credit(**options.statistics()).summary
         return {
             "empg/g_min": float(summary["g_min"]),
             "empg/g_max": float(summary["g_max"]),

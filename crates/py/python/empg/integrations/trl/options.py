@@ -101,3 +101,7 @@ class EMPGOptions:
     def keywords(self) -> dict[str, Any]:
         """The options as keyword arguments of :func:`empg.modulate`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def statistics(self) -> dict[str, Any]:
+        """Those of them that :meth:`empg.StepTable.credit` takes: what happens outside steps is none."""
+        return {name: value for name, value in self.keywords().items() if name != "paper_exact"}

@@ -173,6 +173,33 @@ def test_without_the_copy_rejection_would_cut_steps():
     assert cut != sum(len(runs(row)) for row in c.mask)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_rejection_means_the_same_in_jagged_batches(share):
+    c = case(seed=12, prompts=5)
+    rng = np.random.default_rng(3)
+    kept = torch.from_numpy(c.mask * (rng.random(c.mask.shape) > share))
+    kept[4] = 0
+    base = torch.from_numpy(rng.normal(size=c.mask.shape).astype(np.float32)) * kept
+    padded = TensorDict(
+        {"advantages": base, "entropy": torch.from_numpy(c.entropy), "response_mask": kept}, batch_size=len(base)
+    )
+    ragged = TensorDict({name: jagged(padded[name], c.lengths) for name in padded.keys()}, batch_size=len(base))
+    mask = torch.from_numpy(c.mask)
+    assert modulate_batch(padded, mask=mask) == modulate_batch(ragged, mask=jagged(mask, c.lengths))
+    for row, values in enumerate(ragged["advantages"].unbind()):
+        assert torch.equal(values, padded["advantages"][row, : c.lengths[row]])
+    # What the statistics see of a rejected token: the first survivor of its step, or of its row, or 0.
+    filled = base.numpy().copy()
+    alive = kept.numpy() != 0
+    for row in range(len(filled)):
+        of_row = filled[row][alive[row]][:1]
+        for a, b in runs(c.mask[row]):
+            own = filled[row, a:b][alive[row, a:b]][:1]
+            stand_in = own if len(own) else of_row if len(of_row) else np.zeros(1)
+            filled[row, a:b][~alive[row, a:b]] = stand_in
+    close(padded["advantages"], reference(filled, c.entropy, c.mask) * alive)
+
+
 def test_rejected_first_tokens_do_not_hide_a_steps_base():
     mask = torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]])
     kept = torch.tensor([[0, 1, 0, 0, 0], [1, 1, 1, 0, 0]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from verl_cases import discoverable
 
-FOLDER = discoverable()
+discoverable()
 pytest.importorskip("verl")
 pytest.importorskip("transfer_queue")
 from hydra import compose, initialize_config_module  # noqa: E402
@@ -27,14 +27,14 @@ def settings(*overrides):
 
 
 def python(*arguments, **environment):
-    path = os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": path, "HYDRA_FULL_ERROR": "1", **environment}
+    env = {**os.environ, "HYDRA_FULL_ERROR": "1", **environment}
     return subprocess.run(
-        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=170, check=False
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=600, check=False
     )
 
 
 LOADED = """
+import os
 import sys
 from importlib.metadata import entry_points
 entry, = [entry for entry in entry_points(group="verl.plugins") if entry.name == "empg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,14 +18,20 @@ else:
 
 GROUP = "verl.plugins"
 
+# Before verl is imported here, and inherited by Ray's workers: torch on CPU as verl's platform, and
+# workers that do not give way to everything else on the machine.
+_HERE = str(Path(__file__).parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))
+os.environ.update(VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="verl_cpu", RAY_worker_niceness="0")
 
-def discoverable() -> str | None:
-    """Make the wheel's entry points visible to a source tree; the folder that does, or None.
 
-    None where the wheel is installed and the entry point is its own.
+def discoverable() -> None:
+    """Make the wheel's entry points visible in a source tree, here and in child processes.
+
+    Nothing where the wheel is installed: the entry point is then its own.
     """
     if any(entry.name == "empg" for entry in entry_points(group=GROUP)):
-        return None
+        return
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     folder = Path(tempfile.mkdtemp(prefix="empg-dist-info-"))
     info = folder / "empg-0.0.0.dist-info"
@@ -35,7 +42,7 @@ def discoverable() -> str | None:
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     sys.path.insert(0, str(folder))
-    return str(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])
 
 
 @dataclass

@@ -92,7 +92,7 @@ def modulate_batch(
     Returns
     -------
     dict
-        ``empg/…`` metrics of the whole batch.
+        ``empg/…`` metrics of the whole batch; ``empg/rejected_tokens`` is of these rows.
 
     Raises
     ------
@@ -280,30 +280,31 @@ def _base(base: Any, steps: Any, kept: Any, offsets: npt.NDArray[np.int64] | Non
     """
     import torch
 
-    rejected = steps & ~kept
-    if not bool(rejected.any()):
+    gone = (steps & ~kept).flatten()
+    if not bool(gone.any()):
         return base
-    base = base.clone()
+    own, alive, values = steps.flatten(), kept.flatten(), base.flatten()
+    count = values.numel()
+    index = torch.arange(count, device=base.device)
     if offsets is None:
-        rows = [(base[row], steps[row], kept[row]) for row in range(base.shape[0])]
+        row = index // base.shape[1]
     else:
-        bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist())
-        rows = [(base[a:b], steps[a:b], kept[a:b]) for a, b in bounds]
-    for values, own, alive in rows:
-        gone = own & ~alive
-        if not bool(gone.any()):
-            continue
-        of_row = values[alive][:1]
-        if of_row.numel() == 0:
-            values[gone] = 0.0
-            continue
-        starts = own & ~torch.cat([own.new_zeros(1), own[:-1]])
-        step = torch.cumsum(starts.long(), 0) * own
-        for index in step[gone].unique().tolist():
-            members = step == index
-            survivors = values[members & alive]
-            values[members & gone] = survivors[0] if survivors.numel() else of_row[0]
-    return base
+        row = torch.bucketize(index, torch.as_tensor(offsets[1:], device=base.device), right=True)
+    begins = own.clone()
+    begins[1:] &= ~(own[:-1] & (row[1:] == row[:-1]))
+    step = begins.cumsum(0) - 1
+
+    def first(group: Any) -> Any:
+        """Where the first survivor of each token's group is; `count` where there is none."""
+        found = index.new_full((count,), count)
+        found.scatter_reduce_(0, group[alive], index[alive], "amin")
+        return found[group[gone]]
+
+    source = first(step)
+    source = torch.where(source < count, source, first(row))
+    filled = values.clone()
+    filled[gone] = torch.cat([values, values.new_zeros(1)])[source]
+    return filled.reshape(base.shape)
 
 
 def _place(flat: int, offsets: npt.NDArray[np.int64] | None, advantages: Any) -> tuple[int, int]:

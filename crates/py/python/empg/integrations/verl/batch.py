@@ -141,7 +141,8 @@ class _Rows:
     base: Any
     entropy: Any
     steps: Any
-    kept: Any
+    # Tokens of steps that rejection sampling took out; None where there are none.
+    rejected: Any
     offsets: npt.NDArray[np.int64] | None
     place: dict[str, Any]
     original: Any
@@ -162,7 +163,7 @@ class _Rows:
             **self.place,
             **options.modulation(),
         )
-        return out.masked_fill(~self.kept, 0.0)
+        return out if self.rejected is None else out.masked_fill(self.rejected, 0.0)
 
     def like_advantages(self, out: Any) -> Any:
         import torch
@@ -176,9 +177,8 @@ class _Rows:
         metrics = {f"empg/{name}": float(value) for name, value in credit.summary.items()}
         # Groups of equal rewards have no signal: their steps receive the bonus alone.
         metrics["empg/zero_base"] = float(np.mean(np.asarray(credit.base) == 0.0))
-        sampled = int(self.steps.sum())
-        rejected = sampled - int((self.steps & self.kept).sum())
-        metrics["empg/rejected_tokens"] = rejected / sampled if sampled else 0.0
+        rejected = 0 if self.rejected is None else int(self.rejected.sum())
+        metrics["empg/rejected_tokens"] = rejected / int(self.steps.sum()) if rejected else 0.0
         return metrics
 
 
@@ -210,10 +210,11 @@ def _read(
     advantages = tensors["advantages"]
     entropy = tensors["entropy" if "entropy" in names else "entropys"]
     kept = tensors["response_mask"]
-    steps = kept if mask is None else mask
 
     offsets = None
-    parts = {"advantages": advantages, "entropy": entropy, "response_mask": kept, "mask": steps}
+    parts = {"advantages": advantages, "entropy": entropy, "response_mask": kept}
+    if mask is not None:
+        parts["mask"] = mask
     if len({part.is_nested for part in parts.values()}) != 1:
         kinds = ", ".join(f"{name} {'jagged' if part.is_nested else 'padded'}" for name, part in parts.items())
         raise ValueError(f"batch: either all padded or all jagged, but {kinds}")
@@ -238,11 +239,19 @@ def _read(
         count = advantages.shape[0]
         flat = parts
 
-    kept_bits, step_bits = _bits("response_mask", flat["response_mask"]), _bits("mask", flat["mask"])
-    outside = kept_bits & ~step_bits
-    if bool(outside.any()):
-        row, token = _place(int(outside.flatten().nonzero()[0]), offsets, advantages)
-        raise ValueError(f"response_mask: row {row} token {token} is 1, but mask is 0 there: not a copy of it")
+    source = "response_mask" if mask is None else "mask"
+    step_bits = _bits(source, flat[source], offsets, advantages)
+    rejected = None
+    if mask is not None:
+        kept_bits = _bits("response_mask", flat["response_mask"], offsets, advantages)
+        changed = step_bits ^ kept_bits
+        outside = changed & kept_bits
+        if bool(outside.any()):
+            row, token = _place(int(outside.flatten().nonzero()[0]), offsets, advantages)
+            raise ValueError(
+                f"response_mask: row {row} token {token} is 1, but mask is 0 there: not a copy of it"
+            )
+        rejected = changed if bool(changed.any()) else None
 
     if keys is not None:
         if trajectories is not None or first_step is not None:
@@ -253,25 +262,33 @@ def _read(
     work = torch.float64 if advantages.dtype == torch.float64 else torch.float32
     base = flat["advantages"].detach().to(work).contiguous()
     return _Rows(
-        base=_base(base, step_bits, kept_bits, offsets),
+        base=base if rejected is None else _base(base, step_bits, rejected, offsets),
         entropy=flat["entropy"].detach().to(work).contiguous(),
         steps=step_bits,
-        kept=kept_bits,
+        rejected=rejected,
         offsets=offsets,
         place={"trajectories": trajectories, "first_step": first_step},
         original=advantages,
     )
 
 
-def _bits(name: str, mask: Any) -> Any:
-    bits = mask.detach() != 0
-    bad = bits & (mask != 1)
-    if bool(bad.any()):
-        raise ValueError(f"{name}: holds {mask[bad].flatten()[0].item()}, but must be 0 or 1")
+def _bits(name: str, mask: Any, offsets: npt.NDArray[np.int64] | None, advantages: Any) -> Any:
+    import torch
+
+    mask = mask.detach()
+    bits = mask.bool()
+    # 0 and 1 are what a change to bool and back leaves alone; NaN is not.
+    if mask.dtype != torch.bool and not torch.equal(bits.to(mask.dtype), mask):
+        bad = int((bits.to(mask.dtype) != mask).flatten().nonzero()[0])
+        row, token = _place(bad, offsets, advantages)
+        raise ValueError(
+            f"{name} of shape {tuple(advantages.shape)}: row {row} token {token} is "
+            f"{mask.flatten()[bad].item()}, but must be 0 or 1"
+        )
     return bits.contiguous()
 
 
-def _base(base: Any, steps: Any, kept: Any, offsets: npt.NDArray[np.int64] | None) -> Any:
+def _base(base: Any, steps: Any, rejected: Any, offsets: npt.NDArray[np.int64] | None) -> Any:
     """The base advantages with those of rejected tokens put back.
 
     verl's estimators write 0 (or a whitened nothing) over tokens that rejection sampling took out.
@@ -280,10 +297,8 @@ def _base(base: Any, steps: Any, kept: Any, offsets: npt.NDArray[np.int64] | Non
     """
     import torch
 
-    gone = (steps & ~kept).flatten()
-    if not bool(gone.any()):
-        return base
-    own, alive, values = steps.flatten(), kept.flatten(), base.flatten()
+    own, gone, values = steps.flatten(), rejected.flatten(), base.flatten()
+    alive = own & ~gone
     count = values.numel()
     index = torch.arange(count, device=base.device)
     if offsets is None:

@@ -157,6 +157,7 @@ SERVER = textwrap.dedent(
     """
     import random, sys
     import uvicorn
+    from fastapi import FastAPI
     from openenv.core import create_fastapi_app
     from openenv.core.env_server import Action, Environment, Observation, State
 
@@ -174,61 +175,65 @@ SERVER = textwrap.dedent(
             self.lamps, self.lit = [], 0
 
         def reset(self, seed=None, episode_id=None, **kwargs):
-            if {ignores_seed}:
-                seed = None
             self.lamps = random.Random(seed).choices(["red", "green", "blue"], k=3)
             self.lit = 0
-            return Lamp(message=f"the lamp is {{self.lamps[0]}}")
+            return Lamp(message=f"the lamp is {self.lamps[0]}")
 
         def step(self, action, timeout_s=None, **kwargs):
-            if {breaks}:
-                raise RuntimeError("the fuse is gone")
             hit = action.message.strip() == self.lamps[self.lit]
             self.lit += 1
             done = self.lit == 3
-            text = "done" if done else f"the lamp is {{self.lamps[self.lit]}}"
+            text = "done" if done else f"the lamp is {self.lamps[self.lit]}"
             return Lamp(message=text, reward=float(hit), done=done)
 
         @property
         def state(self):
             return State(step_count=self.lit)
 
-    app = create_fastapi_app(Lamps, Colour, Lamp, max_concurrent_envs={sessions})
+    class Unseeded(Lamps):
+        def reset(self, seed=None, episode_id=None, **kwargs):
+            return super().reset()
+
+    class Broken(Lamps):
+        def step(self, action, timeout_s=None, **kwargs):
+            raise RuntimeError("the fuse is gone")
+
+    app = FastAPI()
+    for path, game, sessions in [
+        ("/lamps", Lamps, 8), ("/unseeded", Unseeded, 8), ("/broken", Broken, 8), ("/single", Lamps, 1)
+    ]:
+        app.mount(path, create_fastapi_app(game, Colour, Lamp, max_concurrent_envs=sessions))
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
     """
 )
 
 
-@pytest.fixture
-def lamps(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts openenv's own server; gives its address."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(sessions: int = 8, ignores_seed: bool = False, breaks: bool = False) -> str:
-        program = tmp_path / f"lamps{len(running)}.py"
-        program.write_text(
-            SERVER.format(sessions=sessions, ignores_seed=ignores_seed, breaks=breaks)
-        )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        running.append(subprocess.Popen([sys.executable, str(program), str(port)]))
-        for _ in range(600):
+@pytest.fixture(scope="module")
+def lamps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Openenv's own server with four environments; gives its address."""
+    program = tmp_path_factory.mktemp("lamps") / "server.py"
+    program.write_text(SERVER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(program), str(port)])
+    try:
+        for _ in range(1200):
             with socket.socket() as attempt:
                 if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                    return f"http://127.0.0.1:{port}"
-            assert running[-1].poll() is None, "the server ended"
+                    break
+            assert process.poll() is None, "the server ended"
             time.sleep(0.1)
-        raise AssertionError("the server does not listen")
-
-    yield start
-    for process in running:
+        else:
+            raise AssertionError("the server does not listen")
+        yield f"http://127.0.0.1:{port}"
+    finally:
         process.kill()
         process.wait()
 
 
-def test_training_on_a_server_of_openenv(lamps: Callable[..., str], tmp_path: Path) -> None:
-    url = lamps()
+def test_training_on_a_server_of_openenv(lamps: str, tmp_path: Path) -> None:
+    url = f"{lamps}/lamps"
     run = tmp_path / "run"
     train = [*FEW, "--set", "env.sessions=8", "--steps", "2", "--json"]
     ran = empg("train", "--env", "openenv", "--url", url, *train, "--out", str(run))
@@ -248,19 +253,18 @@ def test_training_on_a_server_of_openenv(lamps: Callable[..., str], tmp_path: Pa
     assert json.loads(ran.stdout)["steps_per_s"] > 0, ran.stderr
 
 
-def test_servers_that_cannot_be_trained_on(lamps: Callable[..., str], tmp_path: Path) -> None:
+def test_servers_that_cannot_be_trained_on(lamps: str, tmp_path: Path) -> None:
     def train(url: str, *more: str) -> subprocess.CompletedProcess[str]:
         out = ["--steps", "1", "--out", str(tmp_path / f"run{time.monotonic_ns()}")]
         return empg("train", "--env", "openenv", "--url", url, *FEW, *out, *more)
 
-    ran = train(lamps(ignores_seed=True))
+    ran = train(f"{lamps}/unseeded")
     assert ran.returncode == 0 and ran.stderr.count("began differently") == 1, ran.stderr
-    ran = train(lamps(breaks=True))
+    ran = train(f"{lamps}/broken")
     assert ran.returncode == 1, ran.stderr
     assert "every episode" in ran.stderr and "the fuse is gone" in ran.stderr, ran.stderr
     # A server for one session is no trouble once that is known.
-    url = lamps(sessions=1)
-    ran = train(url, "--set", "env.sessions=1")
+    ran = train(f"{lamps}/single", "--set", "env.sessions=1")
     assert ran.returncode == 0 and "failed" not in ran.stderr, ran.stderr
     ran = train("http://127.0.0.1:9", "--set", "env.retries=1")
     assert ran.returncode == 1 and "127.0.0.1:9" in ran.stderr, ran.stderr
@@ -313,3 +317,73 @@ def test_environment_of_trls_example(households: Served) -> None:
     function = json_schema["function"]
     assert function["name"] == "act"
     assert function["parameters"]["required"] == ["command"]
+
+
+def test_trls_trainer_plays_the_served_environment(households: Served, tmp_path: Path) -> None:
+    """TRL's own trainer and tool loop, with a model that always calls the tool."""
+    torch = pytest.importorskip("torch")
+    trl = pytest.importorskip("trl")
+    transformers = pytest.importorskip("transformers")
+    datasets = pytest.importorskip("datasets")
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("transformers.models.qwen3")
+
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    vocabulary = {byte: i for i, byte in enumerate(sorted(byte_level.alphabet()))}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = byte_level(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokens = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tags = ("tool_call", "tool_response", "think")
+    tokens.add_tokens(["<|im_start|>", *(f"<{t}>" for t in tags), *(f"</{t}>" for t in tags)])
+    templates = Path(trl.__file__).parent / "chat_templates"
+    tokens.chat_template = (templates / "qwen3.jinja").read_text()
+    call = json.dumps({"name": "act", "arguments": {"command": "look"}})
+    said = torch.tensor(tokens(f"<tool_call>\n{call}\n</tool_call><|im_end|>")["input_ids"])
+
+    class Scripted(transformers.Qwen3ForCausalLM):  # type: ignore[misc, name-defined]
+        def generate(self, input_ids: Any, **_: Any) -> Any:
+            return torch.cat([input_ids, said.repeat(len(input_ids), 1)], dim=1)
+
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+    )
+    module = example()
+    environments: list[Any] = []
+
+    def factory() -> Any:
+        environments.append(module.Household(households.url))
+        return environments[-1]
+
+    trainer = trl.GRPOTrainer(
+        model=Scripted(config),
+        processing_class=tokens,
+        args=trl.GRPOConfig(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            num_generations=2,
+            per_device_train_batch_size=2,
+            max_completion_length=1024,
+            max_tool_calling_iterations=2,
+            use_cpu=True,
+            bf16=False,
+            save_strategy="no",
+            report_to=[],
+        ),
+        train_dataset=datasets.Dataset.from_list(module.tasks(4)),
+        environment_factory=factory,
+    )
+    trainer.train()
+    states = [environment._env.state() for environment in environments]
+    assert len(states) == 2 and [state.step_count for state in states] == [2, 2]
+    assert len({state.task_id for state in states}) == 1, "a group plays one task"

@@ -136,6 +136,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         return Err(SettingsError::Conflict(what).into());
     }
 
+    let mut envs = vec![tasks::worlds(&config.env, worlds)?];
     let tasks = tasks::open(&config.env)?;
     let mut policy = match &init {
         Some(init) => {
@@ -151,7 +152,6 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     };
     let mut showing = stage.showing();
     showing.noise = noise.unwrap_or(showing.noise);
-    let mut envs = vec![tasks::worlds(&config.env, worlds)?];
     for name in &also {
         let env = EnvConfig { name: name.clone(), data: None, corpus: None, ..config.env.clone() };
         envs.push(tasks::worlds(&env, worlds)?);

@@ -38,6 +38,8 @@ async fn serve(mut socket: WebSocket, shared: Arc<Shared>) {
         let refused = json!({"type": "error", "data": {"message": what, "code": "CAPACITY_REACHED",
             "active_sessions": active, "max_sessions": most}});
         if say(&mut socket, refused.to_string()).await {
+            // Clients read an answer to what they asked: a connection closed before is less to them.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), socket.recv()).await;
             bye(&mut socket, NORMAL, "").await;
         }
         return;

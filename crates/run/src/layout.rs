@@ -11,6 +11,7 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const TIMINGS: &str = "timings.jsonl";
 pub(crate) const LOCK: &str = "run.lock";
 pub(crate) const PANELS: &str = "panels";
+pub(crate) const ANALYSES: &str = "analyses";
 pub(crate) const TRAJECTORIES: &str = "trajectories";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const STATE: &str = "state.json";
@@ -51,7 +52,7 @@ pub(crate) fn partial(path: &Path) -> PathBuf {
 /// `name`.
 pub(crate) fn is_of_a_new_run(name: &str) -> bool {
     let name = name.strip_suffix(PARTIAL).unwrap_or(name);
-    [MANIFEST, CONFIG, CREATED, METRICS, TIMINGS, LOCK, PANELS, TRAJECTORIES, CHECKPOINTS]
+    [MANIFEST, CONFIG, CREATED, METRICS, TIMINGS, LOCK, PANELS, ANALYSES, TRAJECTORIES, CHECKPOINTS]
         .contains(&name)
         || name.starts_with(EVENTS)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! runs/NAME/ config.toml manifest.json metrics.jsonl timings.jsonl events.out.tfevents.*
-//!            panels/NAME.jsonl  trajectories/step-000010.parquet
+//!            panels/NAME.jsonl  analyses/NAME.jsonl  trajectories/step-000010.parquet
 //!            checkpoints/step-000050/{the caller's files, state.json}
 //!            created.json run.lock
 //! ```

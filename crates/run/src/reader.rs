@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{State, read_checked};
-use crate::layout::{CONFIG, METRICS, PANELS, TIMINGS, check_name, trajectory_file};
+use crate::layout::{ANALYSES, CONFIG, METRICS, PANELS, TIMINGS, check_name, trajectory_file};
 use crate::{CheckpointRef, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
 
 /// A run as it was when it was opened. It takes no lock and changes nothing.
@@ -144,7 +144,35 @@ impl Run {
     /// # Errors
     /// A folder that cannot be listed.
     pub fn panels(&self) -> Result<Vec<String>> {
-        let folder = self.root.join(PANELS);
+        self.names(PANELS)
+    }
+
+    /// The lines of a panel.
+    ///
+    /// # Errors
+    /// A name that is not plain, a missing file, a line that is no JSON object.
+    pub fn panel(&self, name: &str) -> Result<Vec<Map<String, Value>>> {
+        self.lines(PANELS, name)
+    }
+
+    /// Names of the tables that the trainer computed for analyses, sorted.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed.
+    pub fn analyses(&self) -> Result<Vec<String>> {
+        self.names(ANALYSES)
+    }
+
+    /// The lines of such a table.
+    ///
+    /// # Errors
+    /// A name that is not plain, a missing file, a line that is no JSON object.
+    pub fn analysis(&self, name: &str) -> Result<Vec<Map<String, Value>>> {
+        self.lines(ANALYSES, name)
+    }
+
+    fn names(&self, folder: &str) -> Result<Vec<String>> {
+        let folder = self.root.join(folder);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -158,13 +186,9 @@ impl Run {
         Ok(names)
     }
 
-    /// The lines of a panel.
-    ///
-    /// # Errors
-    /// A name that is not plain, a missing file, a line that is no JSON object.
-    pub fn panel(&self, name: &str) -> Result<Vec<Map<String, Value>>> {
+    fn lines(&self, folder: &str, name: &str) -> Result<Vec<Map<String, Value>>> {
         check_name(name)?;
-        let path = self.root.join(PANELS).join(format!("{name}.jsonl"));
+        let path = self.root.join(folder).join(format!("{name}.jsonl"));
         let bytes = fs::read(&path).map_err(|e| RunError::io("read", &path, 0, e))?;
         jsonl::parse(&path, &bytes)
     }

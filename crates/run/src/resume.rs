@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::checkpoint::State;
 use crate::layout::{
-    CHECKPOINTS, CONFIG, METRICS, PANELS, PARTIAL, TIMINGS, TRAJECTORIES, parse_step,
+    ANALYSES, CHECKPOINTS, CONFIG, METRICS, PANELS, PARTIAL, TIMINGS, TRAJECTORIES, parse_step,
 };
 use crate::manifest::{Manifest, Prefix};
 use crate::storage::{Disk, Storage};
@@ -94,6 +94,7 @@ impl RunDir {
         let manifest = self.manifest.clone();
         self.sweep("", |_| false)?;
         self.sweep(PANELS, |_| false)?;
+        self.sweep(ANALYSES, |_| false)?;
         self.sweep(CHECKPOINTS, |name| {
             parse_step(name).is_some_and(|s| manifest.checkpoint(s).is_none())
         })?;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::checkpoint::State;
 use crate::layout::{
-    CHECKPOINTS, CONFIG, CREATED, LOCK, MANIFEST, METRICS, PANELS, TIMINGS, TRAJECTORIES,
+    ANALYSES, CHECKPOINTS, CONFIG, CREATED, LOCK, MANIFEST, METRICS, PANELS, TIMINGS, TRAJECTORIES,
     check_name, checkpoint_dir, is_of_a_new_run, partial, trajectory_file,
 };
 use crate::manifest::{Manifest, TrajectoryEntry, encode};
@@ -90,7 +90,7 @@ impl RunDir {
             warnings: Vec::new(),
             _lock: lock,
         };
-        for folder in [PANELS, TRAJECTORIES, CHECKPOINTS] {
+        for folder in [PANELS, ANALYSES, TRAJECTORIES, CHECKPOINTS] {
             let path = root.join(folder);
             run.storage.create_dir(&path).map_err(|e| RunError::io("create", &path, 0, e))?;
         }
@@ -185,8 +185,21 @@ impl RunDir {
     /// # Errors
     /// A name that is not plain, a full disk, and whatever else the system refuses.
     pub fn write_panel(&mut self, name: &str, jsonl: &[u8]) -> Result<()> {
+        self.write_aside(PANELS, name, jsonl)
+    }
+
+    /// Writes `analyses/NAME.jsonl` whole, replacing one of that name: a table that only the
+    /// trainer could compute. `name` has no ending.
+    ///
+    /// # Errors
+    /// As [`write_panel`](Self::write_panel).
+    pub fn write_analysis(&mut self, name: &str, jsonl: &[u8]) -> Result<()> {
+        self.write_aside(ANALYSES, name, jsonl)
+    }
+
+    fn write_aside(&mut self, folder: &str, name: &str, jsonl: &[u8]) -> Result<()> {
         check_name(name)?;
-        let folder = self.root.join(PANELS);
+        let folder = self.root.join(folder);
         let path = folder.join(format!("{name}.jsonl"));
         let written = write_whole(self.storage.as_mut(), &path, jsonl);
         if written.is_err() {
@@ -368,7 +381,7 @@ fn refuse_occupied(root: &Path) -> Result<()> {
             return Err(RunError::NotEmpty { path: root.to_owned(), found: name });
         }
     }
-    for folder in [TRAJECTORIES, CHECKPOINTS, PANELS] {
+    for folder in [TRAJECTORIES, CHECKPOINTS, PANELS, ANALYSES] {
         if fs::read_dir(root.join(folder)).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(RunError::NotEmpty { path: root.to_owned(), found: folder.to_owned() });
         }

@@ -557,11 +557,14 @@ impl Default for CheckpointConfig {
 pub struct RecordConfig {
     /// Steps between recorded batches of trajectories; 0 records none.
     pub trajectories_every: u64,
+    /// Evaluation episodes of the initial policy whose step entropies the trained one scores again,
+    /// for the analysis of entropy dynamics; 0 for none.
+    pub entropy_probe: usize,
 }
 
 impl Default for RecordConfig {
     fn default() -> Self {
-        Self { trajectories_every: 10 }
+        Self { trajectories_every: 10, entropy_probe: 64 }
     }
 }
 

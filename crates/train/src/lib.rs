@@ -6,6 +6,7 @@
 mod aside;
 mod check;
 pub mod config;
+mod dynamics;
 mod evaluate;
 mod groups;
 mod metrics;
@@ -21,6 +22,7 @@ mod trainer;
 mod update;
 
 pub use config::{Config, ConfigError};
+pub use dynamics::{ENTROPY_DYNAMICS, ProbedStep};
 pub use evaluate::{Evaluation, Panel, Tally, evaluation_settings, wilson};
 pub use groups::{Collected, Collector};
 pub use metrics::StepReport;

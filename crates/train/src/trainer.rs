@@ -11,6 +11,7 @@ use empg_run::{RunDir, StepRecord};
 
 use crate::TrainError;
 use crate::config::{Base, Config};
+use crate::dynamics::{self, ENTROPY_DYNAMICS};
 use crate::evaluate::{Evaluation, Panel, evaluation_settings};
 use crate::groups::{Collected, Collector, TaskStream};
 use crate::metrics::StepReport;
@@ -81,13 +82,13 @@ pub struct Trainer {
     pub(crate) reference: Model,
     advantage: Box<dyn Advantage + Send + Sync>,
     pub(crate) optimizer: AdamW,
-    workers: Workers,
+    pub(crate) workers: Workers,
     pub(crate) stream: TaskStream,
-    panels: Vec<Panel>,
+    pub(crate) panels: Vec<Panel>,
     pub(crate) step: u64,
     pub(crate) before: Vec<Evaluation>,
     pub(crate) latest: Vec<Evaluation>,
-    stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     commit_seconds: f64,
 }
 
@@ -189,6 +190,12 @@ impl Trainer {
             self.commit(run.as_deref_mut(), &report, collected.as_ref())?;
             observer.on(Progress::Step { report: &report, steps: self.config.steps });
         }
+        if let Some(run) = run
+            && self.config.record.entropy_probe > 0
+        {
+            let table = self.entropy_dynamics()?;
+            run.write_analysis(ENTROPY_DYNAMICS, &dynamics::lines(&table)?)?;
+        }
         Ok(Summary { before: self.before.clone(), after: self.latest.clone(), steps: self.step })
     }
 
@@ -278,7 +285,7 @@ impl Trainer {
     }
 
     /// Rows of a micro-batch: the configured budget, or less so that every worker has a share.
-    fn budget(&self, batch: &Batch, members: &[usize]) -> usize {
+    pub(crate) fn budget(&self, batch: &Batch, members: &[usize]) -> usize {
         let rows: usize = members
             .iter()
             .flat_map(|&g| &batch.groups[g].rollouts)

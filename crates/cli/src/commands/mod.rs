@@ -9,6 +9,7 @@ mod prop1;
 mod serve;
 mod serve_env;
 mod sft;
+mod study;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +43,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Play a fixed panel of tasks with a policy
     Eval(eval::EvalArgs),
+    /// Run arms × environments × seeds and compare them
+    Study(study::StudyArgs),
     /// Fine-tune on the demonstrations of an expert (how tiny is made)
     Sft(sft::SftArgs),
     /// Assign EMPG credit to any trainer's trajectories (JSONL in, JSONL out)
@@ -64,6 +67,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
+        Command::Study(args) => study::run(args, json),
         Command::Sft(args) => sft::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),

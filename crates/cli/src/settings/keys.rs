@@ -111,6 +111,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "checkpoint.every" "Steps between checkpoints; the last step always has one."
     "checkpoint.keep" "How many of the newest are kept, besides the best and the last."
     "record.trajectories_every" "Steps between recorded batches of trajectories; 0 records none."
+    "record.entropy_probe" "Evaluation episodes of the initial policy that the trained one scores again; 0 for none."
 };
 
 /// The key of a dotted name.

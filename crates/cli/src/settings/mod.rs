@@ -12,7 +12,8 @@ use empg_train::config::{ConfigError, Recipe};
 use toml::Table;
 
 pub(crate) use layer::SettingsError;
-use layer::{Origin, assignment, merge, parse, read};
+pub(crate) use layer::merge;
+use layer::{Origin, assignment, parse, read};
 pub(crate) use show::commented;
 
 /// The presets, by the name of the environment that they are for. The first is the default.

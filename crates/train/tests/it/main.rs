@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod config;
+mod dynamics;
 mod learning;
 mod packing;
 mod preset;

@@ -1,0 +1,454 @@
+//! From a study's file to its cells, every one with settings that have been checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use empg_report::study::{Arm, Cell, CellKey, Comparison, Layout};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::settings::{self, CommonArgs, TrainingArgs};
+
+/// A study's file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StudyFile {
+    name: String,
+    #[serde(default)]
+    about: String,
+    seeds: Vec<u64>,
+    #[serde(default = "one")]
+    threads: usize,
+    #[serde(default)]
+    settings: Table,
+    environments: Vec<EnvironmentEntry>,
+    arms: Vec<ArmEntry>,
+    #[serde(default)]
+    comparisons: Vec<ComparisonEntry>,
+    #[serde(default)]
+    grids: Vec<GridEntry>,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnvironmentEntry {
+    name: String,
+    /// The environment's name on the command line, where `name` is another.
+    env: Option<String>,
+    #[serde(default)]
+    settings: Table,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArmEntry {
+    name: String,
+    label: Option<String>,
+    #[serde(default)]
+    settings: Table,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ComparisonEntry {
+    arm: String,
+    base: String,
+}
+
+/// Variations of one arm by one key, compared with it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GridEntry {
+    arm: String,
+    key: String,
+    values: Vec<Value>,
+    seeds: Option<Vec<u64>>,
+    environments: Option<Vec<String>>,
+}
+
+/// One cell that is to be run.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedCell {
+    pub(super) key: CellKey,
+    /// The environment's name on the command line.
+    pub(super) env: String,
+    /// What stands over the environment's preset.
+    pub(super) layer: Table,
+    /// The resolved settings that bear on the result.
+    pub(super) settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// A study that can be run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    about: String,
+    pub(super) threads: usize,
+    environments: Vec<String>,
+    arms: Vec<Arm>,
+    comparisons: Vec<Comparison>,
+    /// By seed first: an interrupted study has all arms for its first seeds.
+    pub(super) cells: Vec<PlannedCell>,
+    /// Where the cells' files lie.
+    pub(super) folder: PathBuf,
+}
+
+/// An arm, or a variation of one.
+struct Variant {
+    arm: Arm,
+    settings: Table,
+    seeds: Vec<u64>,
+    environments: Option<Vec<String>>,
+}
+
+impl Plan {
+    /// Reads a study and resolves every cell's settings.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no study, names that do not exist or exist twice, settings
+    /// that no run could train with.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the study {}", path.display()))?;
+        let file: StudyFile =
+            toml::from_str(&text).with_context(|| format!("{} is not a study", path.display()))?;
+        Self::of(file, path).with_context(|| format!("the study {}", path.display()))
+    }
+
+    fn of(file: StudyFile, path: &Path) -> anyhow::Result<Self> {
+        plain("name", &file.name)?;
+        if file.seeds.is_empty() || file.environments.is_empty() || file.arms.is_empty() {
+            bail!("seeds, environments and arms must each name at least one");
+        }
+        if file.threads == 0 {
+            bail!("threads must be at least 1: results depend on it");
+        }
+        let mut variants: Vec<Variant> = Vec::new();
+        for ArmEntry { name, label, settings } in &file.arms {
+            plain("arm", name)?;
+            let label = label.clone().unwrap_or_else(|| name.clone());
+            variants.push(Variant {
+                arm: Arm { name: name.clone(), label },
+                settings: settings.clone(),
+                seeds: file.seeds.clone(),
+                environments: None,
+            });
+        }
+        let mut comparisons: Vec<Comparison> = file
+            .comparisons
+            .into_iter()
+            .map(|ComparisonEntry { arm, base }| Comparison { arm, base })
+            .collect();
+        for grid in &file.grids {
+            grid_variants(grid, &file.seeds, &mut variants, &mut comparisons)?;
+        }
+        let names: BTreeSet<&str> = variants.iter().map(|v| v.arm.name.as_str()).collect();
+        if names.len() < variants.len() {
+            bail!("two arms (or an arm and a grid's value) have the same name");
+        }
+        for name in comparisons.iter().flat_map(|c| [&c.arm, &c.base]) {
+            if !names.contains(name.as_str()) {
+                bail!("comparisons: there is no arm {name:?}");
+            }
+        }
+        let environments: Vec<String> = file.environments.iter().map(|e| e.name.clone()).collect();
+        for name in variants.iter().filter_map(|v| v.environments.as_ref()).flatten() {
+            if !environments.contains(name) {
+                bail!("grids: there is no environment {name:?}");
+            }
+        }
+
+        let work = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let mut cells = Vec::new();
+        for environment in &file.environments {
+            plain("environment", &environment.name)?;
+            let env = environment.env.clone().unwrap_or_else(|| environment.name.clone());
+            for variant in &variants {
+                if variant.environments.as_ref().is_some_and(|e| !e.contains(&environment.name)) {
+                    continue;
+                }
+                let mut layer = file.settings.clone();
+                settings::merge(&mut layer, environment.settings.clone());
+                settings::merge(&mut layer, variant.settings.clone());
+                let what = || format!("arm {} in {}", variant.arm.name, environment.name);
+                let settings =
+                    resolve(&layer, &env, file.threads, work.path()).with_context(what)?;
+                for &seed in &variant.seeds {
+                    cells.push(PlannedCell {
+                        key: CellKey {
+                            environment: environment.name.clone(),
+                            arm: variant.arm.name.clone(),
+                            seed,
+                        },
+                        env: env.clone(),
+                        layer: layer.clone(),
+                        settings: settings.clone(),
+                    });
+                }
+            }
+        }
+        // A stable sort: within a seed the file's order stays.
+        cells.sort_by_key(|cell| cell.key.seed);
+        let parent = path.parent().unwrap_or(Path::new("."));
+        Ok(Self {
+            folder: parent.join(&file.name),
+            name: file.name,
+            about: file.about,
+            threads: file.threads,
+            environments,
+            arms: variants.into_iter().map(|v| v.arm).collect(),
+            comparisons,
+            cells,
+        })
+    }
+
+    /// Whether an environment or arm has this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.environments.iter().any(|e| e == name) || self.arms.iter().any(|a| a.name == name)
+    }
+
+    /// The file of a cell.
+    pub(super) fn file(&self, key: &CellKey) -> PathBuf {
+        self.folder.join(format!("{}.json", key.name()))
+    }
+
+    /// The cell, if it is finished.
+    ///
+    /// # Errors
+    /// A damaged file; a cell that was run with other settings than the study has now.
+    pub(super) fn finished(&self, cell: &PlannedCell) -> anyhow::Result<Option<Cell>> {
+        let path = self.file(&cell.key);
+        let Some(done) = Cell::read(&path)? else { return Ok(None) };
+        for (key, now) in &cell.settings {
+            // Keys that one side does not know came with another version's defaults.
+            if let Some(then) = done.settings.get(key).filter(|then| *then != now) {
+                bail!(
+                    "{}: this cell was run with {key} = {then}, the study has {now} now; remove the \
+                     file to run the cell again, or give the study another name",
+                    path.display()
+                );
+            }
+        }
+        Ok(Some(done))
+    }
+
+    /// What the tables show.
+    pub(super) fn layout(&self) -> Layout {
+        Layout {
+            name: self.name.clone(),
+            about: self.about.clone(),
+            environments: self.environments.clone(),
+            arms: self.arms.clone(),
+            comparisons: self.comparisons.clone(),
+            planned: self.cells.iter().map(|c| c.key.clone()).collect(),
+        }
+    }
+}
+
+fn grid_variants(
+    grid: &GridEntry,
+    seeds: &[u64],
+    variants: &mut Vec<Variant>,
+    comparisons: &mut Vec<Comparison>,
+) -> anyhow::Result<()> {
+    let GridEntry { arm, key, values, seeds: own, environments } = grid;
+    let Some(base) = variants.iter().find(|v| v.arm.name == *arm) else {
+        bail!("grids: there is no arm {arm:?}");
+    };
+    let (base_label, base_settings) = (base.arm.label.clone(), base.settings.clone());
+    for value in values {
+        let short = key.rsplit('.').next().unwrap_or(key);
+        let shown = value.to_string().trim_matches('"').to_owned();
+        let name = format!("{arm}-{short}-{shown}");
+        plain("grid", &name)?;
+        let mut settings = base_settings.clone();
+        settings::merge(&mut settings, nested(key, value.clone()));
+        comparisons.push(Comparison { arm: name.clone(), base: arm.clone() });
+        variants.push(Variant {
+            arm: Arm { name, label: format!("{base_label}, {short} = {shown}") },
+            settings,
+            seeds: own.clone().unwrap_or_else(|| seeds.to_vec()),
+            environments: environments.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// `a.b` and a value as a table of tables.
+fn nested(key: &str, value: Value) -> Table {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(a, b)| (a, Some(b)));
+    let value = match rest {
+        Some(rest) => Value::Table(nested(rest, value)),
+        None => value,
+    };
+    Table::from_iter([(first.to_owned(), value)])
+}
+
+/// Names become parts of file names.
+fn plain(what: &str, name: &str) -> anyhow::Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    if name.is_empty() || name.starts_with('.') || name.contains("--") || !name.chars().all(fine) {
+        bail!("{what} {name:?}: names have letters, digits and single '-', '_', '.', '+' only");
+    }
+    Ok(())
+}
+
+/// The settings that a cell's run would have, by dotted key, without those that do not bear on its
+/// result: paths, checkpoints, what is recorded, the seed.
+fn resolve(
+    layer: &Table,
+    env: &str,
+    threads: usize,
+    work: &Path,
+) -> anyhow::Result<BTreeMap<String, serde_json::Value>> {
+    for key in ["seed", "threads"] {
+        if layer.contains_key(key) {
+            bail!("settings.{key}: the study itself decides it");
+        }
+    }
+    let path = work.join("settings.toml");
+    std::fs::write(&path, toml::to_string(layer)?)?;
+    let common = CommonArgs {
+        config: Some(path),
+        env: Some(env.to_owned()),
+        threads: Some(threads),
+        ..CommonArgs::default()
+    };
+    let config = settings::resolve(TrainingArgs { common, ..TrainingArgs::default() })?;
+    let mut flat = BTreeMap::new();
+    flatten("", serde_json::to_value(&config)?, &mut flat);
+    flat.retain(|key, _| {
+        !["env.data", "env.corpus", "model.path", "seed"].contains(&key.as_str())
+            && !key.starts_with("checkpoint.")
+            && !key.starts_with("record.")
+    });
+    Ok(flat)
+}
+
+fn flatten(prefix: &str, value: serde_json::Value, into: &mut BTreeMap<String, serde_json::Value>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                flatten(&name, value, into);
+            }
+        }
+        value => {
+            into.insert(prefix.to_owned(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+name = "small"
+seeds = [0, 1]
+[settings]
+steps = 3
+[[environments]]
+name = "households"
+[[environments]]
+name = "search"
+settings = { steps = 2 }
+[[arms]]
+name = "dapo"
+label = "DAPO"
+settings = { empg = { enabled = false } }
+[[arms]]
+name = "dapo-empg"
+label = "DAPO + EMPG"
+[[comparisons]]
+arm = "dapo-empg"
+base = "dapo"
+[[grids]]
+arm = "dapo-empg"
+key = "empg.k"
+values = [0.5, 2.0]
+seeds = [0]
+environments = ["search"]
+"#;
+
+    fn plan(text: &str) -> anyhow::Result<Plan> {
+        Plan::of(toml::from_str(text)?, Path::new("studies/small.toml"))
+    }
+
+    #[test]
+    fn cells_are_planned_seed_by_seed() {
+        let plan = plan(SMALL).unwrap();
+        let names: Vec<String> = plan.cells.iter().map(|c| c.key.name()).collect();
+        assert_eq!(
+            names,
+            [
+                "households--dapo--s0",
+                "households--dapo-empg--s0",
+                "search--dapo--s0",
+                "search--dapo-empg--s0",
+                "search--dapo-empg-k-0.5--s0",
+                "search--dapo-empg-k-2.0--s0",
+                "households--dapo--s1",
+                "households--dapo-empg--s1",
+                "search--dapo--s1",
+                "search--dapo-empg--s1",
+            ]
+        );
+        assert_eq!(plan.folder, Path::new("studies/small"));
+        assert_eq!(plan.cells[0].settings["steps"], 3);
+        assert_eq!(plan.cells[2].settings["steps"], 2);
+        assert_eq!(plan.cells[4].settings["empg.k"], 0.5);
+        assert_eq!(plan.cells[0].settings["empg.enabled"], false);
+        assert!(!plan.cells[0].settings.contains_key("seed"));
+        assert!(plan.knows("search") && plan.knows("dapo") && !plan.knows("x"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, expected) in [
+            ("base = \"dapo\"", "base = \"dpao\"", "dpao"),
+            ("steps = 3", "steps = 3\nseed = 1", "settings.seed"),
+            ("environments = [\"search\"]", "environments = [\"shop\"]", "shop"),
+            ("name = \"dapo-empg\"", "name = \"dapo\"", "same name"),
+            ("\"empg.k\"", "\"empg.kk\"", "empg.kk"),
+            ("seeds = [0, 1]", "seeds = []", "at least one"),
+            ("name = \"small\"", "name = \"../small\"", "../small"),
+            ("name = \"search\"", "name = \"chess\"", "chess"),
+        ] {
+            assert!(SMALL.contains(from));
+            let error = format!("{:#}", plan(&SMALL.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn cells_of_other_settings_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("small.toml");
+        std::fs::write(&file, SMALL).unwrap();
+        let plan = Plan::read(&file).unwrap();
+        std::fs::create_dir(&plan.folder).unwrap();
+        let planned = &plan.cells[0];
+        let mut settings = planned.settings.clone();
+        settings.insert("optim.from_the_past".into(), 1.into());
+        settings.remove("optim.lr");
+        let mut cell: Cell = serde_json::from_value(serde_json::json!({
+            "format": 1, "environment": "households", "arm": "dapo", "seed": 0, "empg": "0",
+            "settings": settings, "steps": 3, "seconds": 1.0, "before": [], "after": [],
+            "curves": {},
+        }))
+        .unwrap();
+        let path = plan.file(&planned.key);
+        cell.write(&path).unwrap();
+        assert_eq!(plan.finished(planned).unwrap(), Some(cell.clone()));
+        cell.settings.insert("steps".into(), 4.into());
+        cell.write(&path).unwrap();
+        let error = plan.finished(planned).unwrap_err().to_string();
+        assert!(error.contains("steps = 4") && error.contains("has 3 now"), "{error}");
+    }
+}

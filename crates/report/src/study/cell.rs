@@ -1,0 +1,318 @@
+//! One cell of a study: what is kept of one run, as a small JSON file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use empg_run::Run;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::dynamics::{self, Bin};
+use crate::stability::{Stability, stability};
+
+/// The version of the file's format.
+const FORMAT: u32 = 1;
+/// Percentile bins of the entropy dynamics.
+const BINS: usize = 20;
+/// The curves that are kept of the metrics, one value a step.
+const CURVES: [&str; 15] = [
+    "success",
+    "return",
+    "turns",
+    "ineffective",
+    "step_entropy",
+    "step_entropy_min",
+    "step_entropy_max",
+    "token_entropy",
+    "kl_reference",
+    "kl_old",
+    "clip_fraction",
+    "grad_norm",
+    "g_std",
+    "bonus",
+    "groups_dropped",
+];
+
+/// Which cell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CellKey {
+    /// The environment.
+    pub environment: String,
+    /// The arm.
+    pub arm: String,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl CellKey {
+    /// `households--dapo-empg--s0`: the cell's name in file names.
+    pub fn name(&self) -> String {
+        format!("{}--{}--s{}", self.environment, self.arm, self.seed)
+    }
+}
+
+/// Successes on one split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitResult {
+    /// `seen` or `unseen`.
+    pub split: String,
+    /// Share of episodes won, 0–1.
+    pub success: f64,
+    /// Episodes.
+    pub episodes: u64,
+    /// Share won by task type, 0–1.
+    pub by_task: BTreeMap<String, f64>,
+}
+
+/// What is kept of a finished cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Version of this format.
+    pub format: u32,
+    /// Which cell.
+    #[serde(flatten)]
+    pub key: CellKey,
+    /// The program's version.
+    pub empg: String,
+    /// The resolved settings that bear on the result, by dotted key.
+    pub settings: BTreeMap<String, Value>,
+    /// Training steps.
+    pub steps: u64,
+    /// Wall-clock seconds of the run; depends on the machine.
+    pub seconds: f64,
+    /// Before training, one per split.
+    pub before: Vec<SplitResult>,
+    /// After training, one per split.
+    pub after: Vec<SplitResult>,
+    /// The run's late stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stability: Option<Stability>,
+    /// Step entropy before and after training.
+    #[serde(default)]
+    pub entropy_dynamics: Vec<Bin>,
+    /// Curves over the steps, rounded to five digits; `null` where a step had no value.
+    pub curves: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// A cell that cannot be read, written or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CellError {
+    /// The run behind it.
+    #[error(transparent)]
+    Run(#[from] empg_run::RunError),
+    /// A run that has not been evaluated before and after.
+    #[error("{path}: the run has no evaluation {when} training")]
+    Unfinished {
+        /// The run.
+        path: PathBuf,
+        /// `before` or `after`.
+        when: &'static str,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A file that holds something else.
+    #[error("{path}: {what}; remove the file to run the cell again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Cell {
+    /// What is kept of a finished run.
+    ///
+    /// # Errors
+    /// A run that cannot be read or has no evaluation before or after training.
+    pub fn of_run(
+        key: CellKey,
+        path: &Path,
+        settings: BTreeMap<String, Value>,
+        empg: &str,
+        seconds: f64,
+    ) -> Result<Self, CellError> {
+        let run = Run::open(path)?;
+        let metrics = run.metrics()?;
+        let steps: Vec<&Map<String, Value>> =
+            metrics.iter().filter(|line| number(line, "step").is_some_and(|s| s > 0.0)).collect();
+        let evaluated = |line: Option<&Map<String, Value>>, when| {
+            line.and_then(|line| line.get("eval"))
+                .and_then(results)
+                .ok_or_else(|| CellError::Unfinished { path: path.to_owned(), when })
+        };
+        let first = metrics.iter().find(|line| number(line, "step") == Some(0.0));
+        let before = evaluated(first, "before")?;
+        let after = evaluated(steps.last().copied(), "after")?;
+        let curves = CURVES
+            .iter()
+            .map(|&name| {
+                let values = steps.iter().map(|line| number(line, name).map(five_digits));
+                (name.to_owned(), values.collect())
+            })
+            .collect();
+        let curve = |name: &str| -> Vec<f64> {
+            steps.iter().map(|line| number(line, name).unwrap_or(f64::NAN)).collect()
+        };
+        let entropy_dynamics = if run.analyses()?.iter().any(|n| n == "entropy-dynamics") {
+            let table = run.analysis("entropy-dynamics")?;
+            let pairs =
+                table.iter().filter_map(|l| Some((number(l, "before")?, number(l, "after")?)));
+            let round = |bin: Bin| Bin {
+                before: five_digits(bin.before),
+                after: five_digits(bin.after),
+                change_std: five_digits(bin.change_std),
+                ..bin
+            };
+            dynamics::bins(pairs, BINS).into_iter().map(round).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            format: FORMAT,
+            key,
+            empg: empg.to_owned(),
+            settings,
+            steps: steps.len() as u64,
+            seconds: (seconds * 10.0).round() / 10.0,
+            before,
+            after,
+            stability: stability(&curve("kl_reference"), &curve("success")),
+            entropy_dynamics,
+            curves,
+        })
+    }
+
+    /// Reads a cell's file; `None` where there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no cell of this format.
+    pub fn read(path: &Path) -> Result<Option<Self>, CellError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(CellError::Io { action: "read", path: path.to_owned(), source });
+            }
+        };
+        let damaged = |what: String| CellError::Damaged { path: path.to_owned(), what };
+        let cell: Self = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if cell.format != FORMAT {
+            return Err(damaged(format!("it has format {}, not {FORMAT}", cell.format)));
+        }
+        Ok(Some(cell))
+    }
+
+    /// Writes the cell's file by one rename.
+    ///
+    /// # Errors
+    /// Whatever the system refuses.
+    pub fn write(&self, path: &Path) -> Result<(), CellError> {
+        let fail = |source| CellError::Io { action: "write", path: path.to_owned(), source };
+        let mut text = serde_json::to_string(self).map_err(|e| fail(e.into()))?;
+        text.push('\n');
+        let partial = path.with_extension("json.tmp");
+        fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(fail)
+    }
+
+    /// The result of a split after training.
+    pub fn after(&self, split: &str) -> Option<&SplitResult> {
+        self.after.iter().find(|r| r.split == split)
+    }
+
+    /// The result of a split before training.
+    pub fn before(&self, split: &str) -> Option<&SplitResult> {
+        self.before.iter().find(|r| r.split == split)
+    }
+
+    /// The last value of a curve.
+    pub fn last(&self, curve: &str) -> Option<f64> {
+        self.curves.get(curve)?.iter().rev().find_map(|v| *v)
+    }
+}
+
+fn number(line: &Map<String, Value>, name: &str) -> Option<f64> {
+    line.get(name).and_then(Value::as_f64)
+}
+
+fn five_digits(value: f64) -> f64 {
+    format!("{value:.4e}").parse().unwrap_or(value)
+}
+
+fn results(eval: &Value) -> Option<Vec<SplitResult>> {
+    eval.as_array()?
+        .iter()
+        .map(|one| {
+            let by_task = one.get("by_task")?.as_object()?.iter();
+            Some(SplitResult {
+                split: one.get("split")?.as_str()?.to_owned(),
+                success: one.get("success")?.as_f64()?,
+                episodes: one.get("episodes")?.as_u64()?,
+                by_task: by_task
+                    .map(|(kind, tally)| Some((kind.clone(), tally.get("success")?.as_f64()?)))
+                    .collect::<Option<_>>()?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD_RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../run/tests/compat/run_v1");
+
+    fn key() -> CellKey {
+        CellKey { environment: "households".into(), arm: "grpo".into(), seed: 3 }
+    }
+
+    #[test]
+    fn files_round_trip_and_damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cell.json");
+        assert_eq!(Cell::read(&path).unwrap(), None);
+        let cell = Cell {
+            format: FORMAT,
+            key: key(),
+            empg: "0.1.0".into(),
+            settings: BTreeMap::from([("optim.lr".into(), serde_json::json!(5e-4))]),
+            steps: 2,
+            seconds: 1.5,
+            before: Vec::new(),
+            after: Vec::new(),
+            stability: None,
+            entropy_dynamics: Vec::new(),
+            curves: BTreeMap::from([("success".into(), vec![Some(0.5), None])]),
+        };
+        cell.write(&path).unwrap();
+        assert_eq!(Cell::read(&path).unwrap().as_ref(), Some(&cell));
+        assert_eq!(cell.last("success"), Some(0.5));
+        fs::write(&path, "{\"format\": 1").unwrap();
+        let error = Cell::read(&path).unwrap_err().to_string();
+        assert!(error.contains("cell.json") && error.contains("remove the file"), "{error}");
+    }
+
+    #[test]
+    fn a_run_without_evaluations_is_unfinished() {
+        if let Err(error) = Cell::of_run(key(), Path::new(OLD_RUN), BTreeMap::new(), "0", 1.0) {
+            assert!(matches!(error, CellError::Unfinished { .. }), "{error}");
+        }
+        assert!(Cell::of_run(key(), Path::new("nowhere"), BTreeMap::new(), "0", 1.0).is_err());
+    }
+
+    #[test]
+    fn names_are_file_names() {
+        assert_eq!(key().name(), "households--grpo--s3");
+        assert_eq!(five_digits(0.123_456_789), 0.12346);
+    }
+}

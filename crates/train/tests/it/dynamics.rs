@@ -1,0 +1,40 @@
+//! Step entropies of the initial policy, scored again by the trained one.
+
+use std::sync::Arc;
+
+use empg_run::{Run, RunDir};
+use empg_train::{Config, ENTROPY_DYNAMICS, ProbedStep, Silent, Trainer};
+
+use crate::toy::{Lamps, config, policy};
+
+fn probe(trainer: &mut Trainer) -> Vec<ProbedStep> {
+    trainer.entropy_dynamics().unwrap()
+}
+
+#[test]
+fn an_untrained_policy_has_not_changed() {
+    let mut trainer = Trainer::new(config(), Arc::new(Lamps::default()), policy()).unwrap();
+    let table = probe(&mut trainer);
+    assert!(table.len() >= 4);
+    for step in &table {
+        assert!(step.before > 0.0 && (step.before - step.after).abs() < 1e-5, "{step:?}");
+    }
+}
+
+#[test]
+fn a_run_ends_with_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut dir = RunDir::create(&path, "", &serde_json::json!({})).unwrap();
+    let config = Config { steps: 4, ..config() };
+    let mut trainer = Trainer::new(config, Arc::new(Lamps::default()), policy()).unwrap();
+    let at_first = probe(&mut trainer);
+    trainer.run(Some(&mut dir), &mut Silent).unwrap();
+    let table = probe(&mut trainer);
+    let before = |t: &[ProbedStep]| t.iter().map(|s| s.before.to_bits()).collect::<Vec<_>>();
+    assert_eq!(before(&at_first), before(&table), "the probe is of the initial policy");
+    assert!(table.iter().any(|s| (s.before - s.after).abs() > 1e-4), "training changed nothing");
+    let recorded = Run::open(&path).unwrap().analysis(ENTROPY_DYNAMICS).unwrap();
+    assert_eq!(recorded.len(), table.len());
+    assert_eq!(recorded[0]["after"].as_f64().unwrap().to_bits(), table[0].after.to_bits());
+}

@@ -1,6 +1,9 @@
 //! What runs showed: statistics over seeds, entropy dynamics, studies. Reads `empg-run` only.
 
+pub mod arms;
 pub mod dynamics;
+pub mod episodes;
+pub mod run_data;
 pub mod stability;
 pub mod statistics;
 pub mod study;

@@ -4,4 +4,5 @@ mod cell;
 mod tables;
 
 pub use cell::{Cell, CellError, CellKey, SplitResult};
+pub(crate) use cell::results as split_results;
 pub use tables::{Arm, Comparison, Layout, markdown};

@@ -249,7 +249,7 @@ fn five_digits(value: f64) -> f64 {
     format!("{value:.4e}").parse().unwrap_or(value)
 }
 
-fn results(eval: &Value) -> Option<Vec<SplitResult>> {
+pub(crate) fn results(eval: &Value) -> Option<Vec<SplitResult>> {
     eval.as_array()?
         .iter()
         .map(|one| {

@@ -1,0 +1,84 @@
+"use strict";
+// Curves of arms and runs, drawn by uPlot.
+const EMPG_COLOURS = ["#0b72b2", "#d55e00", "#009e73", "#b65fa8", "#c79a00", "#56a4d9", "#7a5230", "#666f78"];
+
+function empgColour(i) { return EMPG_COLOURS[i % EMPG_COLOURS.length]; }
+
+function empgFormat(v) {
+  if (v == null || !Number.isFinite(v)) return "–";
+  const a = Math.abs(v);
+  if (a !== 0 && (a < 1e-3 || a >= 1e6)) return v.toExponential(2);
+  if (a >= 1000) return Math.round(v).toLocaleString("en");
+  return String(+v.toPrecision(4));
+}
+
+// One chart: `bands` are [{label, colour, x, mean, low, high}], `lines` [{colour, x, y}].
+function empgChart(host, title, bands, lines) {
+  const frame = document.createElement("section");
+  frame.className = "chart";
+  frame.innerHTML = '<header><span></span><button type="button" aria-pressed="false">log</button></header><div class="plot"></div><div class="values" aria-live="off"></div>';
+  frame.querySelector("span").textContent = title;
+  const button = frame.querySelector("button");
+  const values = frame.querySelector(".values");
+  host.append(frame);
+  const xs = [...new Set([...bands, ...lines].flatMap(s => s.x))].sort((a, b) => a - b);
+  const at = new Map(xs.map((x, i) => [x, i]));
+  const spread = (x, y) => {
+    const out = new Array(xs.length).fill(null);
+    x.forEach((v, i) => { out[at.get(v)] = y[i]; });
+    return out;
+  };
+  let plot = null;
+  let log = false;
+  const draw = () => {
+    if (plot) plot.destroy();
+    const style = getComputedStyle(document.documentElement);
+    const ink = style.getPropertyValue("--quiet").trim(), grid = style.getPropertyValue("--line").trim();
+    const legal = v => (v == null || (log && v <= 0)) ? null : v;
+    const series = [{}], data = [xs], fills = [];
+    for (const line of lines) {
+      series.push({ stroke: line.colour + "88", width: 1, points: { show: false }, spanGaps: true, dash: line.dash });
+      data.push(spread(line.x, line.y).map(legal));
+    }
+    for (const band of bands) {
+      if (band.low && band.low.length) {
+        const hi = series.length;
+        for (const edge of [band.high, band.low]) {
+          series.push({ stroke: "transparent", width: 0, points: { show: false }, spanGaps: true });
+          data.push(spread(band.x, edge).map(legal));
+        }
+        fills.push({ series: [hi, hi + 1], fill: band.colour + "2e" });
+      }
+      series.push({ stroke: band.colour, width: 2, points: { show: false }, spanGaps: true });
+      data.push(spread(band.x, band.mean).map(legal));
+    }
+    const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "11px system-ui" };
+    plot = new uPlot({
+      width: Math.max(220, frame.clientWidth - 22), height: 190, series, bands: fills,
+      legend: { show: false },
+      cursor: { drag: { x: true, y: false }, points: { show: false }, sync: { key: "empg" } },
+      scales: { x: { time: false }, y: log ? { distr: 3 } : {} },
+      axes: [{ ...axis, size: 28 }, { ...axis, size: 52, values: (_, ticks) => ticks.map(t => t == null ? "" : empgFormat(t)) }],
+      hooks: {
+        setCursor: [u => {
+          const i = u.cursor.idx;
+          if (i == null) { values.textContent = ""; return; }
+          const parts = bands.map(b => {
+            const k = b.x.indexOf(xs[i]);
+            if (k < 0 || b.mean[k] == null) return null;
+            const range = b.low && b.low.length && b.low[k] != null ? ` [${empgFormat(b.low[k])}, ${empgFormat(b.high[k])}]` : "";
+            return (bands.length > 1 ? b.label + " " : "") + empgFormat(b.mean[k]) + range;
+          }).filter(Boolean);
+          values.textContent = `step ${xs[i]}: ` + parts.join(" · ");
+        }],
+      },
+    }, data, frame.querySelector(".plot"));
+  };
+  button.addEventListener("click", () => {
+    log = !log;
+    button.setAttribute("aria-pressed", String(log));
+    draw();
+  });
+  draw();
+  return { draw };
+}

@@ -1,0 +1,199 @@
+//! Runs that differ in their seed only are repetitions of one arm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::run_data::RunData;
+use crate::statistics::{Paired, mean, paired, quick_bootstrap};
+
+/// Settings that do not make another arm.
+const IGNORED: [&str; 3] = ["seed", "env.data", "env.corpus"];
+const IGNORED_SECTIONS: [&str; 2] = ["checkpoint.", "record."];
+
+/// Runs of equal settings but for the seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Arm {
+    /// What tells it from the others: `algo.name = grpo, empg.enabled = false`.
+    pub label: String,
+    /// Its runs, as positions in the list that was grouped, by seed.
+    pub runs: Vec<usize>,
+}
+
+/// Groups runs into arms, in the order of their first runs.
+pub fn arms(runs: &[RunData]) -> Vec<Arm> {
+    let mut groups: Vec<(BTreeMap<&str, &str>, Vec<usize>)> = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
+        let settings = bearing(run);
+        match groups.iter_mut().find(|(s, _)| *s == settings) {
+            Some((_, members)) => members.push(i),
+            None => groups.push((settings, vec![i])),
+        }
+    }
+    let keys: BTreeSet<&str> = groups.iter().flat_map(|(s, _)| s.keys().copied()).collect();
+    let differing: Vec<&str> = keys
+        .into_iter()
+        .filter(|key| groups.windows(2).any(|pair| pair[0].0.get(key) != pair[1].0.get(key)))
+        .collect();
+    groups
+        .iter()
+        .map(|(settings, members)| {
+            let mut members = members.clone();
+            members.sort_by_key(|&i| seed(&runs[i]));
+            Arm { label: label(settings, &differing), runs: members }
+        })
+        .collect()
+}
+
+/// A run's seed.
+pub fn seed(run: &RunData) -> Option<u64> {
+    run.settings.get("seed").and_then(|s| s.parse().ok())
+}
+
+fn bearing(run: &RunData) -> BTreeMap<&str, &str> {
+    run.settings
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .filter(|(key, _)| {
+            !IGNORED.contains(key) && !IGNORED_SECTIONS.iter().any(|s| key.starts_with(s))
+        })
+        .collect()
+}
+
+/// `households · DAPO + EMPG · optim.lr = 0.001`: the recipe by its name, anything else that differs
+/// by its key.
+fn label(settings: &BTreeMap<&str, &str>, differing: &[&str]) -> String {
+    let value = |key: &str| settings.get(key).copied().unwrap_or("–");
+    let mut parts = Vec::new();
+    if differing.contains(&"env.name") {
+        parts.push(value("env.name").to_owned());
+    }
+    let on = value("empg.enabled") == "true";
+    let recipe = value("algo.name").to_uppercase();
+    let half = match (on, value("empg.k"), value("empg.zeta")) {
+        (false, _, _) => "",
+        (_, "0.0", _) => " + EMPG (future clarity only)",
+        (_, _, "0.0") => " + EMPG (gradient scaling only)",
+        _ => " + EMPG",
+    };
+    parts.push(format!("{recipe}{half}"));
+    let recipe_keys = [
+        "env.name",
+        "algo.name",
+        "algo.clip_low",
+        "algo.clip_high",
+        "algo.aggregation",
+        "algo.kl_coef",
+        "algo.dynamic_sampling",
+        "empg.enabled",
+    ];
+    for key in differing {
+        let halves = half.contains("only") && matches!(*key, "empg.k" | "empg.zeta");
+        let follows = key.starts_with("env.") || key.starts_with("rollout.") || *key == "steps";
+        if recipe_keys.contains(key)
+            || halves
+            || (follows && differing.contains(&"env.name"))
+            || (!on && key.starts_with("empg."))
+        {
+            continue;
+        }
+        parts.push(format!("{key} = {}", value(key)));
+    }
+    parts.join(" · ")
+}
+
+/// Two arms on one split, seed by seed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArmDifference {
+    /// Position of the arm.
+    pub arm: usize,
+    /// Position of what it is compared with.
+    pub base: usize,
+    /// The split.
+    pub split: String,
+    /// Differences of success, 0–1.
+    pub paired: Paired,
+}
+
+/// Every later arm against every earlier one that has seeds in common with it, in the same
+/// environment.
+pub fn differences(runs: &[RunData], arms: &[Arm]) -> Vec<ArmDifference> {
+    let mut all = Vec::new();
+    for base in 0..arms.len() {
+        for arm in base + 1..arms.len() {
+            let environment = |a: &Arm| runs[a.runs[0]].settings.get("env.name");
+            if environment(&arms[arm]) != environment(&arms[base]) {
+                continue;
+            }
+            for split in runs[arms[arm].runs[0]].splits() {
+                let differences: Vec<f64> = arms[arm]
+                    .runs
+                    .iter()
+                    .filter_map(|&a| {
+                        let same = |&&b: &&usize| seed(&runs[b]) == seed(&runs[a]);
+                        let b = *arms[base].runs.iter().find(same)?;
+                        Some(runs[a].after(&split)?.success - runs[b].after(&split)?.success)
+                    })
+                    .collect();
+                if let Some(paired) = paired(&differences) {
+                    all.push(ArmDifference { arm, base, split, paired });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// One arm's curve: at every step the mean over its runs with its 95 % bootstrap interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Band {
+    /// Steps.
+    pub x: Vec<f64>,
+    /// Means.
+    pub mean: Vec<Option<f64>>,
+    /// Lower ends; empty for a single run.
+    pub low: Vec<Option<f64>>,
+    /// Upper ends; empty for a single run.
+    pub high: Vec<Option<f64>>,
+}
+
+/// The band of an arm's metric over at most `points` steps; `None` where no run has it.
+pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<Band> {
+    let have: Vec<&RunData> =
+        arm.runs.iter().map(|&i| &runs[i]).filter(|r| r.curves.contains_key(metric)).collect();
+    let longest = have.iter().max_by_key(|r| r.steps.len())?;
+    let n = longest.steps.len();
+    let kept: Vec<usize> = if n <= points {
+        (0..n).collect()
+    } else {
+        (0..points).map(|i| i * (n - 1) / (points - 1).max(1)).collect()
+    };
+    let mut band = Band::default();
+    for at in kept {
+        let step = longest.steps[at];
+        let values: Vec<f64> = have
+            .iter()
+            .filter_map(|run| {
+                let at = if run.steps.get(at) == Some(&step) {
+                    at
+                } else {
+                    run.steps.iter().position(|s| *s == step)?
+                };
+                Some(run.curves[metric][at]).filter(|v| v.is_finite())
+            })
+            .collect();
+        band.x.push(step);
+        band.mean.push(mean(&values).map(four_digits));
+        if have.len() > 1 {
+            let interval = quick_bootstrap(&values);
+            band.low.push(interval.map(|i| four_digits(i.low)));
+            band.high.push(interval.map(|i| four_digits(i.high)));
+        }
+    }
+    Some(band)
+}
+
+/// Rounded to four significant digits: what a chart can show.
+pub fn four_digits(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}

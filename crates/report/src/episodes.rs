@@ -1,0 +1,358 @@
+//! Episodes with the credit of every step, as the credit viewer shows them: from a run's recorded
+//! trajectories, or from any trainer's lines as `empg advantage` writes them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use empg_run::{Run, TrajectoryRow};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::arms::four_digits;
+
+/// One agent step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Turn {
+    /// What the agent saw.
+    pub observation: String,
+    /// What it did.
+    pub action: String,
+    /// Sampled tokens as text, where they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<String>,
+    /// Entropy of each sampled token (nats).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entropies: Vec<f64>,
+    /// H: mean entropy of the step (nats).
+    pub h: f64,
+    /// H normalised over the batch.
+    pub h_norm: f64,
+    /// Factor of the base advantage.
+    pub g: f64,
+    /// f of the next step.
+    pub f_next: Option<f64>,
+    /// Base advantage A.
+    pub base: f64,
+    /// Future-clarity bonus.
+    pub bonus: f64,
+    /// Subtracted batch mean.
+    pub centring: f64,
+    /// Final advantage.
+    pub advantage: f64,
+}
+
+/// One episode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Episode {
+    /// Where it comes from: a run's name or a file's.
+    pub source: String,
+    /// Training step; 0 where there is none.
+    pub step: u64,
+    /// Rollouts of one task share it.
+    pub group: String,
+    /// Which rollout of the group.
+    pub rollout: u32,
+    /// The task.
+    pub task: String,
+    /// Its type.
+    pub kind: String,
+    /// The episode's return.
+    pub reward: Option<f64>,
+    /// Whether it was won; by the sign of the return where nobody said.
+    pub won: bool,
+    /// How it ended.
+    pub end: String,
+    /// The steps.
+    pub turns: Vec<Turn>,
+}
+
+/// Lines that hold no credited trajectory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EpisodesError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A line that is no credited trajectory.
+    #[error("{path}:{line}: {what}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+}
+
+/// The episodes of rows that stand episode by episode. `token` gives a token's text.
+pub fn of_rows(source: &str, rows: &[TrajectoryRow], vocabulary: &Vocabulary) -> Vec<Episode> {
+    let mut episodes: Vec<Episode> = Vec::new();
+    let mut last = None;
+    for row in rows {
+        let key = (row.step, row.group, row.rollout);
+        if last != Some(key) {
+            last = Some(key);
+            episodes.push(Episode {
+                source: source.to_owned(),
+                step: row.step,
+                group: row.group.to_string(),
+                rollout: row.rollout,
+                task: row.task.clone(),
+                kind: row.kind.clone(),
+                reward: Some(row.reward),
+                won: row.won,
+                end: row.end.clone(),
+                turns: Vec::new(),
+            });
+        }
+        let turn = Turn {
+            observation: row.observation.clone(),
+            action: row.action.clone(),
+            tokens: vocabulary.texts(&row.tokens),
+            entropies: row.entropy.iter().map(|h| four_digits(f64::from(*h))).collect(),
+            h: four_digits(row.h),
+            h_norm: four_digits(row.h_norm),
+            g: four_digits(row.g),
+            f_next: row.f_next.map(four_digits),
+            base: four_digits(row.base),
+            bonus: four_digits(row.bonus),
+            centring: four_digits(row.centring),
+            advantage: four_digits(row.advantage),
+        };
+        if let Some(episode) = episodes.last_mut() {
+            episode.turns.push(turn);
+        }
+    }
+    episodes
+}
+
+/// The texts of a run's tokens, for shading: the vocabulary of its newest checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Vocabulary(HashMap<u32, String>);
+
+impl Vocabulary {
+    /// The vocabulary of a run's newest checkpoint; empty where there is none that can be read.
+    pub fn of_run(run: &Run) -> Self {
+        let read = || -> Option<Self> {
+            let bytes = run.last().ok()??.read("tokenizer.json").ok()?;
+            Some(Self::parse(&serde_json::from_slice(&bytes).ok()?))
+        };
+        read().unwrap_or_default()
+    }
+
+    fn parse(tokenizer: &Value) -> Self {
+        let mut texts = HashMap::new();
+        if let Some(vocabulary) = tokenizer.pointer("/model/vocab").and_then(Value::as_object) {
+            for (text, id) in vocabulary {
+                if let Some(id) = id.as_u64() {
+                    texts.insert(id as u32, text.clone());
+                }
+            }
+        }
+        if let Some(added) = tokenizer.get("added_tokens").and_then(Value::as_array) {
+            for token in added {
+                if let (Some(id), Some(text)) =
+                    (token["id"].as_u64(), token["content"].as_str())
+                {
+                    texts.insert(id as u32, text.to_owned());
+                }
+            }
+        }
+        Self(texts)
+    }
+
+    /// The tokens' texts; none at all where one is unknown.
+    fn texts(&self, tokens: &[u32]) -> Vec<String> {
+        let texts: Option<Vec<String>> = tokens.iter().map(|id| self.0.get(id).cloned()).collect();
+        texts.unwrap_or_default()
+    }
+}
+
+/// Reads the lines that `empg advantage` writes: `credit` per step, with `messages` or `tokens_text`
+/// where the conversation is to be shown.
+///
+/// # Errors
+/// A file that cannot be read; a line (but an unfinished last one) that is no JSON object or has no
+/// `credit`.
+pub fn of_lines(path: &Path) -> Result<(Vec<Episode>, Vec<String>), EpisodesError> {
+    let fail = |source| EpisodesError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::new(File::open(path).map_err(fail)?);
+    let source = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+    let (mut episodes, mut notes) = (Vec::new(), Vec::new());
+    let mut text = String::new();
+    for line in 1.. {
+        text.clear();
+        if reader.read_line(&mut text).map_err(fail)? == 0 {
+            break;
+        }
+        if text.trim().is_empty() {
+            continue;
+        }
+        let bad = |what: String| EpisodesError::Line { path: path.to_owned(), line, what };
+        let object: Map<String, Value> = match serde_json::from_str(&text) {
+            Ok(object) => object,
+            Err(_) if !text.ends_with('\n') => {
+                notes.push(format!("{}:{line}: the last line is cut off", path.display()));
+                break;
+            }
+            Err(error) => return Err(bad(format!("this is no JSON object: {error}"))),
+        };
+        let episode = of_line(&source, line, &object).map_err(|what| bad(what.to_owned()))?;
+        episodes.push(episode);
+    }
+    Ok((episodes, notes))
+}
+
+fn of_line(
+    source: &str,
+    line: usize,
+    object: &Map<String, Value>,
+) -> Result<Episode, &'static str> {
+    let credit = object
+        .get("credit")
+        .and_then(Value::as_array)
+        .ok_or("there is no \"credit\": pass the lines through `empg advantage` first")?;
+    let entropy = object.get("entropy").and_then(Value::as_array);
+    let tokens = object.get("tokens_text").and_then(Value::as_array);
+    let mut conversation = object
+        .get("messages")
+        .and_then(Value::as_array)
+        .map(|messages| exchanges(messages))
+        .unwrap_or_default()
+        .into_iter();
+    let mut turns = Vec::with_capacity(credit.len());
+    let mut seen = 0;
+    for step in credit {
+        let value = |name: &str| step.get(name).and_then(Value::as_f64);
+        let need = |name: &str| value(name).map(four_digits);
+        let advantage = need("advantage").ok_or("a step of \"credit\" has no \"advantage\"")?;
+        let start = value("start").map_or(seen, |v| v as usize);
+        let end = value("end").map_or(start, |v| v as usize);
+        let part = |all: Option<&Vec<Value>>, from: usize, to: usize| -> Vec<Value> {
+            all.and_then(|all| all.get(from..to)).unwrap_or_default().to_vec()
+        };
+        let text = |values: &[Value]| -> Vec<String> {
+            values.iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
+        };
+        let own = text(&part(tokens, start, end));
+        let (observation, action) = conversation.next().unwrap_or_else(|| {
+            (text(&part(tokens, seen.min(start), start)).concat(), own.concat())
+        });
+        seen = end;
+        turns.push(Turn {
+            observation,
+            action,
+            tokens: own,
+            entropies: part(entropy, start, end)
+                .iter()
+                .map(|h| h.as_f64().map_or(0.0, four_digits))
+                .collect(),
+            h: need("entropy").unwrap_or_default(),
+            h_norm: need("h_norm").unwrap_or_default(),
+            g: need("g").unwrap_or(1.0),
+            f_next: need("f_next"),
+            base: need("base").unwrap_or(advantage),
+            bonus: need("bonus").unwrap_or_default(),
+            centring: need("centring").unwrap_or_else(|| {
+                let parts = need("base").unwrap_or(advantage) * need("g").unwrap_or(1.0);
+                four_digits(parts + need("bonus").unwrap_or_default() - advantage)
+            }),
+            advantage,
+        });
+    }
+    let reward = object.get("reward").and_then(Value::as_f64);
+    let name = |key: &str| object.get(key).map(plain);
+    Ok(Episode {
+        source: source.to_owned(),
+        step: object.get("step").and_then(Value::as_u64).unwrap_or_default(),
+        group: name("group").unwrap_or_else(|| "0".to_owned()),
+        rollout: line as u32,
+        task: name("task").or_else(|| name("group")).unwrap_or_else(|| format!("line {line}")),
+        kind: name("kind").unwrap_or_default(),
+        reward,
+        won: object
+            .get("won")
+            .and_then(Value::as_bool)
+            .unwrap_or_else(|| reward.is_some_and(|r| r > 0.0)),
+        end: name("end").unwrap_or_default(),
+        turns,
+    })
+}
+
+/// (what was said to the agent, what it answered), turn by turn.
+fn exchanges(messages: &[Value]) -> Vec<(String, String)> {
+    let mut turns = Vec::new();
+    let mut heard = String::new();
+    for message in messages {
+        let text = message.get("content").map(plain).unwrap_or_default();
+        if message.get("role").and_then(Value::as_str) == Some("assistant") {
+            turns.push((std::mem::take(&mut heard), text));
+        } else {
+            if !heard.is_empty() {
+                heard.push('\n');
+            }
+            heard.push_str(&text);
+        }
+    }
+    turns
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(Vec<Episode>, Vec<String>), EpisodesError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.jsonl");
+        std::fs::write(&path, text).unwrap();
+        of_lines(&path)
+    }
+
+    const LINE: &str = r#"{"group": "a", "reward": 1, "entropy": [0.5, 0.1, 0.2, 0.3], "tokens_text": ["see", "go", " on", "stop"], "credit": [{"start": 1, "end": 3, "advantage": 0.7, "base": 1.0, "g": 0.8, "entropy": 0.15, "h_norm": 0.1, "bonus": 0.0, "centring": 0.1, "f_next": null}]}"#;
+
+    #[test]
+    fn tokens_or_messages_are_the_conversation() {
+        let (episodes, notes) = read(&format!("{LINE}\n\n{{\"cut")).unwrap();
+        assert_eq!(notes.len(), 1);
+        let turn = &episodes[0].turns[0];
+        assert_eq!((turn.observation.as_str(), turn.action.as_str()), ("see", "go on"));
+        assert_eq!((turn.entropies.as_slice(), turn.advantage), (&[0.1, 0.2][..], 0.7));
+        assert!(episodes[0].won);
+        let messages = r#""messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "<b>"}], "credit""#;
+        let (episodes, _) = read(&LINE.replacen("\"credit\"", messages, 1)).unwrap();
+        let turn = &episodes[0].turns[0];
+        assert_eq!((turn.observation.as_str(), turn.action.as_str()), ("s\nu", "<b>"));
+    }
+
+    #[test]
+    fn lines_without_credit_are_refused_with_their_number() {
+        let error = read(&format!("{LINE}\n{{\"reward\": 1}}\n")).unwrap_err().to_string();
+        assert!(error.contains("t.jsonl:2") && error.contains("empg advantage"), "{error}");
+        let error = read("[]\n").unwrap_err().to_string();
+        assert!(error.contains("t.jsonl:1"), "{error}");
+        assert!(matches!(of_lines(Path::new("nowhere")), Err(EpisodesError::Read { .. })));
+    }
+
+    #[test]
+    fn unknown_tokens_are_not_shaded() {
+        let vocabulary = Vocabulary::parse(&serde_json::json!({
+            "model": {"vocab": {"go": 1}}, "added_tokens": [{"id": 2, "content": "<end>"}]
+        }));
+        assert_eq!(vocabulary.texts(&[1, 2]), ["go", "<end>"]);
+        assert!(vocabulary.texts(&[1, 3]).is_empty());
+    }
+}

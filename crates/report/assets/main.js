@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("empg-data").textContent);
   const host = document.getElementById("charts");
   const charts = [];
+  for (const swatch of document.querySelectorAll("[data-arm]")) swatch.style.background = empgColour(+swatch.dataset.arm);
   if (host && data.metrics.length) {
     for (const metric of data.metrics) {
       const bands = metric.arms.map((band, i) => band && ({ ...band, colour: empgColour(i), label: data.arms[i].label })).filter(Boolean);

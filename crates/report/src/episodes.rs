@@ -159,9 +159,7 @@ impl Vocabulary {
         }
         if let Some(added) = tokenizer.get("added_tokens").and_then(Value::as_array) {
             for token in added {
-                if let (Some(id), Some(text)) =
-                    (token["id"].as_u64(), token["content"].as_str())
-                {
+                if let (Some(id), Some(text)) = (token["id"].as_u64(), token["content"].as_str()) {
                     texts.insert(id as u32, text.to_owned());
                 }
             }

@@ -3,6 +3,7 @@
 pub mod arms;
 pub mod dynamics;
 pub mod episodes;
+pub mod html;
 pub mod run_data;
 pub mod stability;
 pub mod statistics;

@@ -117,7 +117,10 @@ impl RunData {
                 |name| name.to_string_lossy().into_owned(),
             ),
             path: path.to_owned(),
-            info: serde_json::from_str(run.manifest().info.get()).unwrap_or_default(),
+            info: match run.manifest().info() {
+                Value::Object(info) => info,
+                _ => Map::new(),
+            },
             finished: planned.is_none_or(|n| steps.last().is_some_and(|s| *s >= n)),
             recorded: run.manifest().trajectories.iter().map(|t| t.step).collect(),
             settings,
@@ -169,8 +172,7 @@ fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
-                let name =
-                    if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
                 flatten(&name, value, into);
             }
         }

@@ -97,6 +97,18 @@ pub fn paired(differences: &[f64]) -> Option<Paired> {
     })
 }
 
+/// The 95 % Wilson score interval of a share of `n`.
+pub fn wilson(share: f64, n: usize) -> (f64, f64) {
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (z, n) = (1.959_963_985, n as f64);
+    let centre = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
+}
+
 fn sign_flip(differences: &[f64]) -> f64 {
     let total: f64 = differences.iter().sum();
     // Sums of the same numbers in another order differ in their last bits.

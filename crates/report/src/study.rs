@@ -3,6 +3,6 @@
 mod cell;
 mod tables;
 
-pub use cell::{Cell, CellError, CellKey, SplitResult};
 pub(crate) use cell::results as split_results;
+pub use cell::{Cell, CellError, CellKey, SplitResult};
 pub use tables::{Arm, Comparison, Layout, markdown};

@@ -6,6 +6,7 @@ mod env;
 mod eval;
 mod play;
 mod prop1;
+mod report;
 mod serve;
 mod serve_env;
 mod sft;
@@ -43,6 +44,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Play a fixed panel of tasks with a policy
     Eval(eval::EvalArgs),
+    /// One page about runs: curves, tables, the credit of every step
+    Report(report::ReportArgs),
     /// Run arms × environments × seeds and compare them
     Study(study::StudyArgs),
     /// Fine-tune on the demonstrations of an expert (how tiny is made)
@@ -67,6 +70,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
+        Command::Report(args) => report::run(args, json),
         Command::Study(args) => study::run(args, json),
         Command::Sft(args) => sft::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),

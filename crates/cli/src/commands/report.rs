@@ -1,0 +1,159 @@
+//! `empg report`: one page about runs, or about any trainer's credited trajectories.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use empg_report::episodes::{self, Episode, Vocabulary};
+use empg_report::html::{Contents, page};
+use empg_report::run_data::RunData;
+use empg_run::Run;
+use serde_json::json;
+
+use crate::output;
+
+/// Recorded training steps of a run whose episodes the page shows.
+const RECORDED: usize = 3;
+
+/// Arguments of `empg report`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Runs that differ in their seed only are shown as one arm, with intervals over seeds; a folder of runs
+stands for all of them. The page needs no network and may be sent to anyone.
+
+Examples:
+  empg report runs/households-dapo-empg-s0 -o report.html
+  empg report runs/ -o all.html
+  empg advantage < rollouts.jsonl > credited.jsonl
+  empg report --trajectories credited.jsonl -o credit.html")]
+pub(crate) struct ReportArgs {
+    /// Run directories, or folders of runs
+    #[arg(value_name = "RUN", required_unless_present = "trajectories")]
+    runs: Vec<PathBuf>,
+    /// The page
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+    /// Trajectories of any trainer, as `empg advantage` writes them
+    #[arg(long, value_name = "FILE.jsonl")]
+    trajectories: Vec<PathBuf>,
+    /// The page's title
+    #[arg(long)]
+    title: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
+    let ReportArgs { runs, out, trajectories, title } = args;
+    let started = Instant::now();
+    let mut contents = Contents::default();
+    for path in find(&runs)? {
+        match RunData::read(&path) {
+            Ok(run) => contents.runs.push(run),
+            // A folder's damaged run does not hide the others.
+            Err(error) if !runs.contains(&path) => contents.notes.push(error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let budget = if contents.runs.len() > 1 { 1 } else { RECORDED };
+    for run in &contents.runs {
+        match recorded(run, budget) {
+            Ok(episodes) => contents.episodes.extend(episodes),
+            Err(error) => contents.notes.push(format!("{}: {error:#}", run.name)),
+        }
+    }
+    for path in &trajectories {
+        let (episodes, notes) = episodes::of_lines(path)?;
+        contents.episodes.extend(episodes);
+        contents.notes.extend(notes);
+    }
+    if contents.runs.is_empty() && contents.episodes.is_empty() {
+        bail!("there is nothing to report: no run and no trajectory was found");
+    }
+    contents.title = title.unwrap_or_else(|| match contents.runs.as_slice() {
+        [] => "Credit of trajectories".to_owned(),
+        [run] => run.name.clone(),
+        runs => format!("{} runs", runs.len()),
+    });
+    for note in &contents.notes {
+        crate::say!("warning: {note}");
+    }
+    let html = page(&contents);
+    write(&out, &html)?;
+    let (runs, episodes) = (contents.runs.len(), contents.episodes.len());
+    if json {
+        let line = json!({
+            "report": out, "runs": runs, "episodes": episodes, "bytes": html.len(),
+            "seconds": started.elapsed().as_secs_f64(),
+        });
+        return Ok(output::line(&line.to_string())?);
+    }
+    let size = html.len() as f64 / 1e6;
+    Ok(output::line(&format!(
+        "{} ({runs} run{}, {episodes} episodes, {size:.1} MB)",
+        out.display(),
+        if runs == 1 { "" } else { "s" }
+    ))?)
+}
+
+/// Run directories among the arguments, and those within folders that are none, sorted.
+fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.join("manifest.json").exists() || !path.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        let entries =
+            fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+        let mut within: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.join("manifest.json").exists())
+            .collect();
+        if within.is_empty() {
+            bail!("there is no run in {}", path.display());
+        }
+        within.sort();
+        found.extend(within);
+    }
+    Ok(found)
+}
+
+/// The episodes of some recorded steps: the first, the last, and those between them, evenly.
+fn recorded(data: &RunData, steps: usize) -> anyhow::Result<Vec<Episode>> {
+    let all = &data.recorded;
+    let n = steps.min(all.len());
+    if n == 0 {
+        return Ok(Vec::new());
+    }
+    let run = Run::open(&data.path)?;
+    let vocabulary = Vocabulary::of_run(&run);
+    let mut episodes = Vec::new();
+    for i in 0..n {
+        let at = if n == 1 { all.len() - 1 } else { i * (all.len() - 1) / (n - 1) };
+        let rows = run.trajectories(all[at])?;
+        episodes.extend(episodes::of_rows(&data.name, &rows, &vocabulary));
+    }
+    Ok(episodes)
+}
+
+/// Writes the page by one rename: a reader never sees half of it.
+fn write(path: &Path, html: &str) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".report").tempfile_in(folder)?;
+        std::io::Write::write_all(&mut file, html.as_bytes())?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // Temporary files are private; a report is not.
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        }
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

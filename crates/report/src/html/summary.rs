@@ -72,14 +72,12 @@ fn of_arm(runs: &[RunData], arm: &Arm) -> String {
         let after: Vec<f64> =
             members.iter().filter_map(|r| Some(r.after(&split)?.success * 100.0)).collect();
         let (Some(from), Some(to)) = (mean(&before), mean(&after)) else { continue };
-        let range = match bootstrap(&after) {
-            Some(i) => format!("95 % bootstrap over seeds {:.1}–{:.1}", i.low, i.high),
-            None => {
-                let (low, high) = first
-                    .after(&split)
-                    .map_or((0.0, 1.0), |r| wilson(r.success, r.episodes as usize));
-                format!("95 % interval over episodes {:.1}–{:.1}", low * 100.0, high * 100.0)
-            }
+        let range = if let Some(i) = bootstrap(&after) {
+            format!("95 % bootstrap over seeds {:.1}–{:.1}", i.low, i.high)
+        } else {
+            let result = first.after(&split);
+            let (low, high) = result.map_or((0.0, 1.0), |r| wilson(r.success, r.episodes as usize));
+            format!("95 % interval over episodes {:.1}–{:.1}", low * 100.0, high * 100.0)
         };
         let verb = if to > from {
             "rose"

@@ -126,12 +126,11 @@ pub(super) fn dynamics(runs: &[RunData], arms: &[Arm]) -> String {
                 let changes: Vec<f64> =
                     have.iter().map(|r| r.entropy_dynamics[b].change()).collect();
                 let m = mean(&changes).unwrap_or_default();
-                match crate::statistics::bootstrap(&changes) {
-                    Some(i) => (m, i.low, i.high),
-                    None => {
-                        let half = first.entropy_dynamics[b].half_width();
-                        (m, m - half, m + half)
-                    }
+                if let Some(i) = crate::statistics::bootstrap(&changes) {
+                    (m, i.low, i.high)
+                } else {
+                    let half = first.entropy_dynamics[b].half_width();
+                    (m, m - half, m + half)
                 }
             })
             .collect();

@@ -106,25 +106,38 @@ impl CreditSummary {
             return Self::default();
         }
         let n = steps.len() as f64;
-        let mean = |value: fn(&StepCredit) -> f64| steps.iter().map(value).sum::<f64>() / n;
-        let least =
-            |value: fn(&StepCredit) -> f64| steps.iter().map(value).fold(f64::MAX, f64::min);
-        let most = |value: fn(&StepCredit) -> f64| steps.iter().map(value).fold(f64::MIN, f64::max);
-        let g_mean = mean(|c| c.g);
-        let g_var = steps.iter().map(|c| (c.g - g_mean).powi(2)).sum::<f64>() / n;
-        Self {
+        let mut all = Self {
             steps: steps.len(),
-            entropy_min: least(|c| c.entropy),
-            entropy_mean: mean(|c| c.entropy),
-            entropy_max: most(|c| c.entropy),
-            g_min: least(|c| c.g),
-            g_max: most(|c| c.g),
-            g_std: g_var.sqrt(),
-            bonus_mean: mean(|c| c.bonus),
-            base_mean: mean(|c| c.base),
+            entropy_min: f64::MAX,
+            entropy_max: f64::MIN,
+            g_min: f64::MAX,
+            g_max: f64::MIN,
             centring: steps[0].centring,
-            advantage_abs_mean: mean(|c| c.advantage.abs()),
+            ..Self::default()
+        };
+        let mut g_mean = 0.0;
+        for c in steps {
+            all.entropy_min = all.entropy_min.min(c.entropy);
+            all.entropy_max = all.entropy_max.max(c.entropy);
+            all.entropy_mean += c.entropy;
+            all.g_min = all.g_min.min(c.g);
+            all.g_max = all.g_max.max(c.g);
+            g_mean += c.g;
+            all.bonus_mean += c.bonus;
+            all.base_mean += c.base;
+            all.advantage_abs_mean += c.advantage.abs();
         }
+        for mean in [
+            &mut g_mean,
+            &mut all.entropy_mean,
+            &mut all.bonus_mean,
+            &mut all.base_mean,
+            &mut all.advantage_abs_mean,
+        ] {
+            *mean /= n;
+        }
+        all.g_std = (steps.iter().map(|c| (c.g - g_mean).powi(2)).sum::<f64>() / n).sqrt();
+        all
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
             advantages_by_group(rewards, groups, Rloo::advantages).unwrap_err()
         };
         assert_eq!(refuse(&[1.0, 2.0, 3.0], &[0, 1, 0]), (1, GroupError::One));
-        assert_eq!(refuse(&[1.0, 2.0, f64::NAN], &[1, 0, 1]).0, 0);
+        assert_eq!(refuse(&[1.0, 2.0, f64::NAN], &[1, 0, 1]), (1, GroupError::One));
         assert_eq!(refuse(&[1.0, 2.0, f64::NAN], &[0, 0, 0]), (2, GroupError::NotFinite(2)));
         assert_eq!(advantages_by_group(&[], &[], Rloo::advantages), Ok(vec![]));
     }

@@ -15,6 +15,7 @@ pub mod loss;
 mod modulation;
 mod part;
 pub mod prop1;
+mod reader;
 mod real;
 mod rows;
 mod scan;

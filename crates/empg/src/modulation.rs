@@ -153,6 +153,10 @@ impl EmpgOptions {
     /// # Errors
     /// An option outside its domain.
     pub fn modulate(&self, table: &StepTable) -> Result<Vec<StepCredit>, AdvantageError> {
+        if self.bonus == Clarity::NextEntropy && self.k == self.k_f {
+            // g before its division by the mean is the same function of the same entropy.
+            return self.modulate_by(table, |credit, step| credit[step + 1].g);
+        }
         self.modulate_with(table, &self.bonus)
     }
 
@@ -164,6 +168,18 @@ impl EmpgOptions {
         &self,
         table: &StepTable,
         source: &(impl BonusSource + ?Sized),
+    ) -> Result<Vec<StepCredit>, AdvantageError> {
+        self.modulate_by(table, |credit, step| {
+            source.clarity(self, credit[step].h_norm, credit[step + 1].h_norm)
+        })
+    }
+
+    /// `clarity(credit, i)` is that of step i + 1 for step i, where g is still the bare shape from
+    /// i + 1 on.
+    fn modulate_by(
+        &self,
+        table: &StepTable,
+        clarity: impl Fn(&[StepCredit], usize) -> f64,
     ) -> Result<Vec<StepCredit>, AdvantageError> {
         self.validate()?;
         let rows = table.rows();
@@ -195,9 +211,9 @@ impl EmpgOptions {
         let mean = sum / count + EPSILON;
         let mut total = 0.0;
         for i in 0..credit.len() {
-            let next = (i + 1 < rows.len() && rows[i + 1].key.trajectory == rows[i].key.trajectory)
-                .then(|| credit[i + 1].h_norm);
-            let f_next = next.map(|next| source.clarity(self, credit[i].h_norm, next));
+            let f_next = (i + 1 < rows.len()
+                && rows[i + 1].key.trajectory == rows[i].key.trajectory)
+                .then(|| clarity(&credit, i));
             if f_next.is_some_and(|f| !f.is_finite()) {
                 return Err(AdvantageError::NotFinite {
                     what: "bonus",

@@ -38,6 +38,63 @@ fn push_steps(mask: &[u8], steps: &mut Vec<Range<usize>>) {
     }
 }
 
+/// Adds the runs of 1 of a mask of bytes, 64 at a time; false, and no steps of use, where a byte is
+/// neither 0 nor 1.
+fn push_binary_steps(mask: &[u8], steps: &mut Vec<Range<usize>>) -> bool {
+    let mut runs = Runs { steps, open: None, before: 0 };
+    let (blocks, rest) = mask.as_chunks::<64>();
+    let mut other = 0;
+    for (index, block) in blocks.iter().enumerate() {
+        runs.push(index * 64, bits(block, &mut other));
+    }
+    let mut last = [0; 64];
+    last[..rest.len()].copy_from_slice(rest);
+    runs.push(blocks.len() * 64, bits(&last, &mut other));
+    if let Some(start) = runs.open {
+        runs.steps.push(start..mask.len());
+    }
+    other == 0
+}
+
+/// Bit i is byte i, all being 0 or 1; what others have is added to `other`.
+#[inline]
+fn bits(block: &[u8; 64], other: &mut u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The product carries bit 0 of byte i to bit 56 + i.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut bits = 0;
+    for (place, word) in block.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        *other |= word & !ONES;
+        bits |= ((word & ONES).wrapping_mul(GATHER) >> 56) << (8 * place);
+    }
+    bits
+}
+
+/// Runs of set bits, seen 64 at a time.
+struct Runs<'a> {
+    steps: &'a mut Vec<Range<usize>>,
+    open: Option<usize>,
+    /// The last bit seen.
+    before: u64,
+}
+
+impl Runs<'_> {
+    #[inline]
+    fn push(&mut self, at: usize, bits: u64) {
+        let mut edges = bits ^ (bits << 1 | self.before);
+        self.before = bits >> 63;
+        while edges != 0 {
+            let edge = at + edges.trailing_zeros() as usize;
+            match self.open.take() {
+                None => self.open = Some(edge),
+                Some(start) => self.steps.push(start..edge),
+            }
+            edges &= edges - 1;
+        }
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -63,12 +120,11 @@ impl MaskValue for u8 {
         steps: &mut Vec<Range<usize>>,
         _bytes: &mut Vec<u8>,
     ) -> Result<(), (usize, f64)> {
-        if row.iter().fold(0, |all, &m| all | m) > 1 {
-            let at = row.iter().position(|&m| m > 1).unwrap_or_default();
-            return Err((at, f64::from(row[at])));
+        if push_binary_steps(row, steps) {
+            return Ok(());
         }
-        push_steps(row, steps);
-        Ok(())
+        let at = row.iter().position(|&m| m > 1).unwrap_or_default();
+        Err((at, f64::from(row[at])))
     }
 }
 
@@ -93,7 +149,7 @@ macro_rules! mask_value {
                     let at = row.iter().position(|&m| m != zero && m != one).unwrap_or_default();
                     return Err((at, row[at] as f64));
                 }
-                push_steps(bytes, steps);
+                push_binary_steps(bytes, steps);
                 Ok(())
             }
         }
@@ -220,6 +276,29 @@ mod tests {
         for run in 0..40 {
             let mask = [vec![0u8; run], vec![1; 40 - run]].concat();
             assert_eq!(steps_from_byte_mask(&mask), steps_from_mask(&mask));
+        }
+    }
+
+    #[test]
+    fn the_scan_by_blocks_equals_the_plain_one() {
+        let mut state = 3u64;
+        for length in 0..700 {
+            let mask: Vec<u8> = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+                    u8::from((state >> 58) > length % 61)
+                })
+                .collect();
+            let mut steps = vec![7..9];
+            assert!(push_binary_steps(&mask, &mut steps));
+            assert_eq!(steps[1..], steps_from_mask(&mask));
+        }
+        for at in 0..150 {
+            for other in [2, 3, 128, 255] {
+                let mut mask = [1; 150];
+                mask[at] = other;
+                assert!(!push_binary_steps(&mask, &mut Vec::new()));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Rows of tokens shared out over threads.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::thread;
 
 use crate::rows::TokenRows;
@@ -8,13 +9,18 @@ use crate::rows::TokenRows;
 /// Fewer tokens than this are not worth another thread.
 const TOKENS_PER_THREAD: usize = 1 << 16;
 
+/// Cores that this process may use. Asking takes longer than a small batch.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Rows shared out over threads, in order, by tokens.
 pub(crate) struct Shards(Vec<Range<usize>>);
 
 impl Shards {
     /// `threads` = 0 means all cores.
     pub(crate) fn new(rows: &TokenRows, threads: usize) -> Self {
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
         let wanted = if threads == 0 { cores() } else { threads };
         let count = wanted.min(rows.tokens() / TOKENS_PER_THREAD).clamp(1, rows.len().max(1));
         let mut shards = Vec::with_capacity(count);
@@ -34,6 +40,9 @@ impl Shards {
     /// The value of every shard of rows, in order.
     pub(crate) fn map<R: Send>(&self, part: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
         let (own, others) = self.0.split_first().expect("at least one shard");
+        if others.is_empty() {
+            return vec![part(own.clone())];
+        }
         thread::scope(|scope| {
             let part = &part;
             let handles: Vec<_> =
@@ -60,6 +69,9 @@ impl Shards {
                 out = rest;
             }
         };
+        if let [all] = &self.0[..] {
+            return write(all.clone(), out);
+        }
         thread::scope(|scope| {
             let mut own = None;
             for shard in &self.0 {

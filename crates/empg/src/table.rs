@@ -67,6 +67,11 @@ impl StepTable {
         Ok(Self { rows })
     }
 
+    /// Rows that are known to be sorted by key, each key once, and finite.
+    pub(crate) fn of_sorted(rows: Vec<StepRow>) -> Self {
+        Self { rows }
+    }
+
     /// The table of the whole batch from the tables of its shards, in any order.
     ///
     /// # Errors

@@ -5,13 +5,12 @@
 //! threads; each step is summed by one thread in one order, so the result has the same bits for
 //! any number of threads.
 
-use std::ops::Range;
-
 use crate::credit::{CreditSummary, StepCredit};
 use crate::error::AdvantageError;
 use crate::modulation::EmpgOptions;
 use crate::part::{Part, RowKeys, places};
-use crate::real::{Real, all_finite, sum};
+use crate::reader::Reader;
+use crate::real::{Real, fill};
 use crate::rows::StepSpans;
 use crate::shards::Shards;
 use crate::table::{StepRow, StepTable};
@@ -35,6 +34,8 @@ pub struct TokenCredit {
     pub rows: Vec<StepRow>,
     /// Over the whole batch, which these rows may be a part of.
     pub summary: CreditSummary,
+    /// Whether all tokens of the step have one base.
+    uniform: Vec<bool>,
 }
 
 impl StepTable {
@@ -52,7 +53,7 @@ impl StepTable {
         threads: usize,
     ) -> Result<Self, AdvantageError> {
         check(steps, entropy, base, keys)?;
-        Self::new(read(steps, entropy, base, keys, &Shards::new(steps.rows(), threads))?)
+        Self::new(read(steps, entropy, base, keys, &Shards::new(steps.rows(), threads))?.0)
     }
 }
 
@@ -99,11 +100,15 @@ impl EmpgOptions {
         let outside = self.outside(&credit);
         shards.write(steps.rows(), advantages, |row, out: &mut [T]| {
             let mut from = 0;
-            for (span, credit) in steps.of_row(row).iter().zip(&credit.steps[steps.indices(row)]) {
+            for (span, index) in steps.of_row(row).iter().zip(steps.indices(row)) {
                 fill_outside(&mut out[from..span.start], outside);
-                let step = StepValues::of(credit, out[span.start]);
-                for a in &mut out[span.clone()] {
-                    *a = step.at(*a);
+                let step = StepValues::of(&credit.steps[index], out[span.start]);
+                if credit.uniform[index] {
+                    fill(&mut out[span.clone()], step.advantage);
+                } else {
+                    for a in &mut out[span.clone()] {
+                        *a = step.at(*a);
+                    }
                 }
                 from = span.end;
             }
@@ -150,35 +155,34 @@ impl EmpgOptions {
         let outside = self.outside::<T>(&credit);
         shards.write(steps.rows(), out, |row, out: &mut [T]| {
             let range = steps.rows().range(row);
-            let spans = steps.of_row(row).iter().zip(&credit.steps[steps.indices(row)]);
-            let mut from = 0;
+            let spans = steps.of_row(row).iter().zip(steps.indices(row));
             match base {
                 Base::Rows(base) => {
                     let filler = outside.map_or(T::ZERO, |shift| base[row] + shift);
-                    for (span, credit) in spans {
-                        out[from..span.start].fill(filler);
-                        out[span.clone()].fill(T::nearest(credit.advantage));
-                        from = span.end;
+                    out.fill(filler);
+                    for (span, index) in spans {
+                        fill(&mut out[span.clone()], T::nearest(credit.steps[index].advantage));
                     }
-                    out[from..].fill(filler);
                 }
                 Base::Tokens(base) => {
                     let base = &base[range];
-                    let copy = |out: &mut [T], base: &[T]| match outside {
+                    match outside {
                         None => out.fill(T::ZERO),
                         Some(shift) => {
                             out.iter_mut().zip(base).for_each(|(out, &a)| *out = a + shift);
                         }
-                    };
-                    for (span, credit) in spans {
-                        copy(&mut out[from..span.start], &base[from..span.start]);
-                        let step = StepValues::of(credit, base[span.start]);
-                        for (out, &a) in out[span.clone()].iter_mut().zip(&base[span.clone()]) {
-                            *out = step.at(a);
-                        }
-                        from = span.end;
                     }
-                    copy(&mut out[from..], &base[from..]);
+                    for (span, index) in spans {
+                        let step = StepValues::of(&credit.steps[index], base[span.start]);
+                        let out = &mut out[span.clone()];
+                        if credit.uniform[index] {
+                            fill(out, step.advantage);
+                        } else {
+                            for (out, &a) in out.iter_mut().zip(&base[span.clone()]) {
+                                *out = step.at(a);
+                            }
+                        }
+                    }
                 }
             }
         });
@@ -198,6 +202,17 @@ impl EmpgOptions {
         threads: usize,
     ) -> Result<TokenCredit, AdvantageError> {
         self.credit(steps, entropy, base, part, &Shards::new(steps.rows(), threads))
+    }
+
+    /// The credit of these rows in a table of more, or of the same in another order.
+    fn placed(
+        &self,
+        table: &StepTable,
+        rows: Vec<StepRow>,
+    ) -> Result<(Vec<StepRow>, Vec<StepCredit>, CreditSummary), AdvantageError> {
+        let whole = self.modulate(table)?;
+        let steps = places(table, &rows)?.into_iter().map(|place| whole[place]).collect();
+        Ok((rows, steps, CreditSummary::of(&whole)))
     }
 
     /// What to add to the base outside steps; none where it becomes 0.
@@ -221,22 +236,18 @@ impl EmpgOptions {
         if part.table.map_or(steps.is_empty(), StepTable::is_empty) && !self.paper_exact {
             return Err(AdvantageError::NoSteps);
         }
-        let rows = read(steps, entropy, base, part.keys, shards)?;
-        let own;
-        let table = if let Some(table) = part.table {
-            table
-        } else {
-            own = StepTable::new(rows.clone())?;
-            &own
+        let (rows, uniform) = read(steps, entropy, base, part.keys, shards)?;
+        let (rows, steps, summary) = match part.table {
+            None if rows.is_sorted_by(|a, b| a.key < b.key) => {
+                let table = StepTable::of_sorted(rows);
+                let steps = self.modulate(&table)?;
+                let summary = CreditSummary::of(&steps);
+                (table.into(), steps, summary)
+            }
+            None => self.placed(&StepTable::new(rows.clone())?, rows)?,
+            Some(table) => self.placed(table, rows)?,
         };
-        let whole = self.modulate(table)?;
-        let summary = CreditSummary::of(&whole);
-        let steps = if table.rows() == rows {
-            whole
-        } else {
-            places(table, &rows)?.into_iter().map(|place| whole[place]).collect()
-        };
-        Ok(TokenCredit { steps, rows, summary })
+        Ok(TokenCredit { steps, rows, summary, uniform })
     }
 }
 
@@ -266,7 +277,7 @@ impl<T: Real> StepValues<T> {
 
 fn fill_outside<T: Real>(out: &mut [T], shift: Option<T>) {
     match shift {
-        None => out.fill(T::ZERO),
+        None => fill(out, T::ZERO),
         Some(shift) => out.iter_mut().for_each(|a| *a = *a + shift),
     }
 }
@@ -290,72 +301,21 @@ fn check<T: Real>(
     keys.check(steps)
 }
 
-/// The steps of all rows, row by row.
+/// The steps of all rows, row by row, and whether the tokens of each have one base.
 fn read<T: Real>(
     steps: &StepSpans,
     entropy: &[T],
     base: Base<'_, T>,
     keys: RowKeys<'_>,
     shards: &Shards,
-) -> Result<Vec<StepRow>, AdvantageError> {
-    let parts = shards.map(|rows: Range<usize>| {
-        let count = rows.clone().map(|row| steps.indices(row).len()).sum();
-        let mut table = Vec::with_capacity(count);
-        for row in rows {
-            read_row(steps, row, entropy, base, keys, &mut table)?;
-        }
-        Ok(table)
-    });
-    let mut table = Vec::with_capacity(steps.len());
+) -> Result<(Vec<StepRow>, Vec<bool>), AdvantageError> {
+    let reader = Reader { steps, entropy, base, keys };
+    let mut parts = shards.map(|rows| reader.rows(rows)).into_iter();
+    let (mut table, mut uniform) = parts.next().unwrap_or_else(|| Ok(Default::default()))?;
     for part in parts {
-        table.extend(part?);
+        let (rows, flags) = part?;
+        table.extend(rows);
+        uniform.extend(flags);
     }
-    Ok(table)
-}
-
-fn read_row<T: Real>(
-    steps: &StepSpans,
-    row: usize,
-    entropy: &[T],
-    base: Base<'_, T>,
-    keys: RowKeys<'_>,
-    table: &mut Vec<StepRow>,
-) -> Result<(), AdvantageError> {
-    let range = steps.rows().range(row);
-    let entropy = &entropy[range.clone()];
-    for (step, span) in steps.of_row(row).iter().enumerate() {
-        let fail = |what, token: Option<usize>| AdvantageError::NotFinite {
-            what,
-            trajectory: row as u64,
-            step: Some(step as u64),
-            token: token.map(|token| token as u64),
-        };
-        let base = match base {
-            Base::Rows(base) if base[row].finite() => base[row].into(),
-            Base::Rows(_) => {
-                return Err(AdvantageError::NotFinite {
-                    what: "base advantage",
-                    trajectory: row as u64,
-                    step: None,
-                    token: None,
-                });
-            }
-            Base::Tokens(base) => {
-                let base = &base[range.clone()][span.clone()];
-                if !all_finite(base) {
-                    let bad = base.iter().position(|a| !a.finite());
-                    return Err(fail("advantage", bad.map(|at| span.start + at)));
-                }
-                base[0].into()
-            }
-        };
-        let tokens = &entropy[span.clone()];
-        let mean = sum(tokens) / tokens.len() as f64;
-        if !mean.is_finite() {
-            let bad = tokens.iter().position(|h| !h.finite());
-            return Err(fail("entropy", bad.map(|at| span.start + at)));
-        }
-        table.push(StepRow { key: keys.key(row, step), entropy: mean, base });
-    }
-    Ok(())
+    Ok((table, uniform))
 }

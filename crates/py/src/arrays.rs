@@ -1,7 +1,7 @@
 //! Array arguments: numpy arrays without a copy, torch tensors through numpy, others by DLPack.
 
 use numpy::{
-    Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn,
+    Element, PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn,
     PyReadwriteArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -295,16 +295,15 @@ pub(crate) fn integers(
         let expected = length.map_or("one dimension".into(), |length| shape_of(&[length]));
         return Err(bad(name, format!("shape {}, expected {expected}", shape_of(shape))));
     }
-    let unreadable = |error: PyErr| bad(name, error);
     match array.dtype().kind() {
         _ if shape[0] == 0 => Ok(Vec::new()),
         b'i' => {
-            let array = array.call_method1("astype", ("int64",))?.extract::<Vec<i64>>();
-            Ok(array.map_err(unreadable)?.into_iter().map(i128::from).collect())
+            let array = array.call_method1("astype", ("int64",))?;
+            Ok(entries::<i64>(name, &array)?.into_iter().map(i128::from).collect())
         }
         b'u' => {
-            let array = array.call_method1("astype", ("uint64",))?.extract::<Vec<u64>>();
-            Ok(array.map_err(unreadable)?.into_iter().map(i128::from).collect())
+            let array = array.call_method1("astype", ("uint64",))?;
+            Ok(entries::<u64>(name, &array)?.into_iter().map(i128::from).collect())
         }
         _ => Err(bad(name, format!("dtype is {}, expected whole numbers", array.dtype().str()?))),
     }
@@ -346,8 +345,10 @@ pub(crate) fn numbers(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<
     if !matches!(array.dtype().kind(), b'f' | b'i' | b'u' | b'b') {
         return Err(bad(name, format!("dtype is {}, expected numbers", array.dtype().str()?)));
     }
-    array
-        .call_method1("astype", ("float64",))?
-        .extract::<Vec<f64>>()
-        .map_err(|error| bad(name, error))
+    entries(name, &array.call_method1("astype", ("float64",))?)
+}
+
+fn entries<T: Element + Copy>(name: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
+    let array = array.cast::<PyArray1<T>>()?;
+    array.to_vec().map_err(|error| bad(name, error))
 }

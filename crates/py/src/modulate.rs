@@ -65,11 +65,12 @@ use crate::table::StepTable;
 /// -----
 /// The interpreter lock is released: no other thread may write to the arrays meanwhile.
 #[pyfunction]
-#[pyo3(signature = (
-    advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None,
-    first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax",
-    quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, out=None, threads=0
-))]
+#[pyo3(
+    signature = (
+        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, out=None, threads=0
+    ),
+    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, paper_exact=False, out=None, threads=0)"
+)]
 pub(crate) fn modulate<'py>(
     advantages: &Bound<'py, PyAny>,
     entropy: &Bound<'py, PyAny>,
@@ -127,11 +128,12 @@ pub(crate) fn modulate<'py>(
 /// ValueError, TypeError
 ///     As `modulate`.
 #[pyfunction]
-#[pyo3(signature = (
-    advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None,
-    first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax",
-    quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, threads=0
-))]
+#[pyo3(
+    signature = (
+        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, threads=0
+    ),
+    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, paper_exact=False, threads=0)"
+)]
 pub(crate) fn explain<'py>(
     advantages: &Bound<'py, PyAny>,
     entropy: &Bound<'py, PyAny>,
@@ -189,7 +191,7 @@ impl<'py> Call<'_, 'py> {
         let shape = PyTuple::new(py, self.rows.entropy.shape())?;
         let array = py.import("numpy")?.call_method1("empty", (shape, T::NAME))?;
         let array = array.cast_into::<PyArrayDyn<T>>()?;
-        self.write_into(array.try_readwrite().map_err(|error| bad("out", error))?)?;
+        self.write_into(|| array.try_readwrite().map_err(|error| bad("out", error)))?;
         Ok(array.into_any())
     }
 
@@ -202,7 +204,7 @@ impl<'py> Call<'_, 'py> {
         let address = advantages.address::<T>();
         let same = advantages.shared && address.is_some() && address == target.address::<T>();
         if self.rows.is_per_row() || !same {
-            return self.write_into(target.floats_mut::<T>(T::NAME)?);
+            return self.write_into(|| target.floats_mut::<T>(T::NAME));
         }
         // Checks dtype and layout of the advantages, as everywhere.
         drop(self.rows.advantages::<T>()?);
@@ -216,8 +218,13 @@ impl<'py> Call<'_, 'py> {
         Ok(())
     }
 
-    fn write_into<T: Float>(&self, mut out: PyReadwriteArrayDyn<'py, T>) -> PyResult<()> {
+    /// Borrows the inputs, then what `out` gives.
+    fn write_into<T: Float>(
+        &self,
+        out: impl FnOnce() -> PyResult<PyReadwriteArrayDyn<'py, T>>,
+    ) -> PyResult<()> {
         let (entropy, advantages) = (self.rows.entropy::<T>()?, self.rows.advantages::<T>()?);
+        let mut out = out()?;
         let (entropy, base) = (entropy.as_slice()?, self.rows.base(advantages.as_slice()?));
         let out = out.as_slice_mut()?;
         let (part, steps) = (self.part(), &self.rows.steps);

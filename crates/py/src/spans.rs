@@ -9,6 +9,9 @@ use pyo3::types::PyList;
 
 use crate::arrays::{Given, Mask, bad, integers, integers_as, shape_of};
 
+/// An array without memory of its own may have any number of rows.
+const ROWS_WITHOUT_TOKENS: usize = 1 << 20;
+
 /// The rows of an array of tokens.
 ///
 /// # Errors
@@ -17,6 +20,9 @@ pub(crate) fn rows(tokens: &Given<'_>, offsets: Option<&Bound<'_, PyAny>>) -> Py
     let shape = tokens.shape();
     let Some(offsets) = offsets else {
         return match *shape {
+            [rows, 0] if rows > ROWS_WITHOUT_TOKENS => {
+                Err(bad(tokens.name, format!("shape {}: no row has a token", shape_of(shape))))
+            }
             [rows, width] => Ok(TokenRows::padded(rows, width)),
             [_] => Err(bad(
                 tokens.name,

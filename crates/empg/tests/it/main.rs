@@ -3,3 +3,4 @@
 mod contracts;
 mod laws;
 mod parity;
+mod parts;

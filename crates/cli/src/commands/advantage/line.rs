@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use empg::StepMean;
+
 use super::fields::fields;
 use super::number::{number, numbers};
 use super::table::{Given, Row, StepSeen};
@@ -33,22 +35,24 @@ pub(super) fn parse(line: &[u8]) -> Result<Parsed<'_>, Fault> {
     };
 
     let mut steps: Vec<StepSeen> = Vec::with_capacity(spans.len());
-    let (mut current, mut sum, mut bad) = (0, 0.0, None);
+    let (mut current, mut mean, mut bad) = (0, StepMean::default(), None);
     let tokens = numbers("entropy", entropy, |token, value, text| {
         let Some(span) = spans.get(current).filter(|span| token >= span.start) else { return };
         if !value.is_finite() && bad.is_none() {
             bad = Some((current, token, String::from_utf8_lossy(text).into_owned()));
         }
-        sum += value;
+        if token == span.start {
+            mean = StepMean::default();
+        }
+        mean.push(value);
         if token + 1 == span.end {
             steps.push(StepSeen {
                 start: span.start as u32,
                 end: span.end as u32,
-                entropy: sum / span.len() as f64,
+                entropy: mean.mean(),
                 base: 0.0,
             });
             current += 1;
-            sum = 0.0;
         }
     })?;
     if let Some((step, token, text)) = bad {

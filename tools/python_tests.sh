@@ -15,13 +15,13 @@ exec < /dev/null
 
 python="${EMPG_PYTHON:-python3}"
 if ! command -v "$python" > /dev/null; then
-    echo "$0: $python is missing: the Python package cannot be tested (Python 3.10 or newer)" >&2
+    echo "$0: $python is missing: the Python package cannot be tested (Python 3.11 or newer)" >&2
     exit 1
 fi
 "$python" - << 'EOF'
 import sys
-if sys.version_info < (3, 10):
-    sys.exit(f"Python {sys.version.split()[0]} is too old: the package needs 3.10 or newer")
+if sys.version_info < (3, 11):
+    sys.exit(f"Python {sys.version.split()[0]} is too old: the tests' requirements need 3.11")
 EOF
 
 tests=crates/py/tests
@@ -33,7 +33,7 @@ import hashlib, pathlib, platform, sys
 digest = hashlib.sha256(platform.python_version().encode() + platform.machine().encode())
 for name in sys.argv[1:]:
     path = pathlib.Path(name)
-    digest.update(path.read_bytes() if path.exists() else b"")
+    digest.update(path.read_bytes())
 print(digest.hexdigest()[:16])
 EOF
 )"
@@ -50,10 +50,9 @@ mkdir -p "$cache_root"
         rm -rf "$cache"
         "$python" -m venv "$cache"
         pip=("$cache/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir)
-        "${pip[@]}" install -q -r "$requirements"
-        if [ -e "$beside" ]; then
-            "${pip[@]}" install -q --no-deps -r "$beside"
-        fi
+        # The file names everything: nothing is left to resolve.
+        "${pip[@]}" install -q --no-deps -r "$requirements"
+        "${pip[@]}" install -q --no-deps -r "$beside"
         touch "$cache/complete"
     fi
 ) 9> "$cache_root/python-$key.lock"

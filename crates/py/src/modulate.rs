@@ -67,9 +67,15 @@ use crate::table::StepTable;
 #[pyfunction]
 #[pyo3(
     signature = (
-        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, out=None, threads=0
+        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None,
+        first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax",
+        quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, out=None,
+        threads=0
     ),
-    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, paper_exact=False, out=None, threads=0)"
+    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, \
+        trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', \
+        normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, \
+        paper_exact=False, out=None, threads=0)"
 )]
 pub(crate) fn modulate<'py>(
     advantages: &Bound<'py, PyAny>,
@@ -130,9 +136,14 @@ pub(crate) fn modulate<'py>(
 #[pyfunction]
 #[pyo3(
     signature = (
-        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, threads=0
+        advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None,
+        first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax",
+        quantile=(0.05, 0.95), gate_bonus=false, center=true, paper_exact=false, threads=0
     ),
-    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, paper_exact=False, threads=0)"
+    text_signature = "(advantages, entropy, *, mask=None, steps=None, offsets=None, \
+        trajectories=None, first_step=None, table=None, k=1.0, k_f=1.0, zeta=0.1, shape='exp', \
+        normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True, \
+        paper_exact=False, threads=0)"
 )]
 pub(crate) fn explain<'py>(
     advantages: &Bound<'py, PyAny>,

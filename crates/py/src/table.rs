@@ -171,11 +171,13 @@ impl StepTable {
     /// ValueError
     ///     An option outside its domain; a table without steps.
     #[pyo3(
-    signature = (
-        *, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95), gate_bonus=false, center=true
-    ),
-    text_signature = "($self, *, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', quantile=(0.05, 0.95), gate_bonus=False, center=True)"
-)]
+        signature = (
+            *, k=1.0, k_f=1.0, zeta=0.1, shape="exp", normalize="minmax", quantile=(0.05, 0.95),
+            gate_bonus=false, center=true
+        ),
+        text_signature = "($self, *, k=1.0, k_f=1.0, zeta=0.1, shape='exp', normalize='minmax', \
+            quantile=(0.05, 0.95), gate_bonus=False, center=True)"
+    )]
     fn credit(
         &self,
         py: Python<'_>,

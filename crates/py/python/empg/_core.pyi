@@ -12,6 +12,29 @@ _Normalize = Literal["minmax", "quantile"]
 _Steps = Sequence[Iterable[Sequence[SupportsIndex]]] | NDArray[np.integer[Any]]
 _Integers = ArrayLike
 
+__all__ = [
+    "__version__",
+    "Credit",
+    "StepTable",
+    "modulate",
+    "explain",
+    "steps_from_mask",
+    "steps_from_chatml",
+    "grpo",
+    "dr_grpo",
+    "rloo",
+    "flat_groups",
+    "overlong_penalty",
+    "Environments",
+    "Turns",
+    "Ends",
+    "Commands",
+    "project",
+    "environment_names",
+    "RunReader",
+    "Table",
+]
+
 __version__: str
 
 @final

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "python.md"
 
 
 def test_the_examples_of_the_page_run() -> None:
-    with np.printoptions(precision=4, suppress=True):
+    with np.printoptions(precision=4, suppress=True, linewidth=100):
         result = doctest.testfile(
             str(PAGE), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
         )

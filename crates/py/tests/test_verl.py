@@ -276,6 +276,23 @@ def test_shards_with_a_gathered_table_give_the_bits_of_the_whole(ranks):
         assert metrics["empg/g_std"] == whole_metrics["empg/g_std"]
 
 
+def test_a_shard_of_padding_rows_alone_is_legal():
+    c = case(seed=13)
+    data = proto(c)
+    data.batch["advantages"] = estimate("grpo", data)
+    width = c.mask.shape[1]
+    names = ("advantages", "entropy", "response_mask")
+    padding = TensorDict({name: torch.zeros(2, width, dtype=data.batch[name].dtype) for name in names}, batch_size=2)
+    keys = ["pad_0_0", "pad_1_0"]
+    table = empg.StepTable.gather([step_table(padding, keys=keys), step_table(data, keys=c.keys)])
+    metrics = modulate_batch(padding, keys=keys, table=table)
+    assert torch.count_nonzero(padding["advantages"]) == 0
+    assert modulate_batch(data, keys=c.keys, table=table) == metrics
+    alone = proto(c, estimate("grpo", proto(c)))
+    modulate_batch(alone, keys=c.keys)
+    assert torch.equal(alone.batch["advantages"], data.batch["advantages"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_advantages_keep_their_dtype(dtype):
     c = case(seed=9)

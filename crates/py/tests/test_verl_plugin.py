@@ -20,10 +20,10 @@ from empg.integrations.verl import EmpgConfig, EmpgMixin, check_config, register
 ON = "+algorithm.empg.enable=True"
 
 
-def settings(*overrides):
+def settings(*overrides, name="ppo_trainer"):
     """verl's own packaged configuration with these overrides, as its command line composes it."""
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=list(overrides))
+        return compose(name, overrides=list(overrides))
 
 
 def python(*arguments, **environment):
@@ -121,6 +121,10 @@ def test_settings_come_from_the_command_line():
     )  # fmt: skip
     wanted = EmpgConfig(k=2, zeta=0.05, normalize="quantile", quantile=(0.1, 0.9), gate_bonus=True)
     assert check_config(config) == wanted
+
+
+def test_megatrons_configuration_takes_the_same_keys():
+    assert check_config(settings(ON, name="ppo_megatron_trainer")) == EmpgConfig()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ ON = "+algorithm.empg.enable=True"
 
 @pytest.fixture(scope="module")
 def cluster():
+    ray.shutdown()
     ray.init(
         num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False,
         object_store_memory=100 * 2**20,

@@ -45,7 +45,9 @@ def main() -> None:
     def jagged(tensor: torch.Tensor) -> torch.Tensor:
         return torch.nested.nested_tensor_from_jagged(tensor.flatten(), offsets)
 
-    def batch(form: Callable[[torch.Tensor], torch.Tensor], response_mask: torch.Tensor) -> TensorDict:
+    def batch(
+        form: Callable[[torch.Tensor], torch.Tensor], response_mask: torch.Tensor
+    ) -> TensorDict:
         parts = {"advantages": base, "entropy": entropy, "response_mask": response_mask}
         return TensorDict({name: form(part) for name, part in parts.items()}, batch_size=ROWS)
 
@@ -54,7 +56,9 @@ def main() -> None:
         return median(lambda: modulate_batch(data.clone(recurse=False), keys=keys, mask=copy))
 
     bits = masks.bool()
-    print(f"empg.modulate            {median(lambda: empg.modulate(base, entropy, mask=bits)):7.1f} ms")
+    print(
+        f"empg.modulate            {median(lambda: empg.modulate(base, entropy, mask=bits)):7.1f} ms"
+    )
     print(f"modulate_batch, padded   {run(lambda tensor: tensor, masks):7.1f} ms")
     print(f"modulate_batch, jagged   {run(jagged, masks):7.1f} ms")
     print(f"…, 10 % of tokens rejected {run(jagged, kept):5.1f} ms")

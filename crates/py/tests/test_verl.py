@@ -60,7 +60,9 @@ def jagged(padded, lengths):
 
 def close(got, wanted):
     wanted = np.asarray(wanted)
-    np.testing.assert_array_less(np.abs(np.asarray(got) - wanted), 2e-5 * np.maximum(1.0, np.abs(wanted)))
+    np.testing.assert_array_less(
+        np.abs(np.asarray(got) - wanted), 2e-5 * np.maximum(1.0, np.abs(wanted))
+    )
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "grpo_passk", "reinforce_plus_plus", "gae"])
@@ -126,8 +128,12 @@ def test_padding_rows_get_nothing_and_change_nothing():
     padded = TensorDict(
         {
             "advantages": torch.cat([base, torch.full((2, base.shape[1]), 7.0)]),
-            "entropy": torch.cat([torch.from_numpy(c.entropy), torch.full((2, base.shape[1]), 9.0)]),
-            "response_mask": torch.cat([torch.from_numpy(c.mask), torch.zeros(2, base.shape[1], dtype=torch.int64)]),
+            "entropy": torch.cat(
+                [torch.from_numpy(c.entropy), torch.full((2, base.shape[1]), 9.0)]
+            ),
+            "response_mask": torch.cat(
+                [torch.from_numpy(c.mask), torch.zeros(2, base.shape[1], dtype=torch.int64)]
+            ),
         },
         batch_size=len(base) + 2,
     )
@@ -138,7 +144,12 @@ def test_padding_rows_get_nothing_and_change_nothing():
 
 @pytest.mark.parametrize(
     ("kind", "threshold"),
-    [("token_k1", "0.4_2.5"), ("token_k1", "0.9_1.1"), ("seq_mean_k1", "0.85_1.2"), ("seq_max_k3", "0.5")],
+    [
+        ("token_k1", "0.4_2.5"),
+        ("token_k1", "0.9_1.1"),
+        ("seq_mean_k1", "0.85_1.2"),
+        ("seq_max_k3", "0.5"),
+    ],
 )
 def test_steps_are_those_before_rejection_sampling(kind, threshold):
     c = case(seed=5, prompts=4)
@@ -148,11 +159,15 @@ def test_steps_are_those_before_rejection_sampling(kind, threshold):
         data, {"rollout_rs": kind, "rollout_rs_threshold": threshold}
     )
     kept = data.batch["response_mask"].bool()
-    assert 0 < (copy.bool() & ~kept).sum() < copy.sum(), "the case must reject some tokens and keep some"
+    assert 0 < (copy.bool() & ~kept).sum() < copy.sum(), (
+        "the case must reject some tokens and keep some"
+    )
     data.batch["advantages"] = estimate("grpo", data)
     metrics = modulate_batch(data, SOME, mask=copy)
 
-    scores = np.array([row[row != 0].tolist()[:1] or [0.0] for row in estimate("grpo", data).numpy()])[:, 0]
+    scores = np.array(
+        [row[row != 0].tolist()[:1] or [0.0] for row in estimate("grpo", data).numpy()]
+    )[:, 0]
     scores[~kept.any(dim=1).numpy()] = 0.0
     wanted = reference(scores, c.entropy, c.mask, **SOME) * kept.numpy()
     close(data.batch["advantages"], wanted)
@@ -181,9 +196,12 @@ def test_rejection_means_the_same_in_jagged_batches(share):
     kept[4] = 0
     base = torch.from_numpy(rng.normal(size=c.mask.shape).astype(np.float32)) * kept
     padded = TensorDict(
-        {"advantages": base, "entropy": torch.from_numpy(c.entropy), "response_mask": kept}, batch_size=len(base)
+        {"advantages": base, "entropy": torch.from_numpy(c.entropy), "response_mask": kept},
+        batch_size=len(base),
     )
-    ragged = TensorDict({name: jagged(padded[name], c.lengths) for name in padded.keys()}, batch_size=len(base))
+    ragged = TensorDict(
+        {name: jagged(padded[name], c.lengths) for name in padded.keys()}, batch_size=len(base)
+    )
     mask = torch.from_numpy(c.mask)
     assert modulate_batch(padded, mask=mask) == modulate_batch(ragged, mask=jagged(mask, c.lengths))
     for row, values in enumerate(ragged["advantages"].unbind()):
@@ -205,7 +223,9 @@ def test_rejected_first_tokens_do_not_hide_a_steps_base():
     kept = torch.tensor([[0, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
     entropy = torch.tensor([[0.1, 0.2, 0.0, 0.9, 0.8], [0.5, 0.4, 0.3, 0.0, 0.0]])
     base = torch.tensor([[0.0, 2.0, 0.0, 0.0, 0.0], [-1.0, -1.0, -1.0, 0.0, 0.0]])
-    batch = TensorDict({"advantages": base, "entropy": entropy, "response_mask": kept}, batch_size=2)
+    batch = TensorDict(
+        {"advantages": base, "entropy": entropy, "response_mask": kept}, batch_size=2
+    )
     modulate_batch(batch, mask=mask)
     whole = reference(np.array([2.0, -1.0]), entropy.numpy(), mask.numpy())
     close(batch["advantages"], whole * kept.numpy())
@@ -229,16 +249,24 @@ def test_outputs_of_a_session_are_one_trajectory():
     for row, key in enumerate(c.keys):
         sessions.setdefault(key.rsplit("_", 1)[0], []).append(row)
     gap = np.zeros(1, dtype=np.int64)
+
     def joined(array, rows, fill):
         return np.concatenate([np.concatenate((array[row], fill)) for row in rows])
+
     width = max(map(len, sessions.values())) * (c.mask.shape[1] + 1)
     laid = {name: np.zeros((len(sessions), width), dtype=array.dtype) for name, array in
             (("advantages", base.numpy()), ("entropy", c.entropy), ("response_mask", c.mask))}  # fmt: skip
     for index, rows in enumerate(sessions.values()):
-        for name, array in (("advantages", base.numpy()), ("entropy", c.entropy), ("response_mask", c.mask)):
+        for name, array in (
+            ("advantages", base.numpy()),
+            ("entropy", c.entropy),
+            ("response_mask", c.mask),
+        ):
             values = joined(array, rows, gap.astype(array.dtype))
             laid[name][index, : len(values)] = values
-    long = TensorDict({name: torch.from_numpy(array) for name, array in laid.items()}, batch_size=len(sessions))
+    long = TensorDict(
+        {name: torch.from_numpy(array) for name, array in laid.items()}, batch_size=len(sessions)
+    )
     modulate_batch(long, SOME, keys=[f"{session}_0" for session in sessions])
     for index, rows in enumerate(sessions.values()):
         for place, row in enumerate(rows):
@@ -255,7 +283,9 @@ def test_the_order_of_rows_does_not_change_a_bit():
     shuffled = data.select_idxs(order)
     modulate_batch(data, keys=c.keys)
     modulate_batch(shuffled, keys=[c.keys[row] for row in order])
-    assert torch.equal(shuffled.batch["advantages"], data.batch["advantages"][torch.from_numpy(order)])
+    assert torch.equal(
+        shuffled.batch["advantages"], data.batch["advantages"][torch.from_numpy(order)]
+    )
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5])
@@ -272,7 +302,9 @@ def test_shards_with_a_gathered_table_give_the_bits_of_the_whole(ranks):
     table = empg.StepTable.gather(tables[::-1])
     for rows, part, names in zip(shards, parts, keys):
         metrics = modulate_batch(part, SOME, keys=names, table=table)
-        assert torch.equal(part.batch["advantages"], data.batch["advantages"][torch.from_numpy(rows)])
+        assert torch.equal(
+            part.batch["advantages"], data.batch["advantages"][torch.from_numpy(rows)]
+        )
         assert metrics["empg/g_std"] == whole_metrics["empg/g_std"]
 
 
@@ -282,7 +314,9 @@ def test_a_shard_of_padding_rows_alone_is_legal():
     data.batch["advantages"] = estimate("grpo", data)
     width = c.mask.shape[1]
     names = ("advantages", "entropy", "response_mask")
-    padding = TensorDict({name: torch.zeros(2, width, dtype=data.batch[name].dtype) for name in names}, batch_size=2)
+    padding = TensorDict(
+        {name: torch.zeros(2, width, dtype=data.batch[name].dtype) for name in names}, batch_size=2
+    )
     keys = ["pad_0_0", "pad_1_0"]
     table = empg.StepTable.gather([step_table(padding, keys=keys), step_table(data, keys=c.keys)])
     metrics = modulate_batch(padding, keys=keys, table=table)
@@ -303,7 +337,9 @@ def test_advantages_keep_their_dtype(dtype):
     bound = {torch.float64: 2e-7, torch.float32: 2e-5, torch.bfloat16: 2e-2}[dtype]
     base = estimate("grpo", proto(c)).to(dtype).double().numpy()
     wanted = reference(base, c.entropy, c.mask)
-    assert np.abs(data.batch["advantages"].double().numpy() - wanted).max() < bound * max(1.0, np.abs(wanted).max())
+    assert np.abs(data.batch["advantages"].double().numpy() - wanted).max() < bound * max(
+        1.0, np.abs(wanted).max()
+    )
 
 
 def test_the_legacy_trainers_name_of_entropies_is_known():

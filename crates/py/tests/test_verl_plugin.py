@@ -29,7 +29,12 @@ def settings(*overrides, name="ppo_trainer"):
 def python(*arguments, **environment):
     env = {**os.environ, "HYDRA_FULL_ERROR": "1", **environment}
     return subprocess.run(
-        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 
@@ -103,7 +108,9 @@ def test_verls_command_refuses_the_legacy_trainer_before_ray_starts():
     quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     done = python("-m", "verl.trainer.main_ppo", "trainer.use_v1=False", ON, *quiet)
     assert done.returncode != 0
-    assert "drops the entropies before it computes advantages; set trainer.use_v1=True" in done.stderr
+    assert (
+        "drops the entropies before it computes advantages; set trainer.use_v1=True" in done.stderr
+    )
     assert "ray init kwargs" not in done.stdout
 
 
@@ -114,7 +121,9 @@ def test_nothing_is_asked_for_by_default():
 
 
 def test_settings_come_from_the_command_line():
-    assert check_config(settings(ON)) == EmpgConfig() == check_config(settings("+algorithm.empg=True"))
+    assert (
+        check_config(settings(ON)) == EmpgConfig() == check_config(settings("+algorithm.empg=True"))
+    )
     config = settings(
         ON, "+algorithm.empg.k=2", "+algorithm.empg.zeta=0.05", "+algorithm.empg.normalize=quantile",
         "+algorithm.empg.quantile=[0.1,0.9]", "+algorithm.empg.gate_bonus=True",
@@ -131,9 +140,18 @@ def test_megatrons_configuration_takes_the_same_keys():
     ("overrides", "message"),
     [
         ([ON, "trainer.use_v1=False"], "legacy trainer"),
-        ([ON, "trainer.v1.trainer_mode=colocate_async"], "trainer_mode=colocate_async mixes several policies"),
-        ([ON, "trainer.v1.trainer_mode=separate_async"], "trainer_mode=separate_async mixes several policies"),
-        ([ON, "algorithm.rollout_correction.bypass_mode=True"], "bypass_mode=True leaves out the pass"),
+        (
+            [ON, "trainer.v1.trainer_mode=colocate_async"],
+            "trainer_mode=colocate_async mixes several policies",
+        ),
+        (
+            [ON, "trainer.v1.trainer_mode=separate_async"],
+            "trainer_mode=separate_async mixes several policies",
+        ),
+        (
+            [ON, "algorithm.rollout_correction.bypass_mode=True"],
+            "bypass_mode=True leaves out the pass",
+        ),
         ([ON, "algorithm.use_pf_ppo=True"], "use_pf_ppo=True draws the rows anew"),
         ([ON, "+algorithm.empg.zetta=1"], "did you mean zeta"),
         ([ON, "+algorithm.empg.k=-1"], "algorithm.empg.k=-1"),
@@ -186,7 +204,9 @@ def test_the_registered_trainer_is_built_with_and_without_empg():
 
 
 def test_register_knows_verls_trainers():
-    with pytest.raises(RuntimeError, match="no trainer 'syncc'.*colocate_async, separate_async, sync"):
+    with pytest.raises(
+        RuntimeError, match="no trainer 'syncc'.*colocate_async, separate_async, sync"
+    ):
         register("syncc")
 
 
@@ -197,7 +217,9 @@ def test_the_example_is_a_configuration_that_verl_knows(tmp_path):
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "DATA": "/data", "MODEL": "m"}
-    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", str(script)], env=env, capture_output=True, text=True, check=True
+    )
     module, *overrides = done.stdout.split("\n")[1:-1]
     assert module == "verl.trainer.main_ppo"
     assert check_config(settings(*overrides)) == EmpgConfig()

@@ -34,7 +34,9 @@ def cluster():
         num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False,
         object_store_memory=100 * 2**20,
     )  # fmt: skip
-    tq.init(settings("transfer_queue.backend.SimpleStorage.num_data_storage_units=1").transfer_queue)
+    tq.init(
+        settings("transfer_queue.backend.SimpleStorage.num_data_storage_units=1").transfer_queue
+    )
     yield
     tq.close()
     ray.shutdown()
@@ -109,7 +111,10 @@ def queued(c, partition):
         })  # fmt: skip
         tags.append({"prompt_len": 4, "response_len": length, "seq_len": 4 + length})
     return tq.kv_batch_put(
-        keys=list(c.keys), partition_id=partition, fields=list_of_dict_to_tensordict(rows), tags=tags
+        keys=list(c.keys),
+        partition_id=partition,
+        fields=list_of_dict_to_tensordict(rows),
+        tags=tags,
     )
 
 
@@ -122,19 +127,36 @@ class Actors:
 
     def compute_log_prob(self, batch):
         self.requests.append(dict(batch.extra_info))
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["input_ids", "responses"])
+        data = tq.kv_batch_get(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            select_fields=["input_ids", "responses"],
+        )
         fields = {"log_probs": [], "entropy": []}
-        for key, ids, response in zip(batch.keys, data["input_ids"].unbind(), data["responses"].unbind()):
+        for key, ids, response in zip(
+            batch.keys, data["input_ids"].unbind(), data["responses"].unbind()
+        ):
             length = len(response)
             for name, values in (("log_probs", self.c.old_log_probs), ("entropy", self.c.entropy)):
                 # A value belongs to the next token: the response's are one place to the left.
                 whole = torch.full((len(ids),), 5.0)
-                own = values[self.c.keys.index(key), :length] if key in self.c.keys else np.full(length, 3.0)
-                whole[len(ids) - length - 1 : -1] = torch.from_numpy(np.asarray(own, dtype=np.float32))
+                own = (
+                    values[self.c.keys.index(key), :length]
+                    if key in self.c.keys
+                    else np.full(length, 3.0)
+                )
+                whole[len(ids) - length - 1 : -1] = torch.from_numpy(
+                    np.asarray(own, dtype=np.float32)
+                )
                 fields[name].append(whole)
-        out = {name: torch.nested.as_nested_tensor(rows, layout=torch.jagged) for name, rows in fields.items()}
+        out = {
+            name: torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+            for name, rows in fields.items()
+        }
         return tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(out, batch_size=len(batch))
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(out, batch_size=len(batch)),
         )
 
 
@@ -156,10 +178,16 @@ def train_on(config, c, partition, cls=None, multiple=1):
     made, metrics = trainer(config, c, cls), {}
     batch = made._compute_old_log_prob(batch, metrics)
     batch = made._compute_advantage(batch, metrics)
-    data = tq.kv_batch_get(keys=batch.keys, partition_id=partition, select_fields=["advantages", "returns", "response_mask"])
+    data = tq.kv_batch_get(
+        keys=batch.keys,
+        partition_id=partition,
+        select_fields=["advantages", "returns", "response_mask"],
+    )
     tags = batch.tags
     tq.kv_clear(keys=batch.keys, partition_id=partition)
-    assert [tag["seq_len"] for tag in tags][: len(c.lengths)] == [4 + length for length in c.lengths]
+    assert [tag["seq_len"] for tag in tags][: len(c.lengths)] == [
+        4 + length for length in c.lengths
+    ]
     return data.to_padded_tensor(), metrics, made
 
 
@@ -176,14 +204,18 @@ def session_scores(c):
     sessions = [key.rsplit("_", 1)[0] for key in c.keys]
     first = [sessions.index(name) for name in dict.fromkeys(sessions)]
     uid, rewards = c.uid[first], torch.from_numpy(c.rewards[first])
-    scores, _ = core_algos.compute_grpo_outcome_advantage(rewards[:, None], torch.ones(len(first), 1), uid)
+    scores, _ = core_algos.compute_grpo_outcome_advantage(
+        rewards[:, None], torch.ones(len(first), 1), uid
+    )
     score = dict(zip(dict.fromkeys(sessions), scores[:, 0].tolist()))
     return np.array([score[name] for name in sessions])
 
 
 def close(got, wanted):
     wanted = np.asarray(wanted)
-    np.testing.assert_array_less(np.abs(np.asarray(got) - wanted), 2e-5 * np.maximum(1.0, np.abs(wanted)))
+    np.testing.assert_array_less(
+        np.abs(np.asarray(got) - wanted), 2e-5 * np.maximum(1.0, np.abs(wanted))
+    )
 
 
 def test_the_trainer_modulates_what_its_base_computes(cluster):
@@ -265,20 +297,28 @@ def test_two_ray_workers_give_the_bits_of_one_process(actors):
         tensors={
             "entropy": torch.from_numpy(c.entropy),
             "response_mask": torch.from_numpy(c.mask),
-            "advantages": torch.from_numpy(c.rewards - c.rewards.mean())[:, None] * torch.from_numpy(c.mask),
+            "advantages": torch.from_numpy(c.rewards - c.rewards.mean())[:, None]
+            * torch.from_numpy(c.mask),
         },
         non_tensors={"uid": c.uid},
     )
     workers = actors.workers
     # Sessions are torn apart: even rows to the one, odd rows to the other.
     rows = [np.arange(rank, len(c.keys), 2) for rank in range(2)]
-    held = [worker.hold.remote(data.select_idxs(own), [c.keys[row] for row in own]) for worker, own in zip(workers, rows)]
+    held = [
+        worker.hold.remote(data.select_idxs(own), [c.keys[row] for row in own])
+        for worker, own in zip(workers, rows)
+    ]
     tables = ray.get(held)
     results = ray.get([worker.modulate.remote(tables, options) for worker in workers])
     whole_metrics = modulate_batch(data, options, keys=c.keys)
     for own, (part, metrics) in zip(rows, results):
-        assert torch.equal(part.batch["advantages"], data.batch["advantages"][torch.from_numpy(own)])
-        whole = {name: value for name, value in whole_metrics.items() if name != "empg/rejected_tokens"}
+        assert torch.equal(
+            part.batch["advantages"], data.batch["advantages"][torch.from_numpy(own)]
+        )
+        whole = {
+            name: value for name, value in whole_metrics.items() if name != "empg/rejected_tokens"
+        }
         assert {name: metrics[name] for name in whole} == whole
     names = [worker.trainer_name.remote() for worker in workers]
     assert ray.get(names) == ["EmpgPPOTrainerSync"] * 2, "the plugin is loaded in workers too"
@@ -293,16 +333,24 @@ def test_verls_step_of_training_on_two_ray_workers(actors, model):
     cls = get_trainer_cls("sync")
     made, metrics = cls.__new__(cls), {}
     made.config, made.actor_rollout_wg, made.global_steps = config, actors, 1
-    made.use_critic, made.distillation_config, made.tokenizer = False, None, SimpleNamespace(eos_token_id=1)
+    made.use_critic, made.distillation_config, made.tokenizer = (
+        False,
+        None,
+        SimpleNamespace(eos_token_id=1),
+    )
     before = actors.parameters()[0]
 
     batch = made._balance_batch(queued(c, "step"), metrics)
-    assert len(batch) == 24 and sum(tag.get("is_padding", False) for tag in batch.tags) == 24 - len(c.keys)
+    assert len(batch) == 24 and sum(tag.get("is_padding", False) for tag in batch.tags) == 24 - len(
+        c.keys
+    )
     batch.extra_info["temperature"] = 1.0
     batch = made._compute_old_log_prob(batch, metrics)
     batch = made._compute_advantage(batch, metrics)
     fields = ["advantages", "entropy", "response_mask"]
-    data = tq.kv_batch_get(keys=c.keys, partition_id="step", select_fields=fields).to_padded_tensor()
+    data = tq.kv_batch_get(
+        keys=c.keys, partition_id="step", select_fields=fields
+    ).to_padded_tensor()
     batch = made._update_actor(batch, metrics)
     tq.kv_clear(keys=batch.keys, partition_id="step")
 

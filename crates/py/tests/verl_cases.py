@@ -22,7 +22,9 @@ GROUP = "verl.plugins"
 # workers that do not give way to everything else on the machine.
 _HERE = str(Path(__file__).parent)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))
-os.environ.update(VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="verl_cpu", RAY_worker_niceness="0")
+os.environ.update(
+    VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="verl_cpu", RAY_worker_niceness="0"
+)
 
 
 def discoverable() -> None:
@@ -59,7 +61,9 @@ class Case:
     rollout_log_probs: np.ndarray
 
 
-def case(seed: int = 0, prompts: int = 3, sessions: int = 4, outputs: tuple[int, ...] = (1,)) -> Case:
+def case(
+    seed: int = 0, prompts: int = 3, sessions: int = 4, outputs: tuple[int, ...] = (1,)
+) -> Case:
     """`prompts` × `sessions` sessions, each of as many outputs as the cycle `outputs` says."""
     rng = np.random.default_rng(seed)
     keys, uids, rows, rewards = [], [], [], []

@@ -110,7 +110,9 @@ def modulate_batch(
     if table is None:
         table = rows.table()
     elif keys is None and trajectories is None:
-        raise ValueError("table: is of the whole batch, so keys or trajectories must name this shard's rows")
+        raise ValueError(
+            "table: is of the whole batch, so keys or trajectories must name this shard's rows"
+        )
     out = rows.modulate(table, options)
     tensors["advantages"] = rows.like_advantages(out)
     return rows.metrics(table.credit(**options.modulation()))
@@ -216,7 +218,9 @@ def _read(
     if mask is not None:
         parts["mask"] = mask
     if len({part.is_nested for part in parts.values()}) != 1:
-        kinds = ", ".join(f"{name} {'jagged' if part.is_nested else 'padded'}" for name, part in parts.items())
+        kinds = ", ".join(
+            f"{name} {'jagged' if part.is_nested else 'padded'}" for name, part in parts.items()
+        )
         raise ValueError(f"batch: either all padded or all jagged, but {kinds}")
     if advantages.is_nested:
         wanted = advantages.offsets()

@@ -40,7 +40,9 @@ def check_config(config: Any) -> EmpgConfig | None:
         return None
     wanted = ".".join(map(str, SUPPORTED))
     if _version() != SUPPORTED:
-        raise ValueError(f"EMPG ({SECTION}): needs verl {wanted}, but this is verl {_version_text()}")
+        raise ValueError(
+            f"EMPG ({SECTION}): needs verl {wanted}, but this is verl {_version_text()}"
+        )
 
     def setting(path: str, default: Any = None) -> Any:
         value = config
@@ -90,10 +92,14 @@ def register(name: str = "sync") -> type:
     except ModuleNotFoundError as error:
         if error.name != "verl":
             raise
-        raise ImportError("empg.integrations.verl needs verl 0.9: pip install 'empg[verl]'") from error
+        raise ImportError(
+            "empg.integrations.verl needs verl 0.9: pip install 'empg[verl]'"
+        ) from error
     if _version() != SUPPORTED:
         wanted = ".".join(map(str, SUPPORTED))
-        raise RuntimeError(f"empg.integrations.verl needs verl {wanted}, but this is verl {_version_text()}")
+        raise RuntimeError(
+            f"empg.integrations.verl needs verl {wanted}, but this is verl {_version_text()}"
+        )
     install()
     registry = importlib.import_module("verl.trainer.ppo.v1.trainer_base").TRAINER_REGISTRY
     importlib.import_module("verl.trainer.ppo.v1")
@@ -148,7 +154,9 @@ def _put_mixin(registry: dict[str, type], name: str) -> type:
 
 
 def _change_registry(module: ModuleType) -> None:
-    registry = getattr(sys.modules.get("verl.trainer.ppo.v1.trainer_base"), "TRAINER_REGISTRY", None)
+    registry = getattr(
+        sys.modules.get("verl.trainer.ppo.v1.trainer_base"), "TRAINER_REGISTRY", None
+    )
     # Another version keeps its trainers as they are; what refuses EMPG there are the other hooks.
     if _version() == SUPPORTED and isinstance(registry, dict) and "sync" in registry:
         _put_mixin(registry, "sync")

@@ -45,8 +45,14 @@ class EmpgConfig:
     def __post_init__(self) -> None:
         for name in ("k", "k_f", "zeta"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise ValueError(f"{SECTION}.{name}={value!r}: must be a number, finite and at least 0")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < float("inf")
+            ):
+                raise ValueError(
+                    f"{SECTION}.{name}={value!r}: must be a number, finite and at least 0"
+                )
         for name, allowed in (("shape", ("exp", "linear")), ("normalize", ("minmax", "quantile"))):
             value = getattr(self, name)
             if value not in allowed:
@@ -60,10 +66,14 @@ class EmpgConfig:
         except (TypeError, ValueError):
             low, high = 1.0, 0.0
         if not 0.0 <= low < high <= 1.0:
-            raise ValueError(f"{SECTION}.quantile={self.quantile!r}: must be two numbers, 0 <= low < high <= 1")
+            raise ValueError(
+                f"{SECTION}.quantile={self.quantile!r}: must be two numbers, 0 <= low < high <= 1"
+            )
         object.__setattr__(self, "quantile", (low, high))
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 0:
-            raise ValueError(f"{SECTION}.threads={self.threads!r}: must be an integer, 0 (all cores) or more")
+            raise ValueError(
+                f"{SECTION}.threads={self.threads!r}: must be an integer, 0 (all cores) or more"
+            )
 
     @classmethod
     def from_mapping(cls, section: Mapping[str, Any]) -> EmpgConfig:
@@ -101,7 +111,9 @@ class EmpgConfig:
         if isinstance(section, bool):
             return cls() if section else None
         if not isinstance(section, Mapping):
-            raise ValueError(f"{SECTION}={section!r}: must be True, False or settings such as enable and k")
+            raise ValueError(
+                f"{SECTION}={section!r}: must be True, False or settings such as enable and k"
+            )
         # Plain values: omegaconf's containers are mappings and sequences of their own.
         settings = {str(name): _plain(section[name]) for name in section}
         enable = settings.pop("enable", None)
@@ -115,7 +127,11 @@ class EmpgConfig:
 
     def modulation(self) -> dict[str, Any]:
         """The keyword arguments of ``empg.StepTable.credit``; ``threads`` is not among them."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "threads"}
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "threads"
+        }
 
 
 def _get(config: Any, name: str) -> Any:

@@ -14,7 +14,11 @@ import empg
 from empg.integrations.skyrl.trainer import EMPGMixin, step_rows
 from paper_numpy import paper
 
-pytest.importorskip("skyrl", reason="SkyRL is not installed")
+# An empty package of the same name was SkyRL's first release. With the trainer there, an import that
+# fails is a failure.
+if importlib.util.find_spec("skyrl") is None or importlib.util.find_spec("skyrl.train") is None:
+    pytest.skip("SkyRL's trainer is not installed", allow_module_level=True)
+torch = pytest.importorskip("torch")
 if sys.version_info < (3, 12):
     # SkyRL 0.3.0 declares a pydantic model over typing.TypedDict, which pydantic accepts from
     # Python 3.12 on only: without this the host cannot be imported at all.
@@ -23,12 +27,13 @@ if sys.version_info < (3, 12):
     import typing_extensions
 
     typing.TypedDict = typing_extensions.TypedDict
-torch = pytest.importorskip("torch")
-pytest.importorskip("skyrl.train.trainer", reason="SkyRL's trainer is not installed")
+from skyrl.train.trainer import RayPPOTrainer  # noqa: E402
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig  # noqa: E402, F401
+
 without_flash = importlib.util.find_spec("flash_attn") is None
 if without_flash:
     # A CUDA build whose functions SkyRL's model wrapper imports to take padding out of a batch; the
-    # tests leave padding in.
+    # tests leave padding in. transformers, imported above, has looked for the real one by now.
     padding = types.ModuleType("flash_attn.bert_padding")
     padding.pad_input = padding.unpad_input = None
     sys.modules.update({"flash_attn": types.ModuleType("flash_attn"), padding.__name__: padding})
@@ -45,7 +50,6 @@ from skyrl.backends.skyrl_train.training_batch import (  # noqa: E402
 )
 from skyrl.backends.skyrl_train.workers.worker import PolicyWorkerBase  # noqa: E402
 from skyrl.train.config import SkyRLTrainConfig  # noqa: E402
-from skyrl.train.trainer import RayPPOTrainer  # noqa: E402
 
 from empg.integrations.skyrl import EMPGTrainer  # noqa: E402
 from empg.integrations.skyrl.worker import (  # noqa: E402

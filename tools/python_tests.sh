@@ -84,6 +84,7 @@ export PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=false
 
 # Tests skip hosts that are not installed; here none may be missing.
 "$cache/bin/python" -c 'import empg, gymnasium, mypy, openenv, pandas, polars, pyarrow, ray, torch, trl, verl'
+"$cache/bin/python" -c 'from importlib.util import find_spec; assert find_spec("skyrl.train"), "no SkyRL"'
 
 cd crates/py
 "$cache/bin/python" -m pytest -q -p no:cacheprovider --durations=10 "$@"

@@ -133,7 +133,8 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
         # Every sample was taken out of the loss, on every rank: there is nothing to credit.
         rollout_data["advantages"] = list(rollout_data["returns"])
         return
-    where = mine.spans(mine.rollouts, np.array([first[int(p)] for p in mine.places], dtype=np.int64))
+    first_step = np.array([first[place] for place in mine.places.tolist()], dtype=np.int64)
+    where = mine.spans(mine.rollouts, first_step)
     flat = empg.modulate(mine.base, mine.entropy, **where, table=table, **options)
     ends = mine.offsets.tolist()
     whole = [torch.from_numpy(flat[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
@@ -160,14 +161,14 @@ class _Rows:
     def of(cls, data: dict[str, Any], entropy: list[Any]) -> _Rows:
         for name in ("rollout_ids", "partition"):
             if name not in data:
-                raise ValueError(f"rollout_data has no {name!r}: this slime is too old (before 0.3)")
+                raise ValueError(f"rollout_data has no {name!r}: slime 0.3 or later is needed")
         lengths = [int(length) for length in data["response_lengths"]]
         steps = []
         for row, (mask, length) in enumerate(zip(data["loss_masks"], lengths, strict=True)):
             values = np.asarray(mask.cpu())
             if values.shape != (length,):
                 raise ValueError(
-                    f"loss_masks: sample {row} has shape {values.shape}, its response {length} tokens"
+                    f"loss_masks: sample {row} has shape {values.shape}, its response has {length}"
                 )
             steps.append(empg.steps_from_mask(values[None])[0])
         flat = [np.asarray(x.float().cpu()) for x in entropy]

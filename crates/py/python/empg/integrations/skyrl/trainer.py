@@ -118,7 +118,9 @@ class EMPGMixin:
         dispatch = self.dispatch
         self.dispatch: Any = _Eavesdrop(dispatch)
         try:
-            training_input = super().fwd_logprobs_values_reward(training_input)  # type: ignore[misc]
+            training_input = super().fwd_logprobs_values_reward(  # type: ignore[misc]
+                training_input
+            )
             self._empg_samples = self.dispatch.samples
         finally:
             self.dispatch = dispatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("trl", reason="TRL is not installed")
@@ -49,6 +50,15 @@ def test_bad_fields_of_the_configuration_are_named(tmp_path):
         build(tmp_path, args=tiny.arguments(EMPGConfig, tmp_path, empg_k=2.0), empg={"k": 3.0})
 
 
+def test_a_field_of_the_configuration_given_to_the_trainer_is_told(tmp_path):
+    with pytest.raises(TypeError, match=r"empg_k is a field of EMPGConfig; to the trainer give empg=\{'k'"):
+        build(tmp_path, empg_k=2.0)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert EMPGOptions(k=np.float32(0.5), zeta=np.int64(0)) == EMPGOptions(k=0.5, zeta=0.0)
+
+
 def test_a_loss_that_may_read_advantages_per_row_is_refused(tmp_path):
     class Own(GRPOTrainer):
         def _compute_loss(self, model, inputs):
@@ -65,6 +75,8 @@ def test_a_loss_that_may_read_advantages_per_row_is_refused(tmp_path):
     assert build(tmp_path, Accepted).empg_options == EMPGOptions()
     with pytest.raises(TypeError, match="modulates the advantages of GRPOTrainer"):
         type("NoTrainer", (EMPGMixin,), {})()
+    with pytest.raises(TypeError, match=r"Late: EMPGMixin after the trainer has no effect; write class Late\(EMPGMixin"):
+        type("Late", (Own, EMPGMixin), {})
 
 
 def test_liger_is_refused_where_it_computes_the_loss(tmp_path):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["OLDEST", "check_arguments", "check_installed", "check_trainer", "no_checkpointing"]
+__all__ = ["OLDEST", "check_arguments", "check_installed", "check_order", "check_trainer", "no_checkpointing"]
 
 #: The oldest TRL that the tests have run with.
 OLDEST = (1, 0)
@@ -33,6 +33,16 @@ def check_installed() -> None:
         raise ImportError(
             f"empg.integrations.trl needs {wanted}, and TRL {installed} is installed: "
             "pip install -U 'empg[trl]'"
+        )
+
+
+def check_order(kind: type, mixin: type, grpo: type) -> None:
+    """Raises TypeError for a class in which the trainer's methods hide those of the mixin."""
+    order = kind.__mro__
+    if grpo in order and order.index(grpo) < order.index(mixin):
+        raise TypeError(
+            f"{kind.__name__}: {mixin.__name__} after the trainer has no effect; "
+            f"write class {kind.__name__}({mixin.__name__}, …) with the mixin first"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 __all__ = ["EMPGOptions"]
@@ -57,10 +58,11 @@ class EMPGOptions:
     def __post_init__(self) -> None:
         for name in ("k", "k_f", "zeta"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f"empg: {name} must be a number, not {value!r}")
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"empg: {name} must be finite and at least 0, not {value!r}")
+            object.__setattr__(self, name, float(value))
         for name, allowed in (("shape", _SHAPES), ("normalize", _NORMALIZERS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"empg: {name} must be one of {allowed}, not {getattr(self, name)!r}")

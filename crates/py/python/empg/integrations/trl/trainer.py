@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from .config import EMPGConfig
 from .credit import credit_rows
-from .host import check_arguments, check_trainer, no_checkpointing
+from .host import check_arguments, check_order, check_trainer, no_checkpointing
 from .options import EMPGOptions
 
 __all__ = ["EMPGMixin", "EMPGTrainer"]
@@ -58,10 +58,20 @@ class EMPGMixin(_Host):
     #: Set to True in a class with a loss of its own once that loss accepts (B, T) advantages.
     empg_per_token_loss: bool = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_order(cls, EMPGMixin, GRPOTrainer)
+
     def __init__(
         self, *args: Any, empg: EMPGOptions | Mapping[str, Any] | bool | None = None, **kwargs: Any
     ) -> None:
         check_trainer(type(self), GRPOTrainer, self.empg_per_token_loss)
+        for name in kwargs:
+            if name.startswith("empg_"):
+                option = name.removeprefix("empg_")
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a field of EMPGConfig; to the trainer give empg={{{option!r}: …}}"
+                )
         given = None if empg is None or isinstance(empg, bool) else EMPGOptions.resolve(empg)
         arguments = next((value for value in (*args, *kwargs.values()) if isinstance(value, GRPOConfig)), None)
         config = arguments if isinstance(arguments, EMPGConfig) else None

@@ -76,7 +76,7 @@ def launch(folder, world):
     for rank in range(world):
         own = {
             "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "TOKENIZERS_PARALLELISM": "false",
         }  # fmt: skip
         environment = {**os.environ, **({name: str(value) for name, value in own.items()} if world > 1 else {})}
         processes.append(

@@ -1,6 +1,6 @@
 """Time `empg.modulate` against other implementations and against memory itself.
 
-    python crates/py/benches/bench_core.py [--rows 512] [--tokens 4096] [--steps 25] [--repeats 30]
+    python crates/py/benches/bench_core.py [--rows 512] [--tokens 4096] [--steps 25] [--threads N]
 
 Rivals, written here: the project page's pseudo-code in PyTorch (where torch is installed), and a
 vectorised numpy version. They are timed in two forms: with the steps searched as each of them
@@ -64,7 +64,9 @@ def search(row: Any, header: list[int], end: list[int]) -> list[tuple[int, int]]
     return found
 
 
-def pseudo_code(torch: Any, spans: list[list[tuple[int, int]]], entropy: Any, advantages: Any) -> None:
+def pseudo_code(
+    torch: Any, spans: list[list[tuple[int, int]]], entropy: Any, advantages: Any
+) -> None:
     """Both passes of the page, step by step, in place."""
     entropies, segments = [], []
     for row, own in enumerate(spans):
@@ -134,7 +136,14 @@ def memory(arrays: list[Array], out: Array, threads: int) -> Callable[[], None]:
             (block.view(np.uint64) if block.nbytes % 8 == 0 else block).max()
         out[low:high] = 1.0
 
-    return lambda: list(pool.map(part, parts)) and None
+    if threads == 1:
+        return lambda: part(parts[0])
+
+    def together() -> None:
+        for _ in pool.map(part, parts):
+            pass
+
+    return together
 
 
 def main() -> None:
@@ -144,29 +153,33 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=25)
     arguments.add_argument("--repeats", type=int, default=30)
     arguments.add_argument("--slow-repeats", type=int, default=4, help="of the pseudo-code")
+    arguments.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     chosen = arguments.parse_args()
-    threads = len(os.sched_getaffinity(0))
+    threads = chosen.threads
     ids, entropy, mask = episodes(chosen.rows, chosen.tokens, chosen.steps)
     per_row = np.random.default_rng(1).normal(size=chosen.rows).astype(np.float32)
     advantages = np.repeat(per_row[:, None], chosen.tokens, 1)
     out = np.empty_like(advantages)
     work = advantages.copy()
     starts, ends = edges(mask)
-    triples = np.column_stack((starts // chosen.tokens, starts % chosen.tokens, ends - starts // chosen.tokens * chosen.tokens))
+    row = starts // chosen.tokens
+    triples = np.column_stack((row, starts % chosen.tokens, ends - row * chosen.tokens))
 
     def numpy_mask() -> None:
         vectorised(*edges(mask), entropy, work)
 
     timed: dict[str, Callable[[], object]] = {
-        "empg: mask, (B, T) advantages": lambda: empg.modulate(advantages, entropy, mask=mask),
+        "empg: mask, (B, T) advantages": lambda: empg.modulate(
+            advantages, entropy, mask=mask, threads=threads
+        ),
         "empg: mask, (B, T) advantages, out=": lambda: empg.modulate(
-            advantages, entropy, mask=mask, out=out
+            advantages, entropy, mask=mask, out=out, threads=threads
         ),
         "empg: mask, (B,) advantages, out=": lambda: empg.modulate(
-            per_row, entropy, mask=mask, out=out
+            per_row, entropy, mask=mask, out=out, threads=threads
         ),
         "empg: mask, paper_exact, in place": lambda: empg.modulate(
-            work, entropy, mask=mask, out=work, paper_exact=True
+            work, entropy, mask=mask, out=work, paper_exact=True, threads=threads
         ),
         "empg: steps known (array), (B, T) advantages, out=": lambda: empg.modulate(
             advantages, entropy, steps=triples, out=out
@@ -189,7 +202,7 @@ def main() -> None:
         t_work, spans = torch.from_numpy(work), empg.steps_from_mask(mask)
         t_advantages, t_mask = torch.from_numpy(advantages), torch.from_numpy(mask)
         timed["empg: torch tensors, mask, (B, T) advantages"] = lambda: empg.modulate(
-            t_advantages, t_entropy, mask=t_mask
+            t_advantages, t_entropy, mask=t_mask, threads=threads
         )
         slow = {
             "torch: pseudo-code, search of markers, in place": lambda: pseudo_code(
@@ -211,14 +224,15 @@ def main() -> None:
 
     seconds: dict[str, list[float]] = {name: [] for name in {**timed, **slow}}
     for turn in range(chosen.repeats + 3):
-        for name, run in timed.items() if turn >= chosen.slow_repeats else {**timed, **slow}.items():
+        for name, run in (timed if turn >= chosen.slow_repeats else {**timed, **slow}).items():
             if "in place" in name:
                 work[:] = advantages
             start = time.perf_counter()
             run()
             if turn >= 3 or name in slow:
                 seconds[name].append(time.perf_counter() - start)
-    shape = f"{chosen.rows} x {chosen.tokens} x {len(starts) / chosen.rows:g} steps, {threads} cores"
+    steps = len(starts) / chosen.rows
+    shape = f"{chosen.rows} x {chosen.tokens} x {steps:g} steps, threads: {threads}"
     print(f"{shape}: median and smallest of {chosen.repeats} ({chosen.slow_repeats}) turns")
     for name, times in seconds.items():
         print(f"{statistics.median(times) * 1e3:10.3f} ms {min(times) * 1e3:10.3f} ms  {name}")
@@ -227,7 +241,8 @@ def main() -> None:
         over, under = seconds[slower], seconds[faster]
         return statistics.median(over) / statistics.median(under), min(over) / min(under)
 
-    fresh, known = "empg: mask, (B, T) advantages", "empg: steps known (array), (B, T) advantages, out="
+    fresh = "empg: mask, (B, T) advantages"
+    known = "empg: steps known (array), (B, T) advantages, out="
     kept = "empg: mask, (B, T) advantages, out="
     pairs = {
         "numpy / empg, both from a mask": ("numpy: mask, in place", fresh),
@@ -241,7 +256,8 @@ def main() -> None:
     ratios = {name: ratio(*pair) for name, pair in pairs.items()}
     for name, (median, least) in ratios.items():
         print(f"{median:10.2f}    {least:10.2f}     {name}")
-    print(json.dumps({"shape": shape, "ratios": {name: round(r[0], 3) for name, r in ratios.items()}}))
+    medians = {name: round(median, 3) for name, (median, _) in ratios.items()}
+    print(json.dumps({"shape": shape, "ratios": medians}))
 
 
 if __name__ == "__main__":

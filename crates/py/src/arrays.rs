@@ -348,6 +348,19 @@ pub(crate) fn numbers(name: &'static str, value: &Bound<'_, PyAny>) -> PyResult<
     entries(name, &array.call_method1("astype", ("float64",))?)
 }
 
+/// Whole numbers of a numpy array of one dimension.
+///
+/// # Errors
+/// ValueError for other numbers.
+pub(crate) fn small_integers(name: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let dtype = array.cast::<PyUntypedArray>()?.dtype();
+    match (dtype.kind(), dtype.itemsize()) {
+        (b'i', _) | (b'u', 1..=4) => entries(name, &array.call_method1("astype", ("int64",))?),
+        _ if array.len()? == 0 => Ok(Vec::new()),
+        _ => Err(bad(name, format!("dtype is {}, expected whole numbers", dtype.str()?))),
+    }
+}
+
 fn entries<T: Element + Copy>(name: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
     let array = array.cast::<PyArray1<T>>()?;
     array.to_vec().map_err(|error| bad(name, error))

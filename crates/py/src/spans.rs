@@ -7,7 +7,7 @@ use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::arrays::{Given, Mask, bad, integers, integers_as, shape_of};
+use crate::arrays::{Given, Mask, bad, integers_as, shape_of, small_integers};
 
 /// An array without memory of its own may have any number of rows.
 const ROWS_WITHOUT_TOKENS: usize = 1 << 20;
@@ -113,11 +113,14 @@ pub(crate) fn from_mask(
 
 /// Steps as one list of (start, end) per row, or as an array of (row, start, end).
 fn given(rows: TokenRows, shape: &[usize], steps: &Bound<'_, PyAny>) -> PyResult<StepSpans> {
-    let spans = match steps.cast::<PyUntypedArray>() {
-        Ok(array) => triples(rows.len(), array)?,
-        Err(_) => lists(rows.len(), steps)?,
+    let spans = if let Ok(array) = steps.cast::<PyUntypedArray>() {
+        let triples = Triples::new(rows.len(), array)?;
+        StepSpans::new(rows, triples.rows())
+    } else {
+        let lists = lists(rows.len(), steps)?;
+        StepSpans::new(rows, lists)
     };
-    StepSpans::new(rows, spans).map_err(|error| {
+    spans.map_err(|error| {
         let place =
             |row: u64, step: u64| format!("row {row}, step {step} of shape {}", shape_of(shape));
         bad(
@@ -173,26 +176,50 @@ fn lists(rows: usize, steps: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<Range<usize>
     Ok(all)
 }
 
-fn triples(rows: usize, steps: &Bound<'_, PyUntypedArray>) -> PyResult<Vec<Vec<Range<usize>>>> {
-    let shape = steps.shape();
-    let &[count, 3] = shape else {
-        let why = format!("shape {}, expected (steps, 3): row, start, end", shape_of(shape));
-        return Err(bad("steps", why));
-    };
-    let numbers = integers("steps", &steps.call_method1("reshape", (-1,))?, Some(3 * count))?;
-    let mut all = vec![Vec::new(); rows];
-    for (index, step) in numbers.chunks_exact(3).enumerate() {
-        let whole = |value: i128| usize::try_from(value).ok();
-        let (Some(row), Some(start), Some(end)) = (whole(step[0]), whole(step[1]), whole(step[2]))
-        else {
-            return Err(bad("steps", format!("entry {index} has a negative number")));
+/// Steps of an array of (row, start, end), sorted by row.
+struct Triples {
+    steps: Vec<[usize; 3]>,
+    rows: usize,
+}
+
+impl Triples {
+    fn new(rows: usize, array: &Bound<'_, PyUntypedArray>) -> PyResult<Self> {
+        let shape = array.shape();
+        let &[_, 3] = shape else {
+            let why = format!("shape {}, expected (steps, 3): row, start, end", shape_of(shape));
+            return Err(bad("steps", why));
         };
-        let Some(spans) = all.get_mut(row) else {
-            return Err(bad("steps", format!("entry {index}: row {row}, but there are {rows}")));
-        };
-        spans.push(start..end);
+        let numbers = small_integers("steps", &array.call_method1("reshape", (-1,))?)?;
+        let mut steps = Vec::with_capacity(numbers.len() / 3);
+        for (index, step) in numbers.as_chunks::<3>().0.iter().enumerate() {
+            let [row, start, end] = step.map(|value| usize::try_from(value).ok());
+            let (Some(row), Some(start), Some(end)) = (row, start, end) else {
+                return Err(bad("steps", format!("entry {index} has a negative number")));
+            };
+            if row >= rows {
+                return Err(bad(
+                    "steps",
+                    format!("entry {index}: row {row}, but there are {rows}"),
+                ));
+            }
+            steps.push([row, start, end]);
+        }
+        if !steps.is_sorted_by_key(|step| step[0]) {
+            steps.sort_by_key(|step| step[0]);
+        }
+        Ok(Self { steps, rows })
     }
-    Ok(all)
+
+    /// The ranges of every row, in order.
+    fn rows(&self) -> impl Iterator<Item = impl Iterator<Item = Range<usize>>> {
+        let mut from = 0;
+        (0..self.rows).map(move |row| {
+            let rest = &self.steps[from..];
+            let own = &rest[..rest.iter().position(|step| step[0] != row).unwrap_or(rest.len())];
+            from += own.len();
+            own.iter().map(|&[_, start, end]| start..end)
+        })
+    }
 }
 
 /// Steps as one list of (start, end) per row.

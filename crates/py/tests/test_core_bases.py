@@ -68,7 +68,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="eps"):
         empg.grpo([1.0, 2.0], [0, 0], eps=-1.0)
     with pytest.raises(ValueError, match="rewards: dtype"):
-        empg.grpo(["good", "bad"], [0, 0])  # type: ignore[list-item]
+        empg.grpo(["good", "bad"], [0, 0])
     with pytest.raises(ValueError, match="buffer: 11: must not exceed max_length"):
         empg.overlong_penalty([1], 10, 11)
     with pytest.raises(ValueError, match="lengths: -3 at row 1 is negative"):

@@ -23,6 +23,11 @@ FIRST = int(np.flatnonzero(M[2])[0])
 FLAT = {"entropy": H.ravel(), "mask": M.ravel()}
 OVERLAP = np.zeros(2 * H.size)
 SPREAD = np.repeat(A[:, None], 70, 1)
+TWO = M.astype(int)
+TWO[3, 5] = 2
+LOCKED = np.zeros((9, 70))
+LOCKED.flags.writeable = False
+# fmt: off
 CASES: list[tuple[str, dict[str, Any]]] = [
     (r"advantages: shape \(4,\), expected \(9, 70\) as entropy, or \(9,\)", {"advantages": A[:4]}),
     (r"advantages: shape \(70, 9\)", {"advantages": np.ones((70, 9))}),
@@ -32,7 +37,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (r"advantages: shape \(9,\) is not C-contiguous", {"advantages": np.repeat(A, 2)[::2]}),
     (r"mask: shape \(9, 70\) is not C-contiguous", {"mask": np.asfortranarray(M)}),
     (r"mask: shape \(9, 69\), expected \(9, 70\)", {"mask": M[:, :69]}),
-    (r"mask: 2 at row 3, token 5 of shape \(9, 70\)", {"mask": M.astype(int) * (~(np.arange(630).reshape(9, 70) == 215)) + 2 * (np.arange(630).reshape(9, 70) == 215)}),
+    (r"mask: 2 at row 3, token 5 of shape \(9, 70\)", {"mask": TWO}),
     (r"mask: -1 at row 0", {"mask": -M.astype("f4")}),
     (r"mask: 0.5 at row 0", {"mask": M * 0.5}),
     (r"mask: dtype is ", {"mask": M.astype(str)}),
@@ -87,13 +92,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (r"out: shape \(9,\), expected \(9, 70\)", {"out": np.ones(9)}),
     (r"out: dtype is float32, expected float64", {"out": np.ones((9, 70), "f4")}),
     (r"out: shape \(9, 70\) is not C-contiguous", {"out": np.ones((9, 140))[:, ::2]}),
-    (r"out: the array is read-only", {"out": np.broadcast_to(np.ones(1), (1,)).repeat(630).reshape(9, 70)}),
+    (r"out: the array is read-only", {"out": LOCKED}),
     (r"out: its memory overlaps", {"out": H}),
     (r"out: its memory overlaps", {"advantages": OVERLAP[:630].reshape(9, 70), "out": OVERLAP[1:631].reshape(9, 70)}),
 ]
-for _, _case in CASES:
-    if "read-only" in _:
-        _case["out"].flags.writeable = False
+# fmt: on
 
 
 @pytest.mark.parametrize("message,change", CASES, ids=[message for message, _ in CASES])

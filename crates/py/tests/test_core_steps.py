@@ -53,7 +53,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="lengths: 3 at row 0"):
         empg.steps_from_chatml([[1]], header=[1], end=[2], lengths=[3])
     with pytest.raises(ValueError, match="start"):
-        empg.steps_from_chatml([[1]], header=[1], end=[2], start="here")  # type: ignore[arg-type]
+        empg.steps_from_chatml([[1]], header=[1], end=[2], start="here")
     with pytest.raises(TypeError, match="tokens"):
         empg.steps_from_chatml(7, header=[1], end=[2])
     with pytest.raises(TypeError, match="mask"):

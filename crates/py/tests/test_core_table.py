@@ -53,8 +53,8 @@ def test_a_trajectory_cut_into_rows_is_one_trajectory() -> None:
     rows, base, keys, first = [], [], [], []
     for row, steps in enumerate(runs(mask)):
         cut = len(steps) // 2
-        edge = steps[cut][0] if steps else 10
-        for piece, skipped in (((mask[row]) & (np.arange(70) >= edge), cut), ((mask[row]) & (np.arange(70) < edge), 0)):
+        later = np.arange(70) >= (steps[cut][0] if steps else 10)
+        for piece, skipped in ((mask[row] & later, cut), (mask[row] & ~later, 0)):
             rows.append((row, piece))
             base.append(advantages[row])
             keys.append(row)
@@ -122,9 +122,9 @@ def test_mistakes_between_workers_are_told() -> None:
     with pytest.raises(ValueError, match=r"tables\[1\] and tables\[2\]"):
         empg.StepTable.gather([empg.StepTable.gather([]), table, table])
     with pytest.raises(TypeError, match=r"tables\[1\]: expected StepTable, got dict"):
-        empg.StepTable.gather([table, {}])  # type: ignore[list-item]
+        empg.StepTable.gather([table, {}])
     with pytest.raises(TypeError):
-        empg.StepTable.gather(3)  # type: ignore[arg-type]
+        empg.StepTable.gather(3)
     with pytest.raises(ValueError, match="table: trajectory 100 step 0 is not in the table"):
         empg.modulate(advantages, entropy, mask=mask, table=table, trajectories=np.arange(9) + 100)
     with pytest.raises(ValueError, match="table: the entropy of trajectory 0 step 0 is not that"):

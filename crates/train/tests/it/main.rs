@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod dynamics;
+mod elsewhere;
 mod learning;
 mod packing;
 mod preset;

@@ -7,6 +7,7 @@
 //! Useful for: driving hundreds of environments from one loop, as Gymnasium's vector environments
 //! do. Not useful for: rollouts of the trainer, whose episodes run independently of each other.
 
+mod crew;
 mod error;
 mod order;
 mod runner;

@@ -1,9 +1,8 @@
 //! The environments of a vector, over threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rayon::prelude::*;
-
+use super::crew::{Crew, Slots, Work, lock};
 use super::slot::{Begin, Phase, Shared, Slot};
 use super::{Autoreset, TaskOrder, Turn, VectorError};
 use crate::{Projection, Split, Task, TaskSet};
@@ -23,8 +22,9 @@ pub struct VectorOptions {
     pub projection: Option<Projection>,
     /// Whether turns list the admissible commands.
     pub admissible: bool,
-    /// Threads; 0: one per core. Never more than environments. A search at a remote retriever waits
-    /// for it, and is worth a thread per environment.
+    /// Threads, never more than environments; 0: one per core, and one per environment where these are
+    /// played elsewhere. A search at a remote retriever is waited for, and worth a thread per
+    /// environment too.
     pub threads: usize,
 }
 
@@ -45,10 +45,11 @@ impl Default for VectorOptions {
 
 /// Environments that are stepped together.
 pub struct Vector {
-    shared: Shared,
-    slots: Vec<Slot>,
+    shared: Arc<Shared>,
+    slots: Slots,
     threads: usize,
-    pool: Option<(u32, rayon::ThreadPool)>,
+    /// The process that started them, and the threads.
+    crew: Option<(u32, Crew)>,
 }
 
 impl std::fmt::Debug for Vector {
@@ -81,12 +82,19 @@ impl Vector {
             },
             hint: ": choose another split, or data that has it",
         })?;
+        let tasks_elsewhere = tasks.elsewhere();
         let shared = Shared { tasks, split, order, autoreset, projection, admissible };
-        let slots =
-            (0..environments as u64).map(|i| Slot::new(&shared, seed.wrapping_add(i))).collect();
+        let slots = (0..environments as u64)
+            .map(|i| Mutex::new(Slot::new(&shared, seed.wrapping_add(i))))
+            .collect();
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if threads == 0 { cores() } else { threads }.min(environments);
-        Ok(Self { shared, slots, threads, pool: None })
+        let threads = match (threads, tasks_elsewhere) {
+            (0, Some(sessions)) => sessions.get(),
+            (0, None) => cores(),
+            (threads, _) => threads,
+        };
+        let threads = threads.min(environments);
+        Ok(Self { shared: Arc::new(shared), slots, threads, crew: None })
     }
 
     /// How many environments there are.
@@ -134,22 +142,23 @@ impl Vector {
         if mask.is_some_and(|mask| !mask.contains(&true)) {
             return Err(VectorError::EmptyMask);
         }
-        let mut begins: Vec<Option<Begin>> = Vec::with_capacity(self.slots.len());
+        let mut work = Vec::with_capacity(self.slots.len());
         for index in 0..self.slots.len() {
-            let selected = mask.is_none_or(|mask| mask[index]);
+            if mask.is_some_and(|mask| !mask[index]) {
+                work.push(Work::Rest);
+                continue;
+            }
             let task: Option<Task> = match tasks.and_then(|tasks| tasks[index].as_deref()) {
-                Some(id) if selected => {
+                Some(id) => {
                     let found = self.shared.tasks.find(id);
                     Some(found.map_err(|source| VectorError::Task { index, source })?)
                 }
-                _ => None,
+                None => None,
             };
             let seed = seeds.and_then(|seeds| seeds[index]);
-            begins.push(selected.then_some(Begin { seed, task }));
+            work.push(Work::Begin(Begin { seed, task }));
         }
-        let turns = self.each(begins, |shared, slot, begin: Option<Begin>| {
-            begin.map(|begin| slot.begin(shared, begin))
-        })?;
+        let turns = self.round(work)?;
         let failed = turns.iter().enumerate().find_map(|(index, turn)| {
             let turn = turn.as_ref()?;
             let task = turn.task.as_ref().map_or_else(String::new, |task| task.id.clone());
@@ -158,9 +167,9 @@ impl Vector {
         match failed {
             None => Ok(turns),
             Some(error) => {
-                for (slot, turn) in self.slots.iter_mut().zip(&turns) {
+                for (slot, turn) in self.slots.iter().zip(&turns) {
                     if turn.as_ref().is_some_and(|turn| turn.failed.is_some()) {
-                        slot.phase = Phase::Fresh;
+                        lock(slot).phase = Phase::Fresh;
                     }
                 }
                 Err(error)
@@ -174,7 +183,7 @@ impl Vector {
     /// # Errors
     /// Another number of actions, a step before `reset`, or after the end where auto-reset is
     /// disabled; nothing has changed then.
-    pub fn step<S: AsRef<str> + Sync>(&mut self, actions: &[S]) -> Result<Vec<Turn>, VectorError> {
+    pub fn step<S: AsRef<str>>(&mut self, actions: &[S]) -> Result<Vec<Turn>, VectorError> {
         if actions.len() != self.slots.len() {
             return Err(VectorError::Count {
                 what: "actions",
@@ -182,52 +191,39 @@ impl Vector {
                 expected: self.slots.len(),
             });
         }
-        if let Some(index) = self.slots.iter().position(|slot| slot.phase == Phase::Fresh) {
-            return Err(VectorError::NotStarted(index));
-        }
-        if self.shared.autoreset == Autoreset::Disabled {
-            let over = |(index, slot): (usize, &Slot)| (slot.phase == Phase::Over).then_some(index);
-            let over: Vec<usize> = self.slots.iter().enumerate().filter_map(over).collect();
-            if !over.is_empty() {
-                return Err(VectorError::Over(over));
+        let phases = self.slots.iter().map(|slot| lock(slot).phase);
+        let mut over = Vec::new();
+        for (index, phase) in phases.enumerate() {
+            match phase {
+                Phase::Fresh => return Err(VectorError::NotStarted(index)),
+                Phase::Over => over.push(index),
+                Phase::Running => {}
             }
         }
-        let actions: Vec<&S> = actions.iter().collect();
-        self.each(actions, |shared, slot, action| slot.step(shared, action.as_ref()))
+        if self.shared.autoreset == Autoreset::Disabled && !over.is_empty() {
+            return Err(VectorError::Over(over));
+        }
+        let work = actions.iter().map(|action| Work::Step(action.as_ref().to_owned()));
+        // Nobody rests.
+        Ok(self.round(work.collect())?.into_iter().flatten().collect())
     }
 
-    /// Does something with every environment and its item, in parallel.
-    fn each<I: Send, T: Send>(
-        &mut self,
-        items: Vec<I>,
-        call: impl Fn(&Shared, &mut Slot, I) -> T + Sync,
-    ) -> Result<Vec<T>, VectorError> {
-        let Self { shared, slots, threads, pool } = self;
-        if *threads <= 1 {
-            let turns = slots.iter_mut().zip(items).map(|(slot, item)| call(shared, slot, item));
-            return Ok(turns.collect());
-        }
+    /// One piece of work for every environment, over the threads.
+    fn round(&mut self, work: Vec<Work>) -> Result<Vec<Option<Turn>>, VectorError> {
         // Threads do not survive a fork of the process: a child makes its own.
         let process = std::process::id();
-        if let Some((_, lost)) = pool.take_if(|(owner, _)| *owner != process) {
+        if let Some((_, lost)) = self.crew.take_if(|(owner, _)| *owner != process) {
             std::mem::forget(lost);
         }
-        if pool.is_none() {
-            let made = rayon::ThreadPoolBuilder::new()
-                .num_threads(*threads)
-                .thread_name(|i| format!("empg-env-{i}"))
-                .build()
-                .map_err(|e| VectorError::Threads { threads: *threads, reason: e.to_string() })?;
-            *pool = Some((process, made));
-        }
-        let shared: &Shared = shared;
-        let run = || {
-            let turns = slots.par_iter_mut().zip(items);
-            turns.map(|(slot, item)| call(shared, slot, item)).collect()
+        let (_, crew) = match &mut self.crew {
+            Some(crew) => crew,
+            none => {
+                let threads = self.threads;
+                let crew = Crew::start(threads - 1)
+                    .map_err(|e| VectorError::Threads { threads, reason: e.to_string() })?;
+                none.insert((process, crew))
+            }
         };
-        Ok(match pool {
-            Some((_, pool)) => pool.install(run),
-            None => run(),
-        })
+        Ok(crew.round(&self.shared, &self.slots, work))
     }
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from empg._core import RunReader
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "Run", "read_run"]
 
 
-class Frame(Mapping[str, Any]):
+class Frame:
     """An immutable table.
 
-    As a mapping it gives columns: numbers and flags as numpy arrays, texts and lists as lists; a
-    number that is missing is NaN there, anything else None. `to_pandas`, `to_polars` and `to_arrow`
+    ``frame[name]`` gives a column: numbers and flags as a numpy array, texts and lists as a list; a
+    number that is missing is NaN there, anything else None. Iterating gives the names of columns,
+    ``len`` the number of rows. `to_pandas`, `to_polars` and `to_arrow`
     import their package when they are called. Whatever reads Arrow's C stream interface takes the
     frame itself: ``polars.DataFrame(frame)``, ``pyarrow.table(frame)``, ``duckdb.sql("from frame")``.
     """
@@ -43,11 +44,14 @@ class Frame(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return self._table.column(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._table.column_names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.column_names)
 
     def __len__(self) -> int:
-        return len(self._table.column_names)
+        return self._table.num_rows
 
     def __repr__(self) -> str:
         names = self.column_names

@@ -125,7 +125,8 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def close(self) -> None:
         """Frees the environment; repeating it changes nothing."""
-        self._core.close()
+        if "_core" in self.__dict__:
+            self._core.close()
 
     def _info(self, turns: Turns) -> dict[str, Any]:
         self._task = turns.tasks[0] or self._task

@@ -167,7 +167,9 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees the environments."""
-        self._core.close()
+        # Gymnasium also closes what was refused before it was made.
+        if "_core" in self.__dict__:
+            self._core.close()
 
     def _seeds(self, seed: Any) -> list[int | None] | None:
         if seed is None:

@@ -118,7 +118,9 @@ impl Board {
 pub(super) struct Crew {
     board: Arc<Board>,
     helpers: usize,
-    /// What the last round took, over all threads.
+    /// More threads than cores are there to wait side by side, and are woken for every round.
+    waiting: bool,
+    /// What rounds lately took, over all threads.
     nanos: u64,
 }
 
@@ -131,8 +133,8 @@ impl Drop for Crew {
 
 impl Crew {
     /// Starts so many threads beside the caller's.
-    pub(super) fn start(helpers: usize) -> std::io::Result<Self> {
-        let crew = Self { board: Arc::default(), helpers, nanos: u64::MAX };
+    pub(super) fn start(helpers: usize, waiting: bool) -> std::io::Result<Self> {
+        let crew = Self { board: Arc::default(), helpers, waiting, nanos: u64::MAX };
         for index in 0..helpers {
             let board = Arc::clone(&crew.board);
             std::thread::Builder::new()
@@ -150,8 +152,8 @@ impl Crew {
         work: Vec<Work>,
     ) -> Vec<Option<Turn>> {
         let count = work.len();
-        let wanted = usize::try_from(self.nanos / WORTH_NANOS).unwrap_or(usize::MAX);
-        let helpers = self.helpers.min(wanted);
+        let worth = usize::try_from(self.nanos / WORTH_NANOS).unwrap_or(usize::MAX);
+        let helpers = if self.waiting { self.helpers } else { self.helpers.min(worth) };
         let round = Arc::new(Round {
             shared: Arc::clone(shared),
             slots: Arc::clone(slots),
@@ -182,7 +184,8 @@ impl Crew {
         if helpers > 0 {
             lock(&self.board.news).round = None;
         }
-        self.nanos = round.nanos.load(Ordering::Relaxed);
+        // A cheap round between expensive ones is forgotten slowly.
+        self.nanos = round.nanos.load(Ordering::Relaxed).max(self.nanos / 2);
         turns
     }
 }

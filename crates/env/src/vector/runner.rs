@@ -87,7 +87,6 @@ impl Vector {
         let slots = (0..environments as u64)
             .map(|i| Mutex::new(Slot::new(&shared, seed.wrapping_add(i))))
             .collect();
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = match (threads, tasks_elsewhere) {
             (0, Some(sessions)) => sessions.get(),
             (0, None) => cores(),
@@ -219,11 +218,17 @@ impl Vector {
             Some(crew) => crew,
             none => {
                 let threads = self.threads;
-                let crew = Crew::start(threads - 1)
+                let waiting = threads > cores();
+                let crew = Crew::start(threads - 1, waiting)
                     .map_err(|e| VectorError::Threads { threads, reason: e.to_string() })?;
                 none.insert((process, crew))
             }
         };
         Ok(crew.round(&self.shared, &self.slots, work))
     }
+}
+
+/// The cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -1,6 +1,7 @@
 //! Many environments as one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use empg_env::households::HouseholdSet;
 use empg_env::vector::{Autoreset, Turn, Vector, VectorError, VectorOptions};
@@ -198,6 +199,55 @@ fn threads_and_neighbours_change_nothing() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 9);
+}
+
+/// Every step waits until all environments are in a step.
+struct Meeting(Arc<(Mutex<usize>, Condvar)>);
+
+impl TaskSet for Meeting {
+    fn name(&self) -> &'static str {
+        "meeting"
+    }
+    fn len(&self, _: Split) -> Option<u64> {
+        Some(1)
+    }
+    fn task(&self, _: Split, _: u64) -> Result<Task, EnvError> {
+        Ok(Task { id: "m".to_owned(), kind: String::new() })
+    }
+    fn make(&self) -> Box<dyn Env> {
+        Box::new(Self(Arc::clone(&self.0)))
+    }
+}
+
+impl Env for Meeting {
+    fn reset(&mut self, _: &str, _: u64) -> Result<Observation, EnvError> {
+        Ok(Observation::default())
+    }
+    fn step(&mut self, _: &str) -> Result<Transition, EnvError> {
+        let (count, all) = &*self.0;
+        let mut here = count.lock().unwrap();
+        *here += 1;
+        all.notify_all();
+        let round = here.div_ceil(4) * 4;
+        let waited = all.wait_timeout_while(here, Duration::from_secs(30), |n| *n < round).unwrap();
+        if waited.1.timed_out() {
+            return Err(EnvError::Failed("the others did not come".to_owned()));
+        }
+        let observation = Observation { text: "met".to_owned() };
+        Ok(Transition { observation, reward: 0.0, end: None, won: false, effect: true })
+    }
+}
+
+#[test]
+fn environments_that_wait_are_stepped_side_by_side() {
+    let set = Meeting(Arc::default());
+    let options = VectorOptions { environments: 4, threads: 4, ..VectorOptions::default() };
+    let mut vector = Vector::new(Arc::new(set), options).unwrap();
+    vector.reset(None, None, None).unwrap();
+    for _ in 0..3 {
+        let turns = vector.step(&["", "", "", ""]).unwrap();
+        assert_eq!(observations(&turns), ["met"; 4]);
+    }
 }
 
 #[test]

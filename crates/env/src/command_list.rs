@@ -65,7 +65,7 @@ mod tests {
         list.push(&["put ", "a", " in b"]);
         assert_eq!(list.iter().collect::<Vec<_>>()[..4], commands);
         assert_eq!((list.len(), list.get(4), list.get(5)), (5, Some("put a in b"), None));
-        assert_eq!(list.iter().rev().next(), Some("put a in b"));
+        assert_eq!(list.iter().next_back(), Some("put a in b"));
         assert!(CommandList::with_capacity(3, 9).is_empty());
     }
 }

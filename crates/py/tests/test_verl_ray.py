@@ -27,13 +27,28 @@ from empg.integrations.verl import modulate_batch  # noqa: E402
 ON = "+algorithm.empg.enable=True"
 
 
+def start_ray():
+    """A local cluster; again where a busy machine takes more than Ray's 30 seconds, which are fixed."""
+    for attempt in range(5):
+        ray.shutdown()
+        try:
+            ray.init(
+                num_cpus=4,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=100 * 2**20,
+            )
+        except Exception as error:
+            if attempt == 4 or "timed out during startup" not in str(error):
+                raise
+        else:
+            return
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    ray.shutdown()
-    ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False,
-        object_store_memory=100 * 2**20,
-    )  # fmt: skip
+    start_ray()
     tq.init(
         settings("transfer_queue.backend.SimpleStorage.num_data_storage_units=1").transfer_queue
     )

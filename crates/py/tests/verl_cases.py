@@ -18,12 +18,16 @@ else:
 
 GROUP = "verl.plugins"
 
-# Before verl is imported here, and inherited by Ray's workers: torch on CPU as verl's platform, and
-# workers that do not give way to everything else on the machine.
+# Before verl is imported here, and inherited by Ray's workers: torch on CPU as verl's platform.
 _HERE = str(Path(__file__).parent)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))
+os.environ.update(VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="verl_cpu")
+# Ray's workers would give way to everything else on the machine, and a busy one takes longer than
+# a minute to start them.
 os.environ.update(
-    VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="verl_cpu", RAY_worker_niceness="0"
+    RAY_worker_niceness="0",
+    RAY_worker_register_timeout_seconds="600",
+    RAY_gcs_server_request_timeout_seconds="600",
 )
 
 

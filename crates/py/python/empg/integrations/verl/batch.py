@@ -1,4 +1,4 @@
-"""EMPG over verl's batches: padded ``DataProto`` or ``TensorDict``, or jagged as in TransferQueue."""
+"""EMPG over verl's batches: ``DataProto`` or ``TensorDict``, padded, or jagged as TransferQueue's."""
 
 from __future__ import annotations
 
@@ -313,10 +313,15 @@ def _base(base: Any, steps: Any, rejected: Any, offsets: npt.NDArray[np.int64] |
     begins[1:] &= ~(own[:-1] & (row[1:] == row[:-1]))
     step = begins.cumsum(0) - 1
 
+    survivors = alive.nonzero().squeeze(1)
+
     def first(group: Any) -> Any:
-        """Where the first survivor of each token's group is; `count` where there is none."""
+        """Where the first survivor of each rejected token's group is; `count` where there is none."""
+        member = group[survivors]
+        leads = torch.ones_like(member, dtype=torch.bool)
+        leads[1:] = member[1:] != member[:-1]
         found = index.new_full((count,), count)
-        found.scatter_reduce_(0, group[alive], index[alive], "amin")
+        found[member[leads]] = survivors[leads]
         return found[group[gone]]
 
     source = first(step)

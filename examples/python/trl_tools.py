@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
@@ -45,6 +46,8 @@ def main() -> None:
             chat_template_kwargs={"enable_thinking": False},
             logging_steps=1,
             report_to=[],
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
         ),
         train_dataset=Dataset.from_dict(rows),
         environment_factory=environment_factory(given.env, **options),

@@ -67,7 +67,7 @@ def test_a_rank_with_a_bad_entropy_is_named_on_every_rank():
 
 
 def launch(folder, world):
-    """Trains in `world` processes joined by gloo; what each of them saw."""
+    """Starts training in `world` processes joined by gloo."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,16 +85,22 @@ def launch(folder, world):
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
+    return processes
+
+
+def saw(folder, processes):
+    """What each of the processes saw, once all are done."""
     for process in processes:
-        told, _ = process.communicate(timeout=300)
+        told, _ = process.communicate(timeout=600)
         assert process.returncode == 0, told
+    world = len(processes)
     return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
 
 
 def test_two_processes_train_as_one(tmp_path):
     """The first batch has the same bits; later weights differ by the order of a sum."""
-    (whole,) = launch(tmp_path, 1)
-    parts = launch(tmp_path, 2)
+    alone, joined = launch(tmp_path, 1), launch(tmp_path, 2)
+    (whole,), parts = saw(tmp_path, alone), saw(tmp_path, joined)
     for name in ("completion_ids", "tool_mask", "advantages"):
         assert torch.equal(torch.cat([part["batches"][0][name] for part in parts]), whole["batches"][0][name]), name
     assert whole["batches"][0]["advantages"].std() > 0.1

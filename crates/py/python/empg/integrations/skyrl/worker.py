@@ -134,5 +134,6 @@ def recording_policy_worker(worker: Any) -> Any:
         return recording
     import ray
 
-    remote: Callable[[type], Any] = ray.remote(num_gpus=metadata.num_gpus or 1)
+    # SkyRL's actor group sets the resources of each actor; this is the class's own default.
+    remote: Callable[[type], Any] = ray.remote(num_gpus=metadata.num_gpus or 0)
     return remote(recording)

@@ -1,0 +1,40 @@
+"""The examples for one's own trainer and for slime run, and say what their pages say."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "python"
+
+
+def lines(*command: str) -> list[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=400, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return sorted(line for line in run.stdout.splitlines() if line)
+
+
+def test_a_trainer_of_ones_own_prints_the_same_on_two_ranks() -> None:
+    program = str(EXAMPLES / "own_trainer.py")
+    alone = lines(program)
+    assert sum(line.startswith("row ") for line in alone) == 8
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert lines(*launcher, program) == alone
+
+
+def test_two_ranks_of_slime_are_shown() -> None:
+    shown = lines(str(EXAMPLES / "slime_advantages.py"))
+    assert [line[:15] for line in shown if line.startswith("rank")] == [
+        "rank 0 sample 0",
+        "rank 0 sample 3",
+        "rank 1 sample 1",
+        "rank 1 sample 2",
+    ]
+    assert "'empg/steps': 8.0" in shown[-1]

@@ -6,4 +6,5 @@ mod help;
 mod program;
 mod remote;
 mod resume;
+mod study;
 mod train;

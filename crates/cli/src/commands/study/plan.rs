@@ -414,7 +414,7 @@ environments = ["search"]
             ("base = \"dapo\"", "base = \"dpao\"", "dpao"),
             ("steps = 3", "steps = 3\nseed = 1", "settings.seed"),
             ("environments = [\"search\"]", "environments = [\"shop\"]", "shop"),
-            ("name = \"dapo-empg\"", "name = \"dapo\"", "same name"),
+            ("name = \"dapo\"\n", "name = \"dapo-empg\"\n", "same name"),
             ("\"empg.k\"", "\"empg.kk\"", "empg.kk"),
             ("seeds = [0, 1]", "seeds = []", "at least one"),
             ("name = \"small\"", "name = \"../small\"", "../small"),

@@ -418,7 +418,7 @@ environments = ["search"]
             ("\"empg.k\"", "\"empg.kk\"", "empg.kk"),
             ("seeds = [0, 1]", "seeds = []", "at least one"),
             ("name = \"small\"", "name = \"../small\"", "../small"),
-            ("name = \"search\"", "name = \"chess\"", "chess"),
+            ("name = \"households\"", "name = \"chess\"", "chess"),
         ] {
             assert!(SMALL.contains(from));
             let error = format!("{:#}", plan(&SMALL.replacen(from, to, 1)).unwrap_err());

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from verl.models.transformers import monkey_patch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
@@ -21,6 +22,8 @@ class CpuActor(ActorRolloutRefWorker):
         # name the CPU twice.
         os.environ["VERL_ENGINE_DEVICE"] = "cuda"
         torch.set_num_threads(1)
+        # Where TRL is installed, verl changes a class of it that TRL 1.16 no longer has.
+        monkey_patch.is_trl_available = lambda: False
         torch.distributed.init_process_group("gloo")
         super().init_model()
 

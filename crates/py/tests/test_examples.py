@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples" / "python"
 
 def lines(*command: str) -> list[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Without buffers a line and its end are written apart, and two ranks' lines mix.
+    environment.pop("PYTHONUNBUFFERED", None)
     run = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=400, env=environment
     )
@@ -31,7 +33,6 @@ def test_a_trainer_of_ones_own_prints_the_same_on_two_ranks() -> None:
 
 
 def test_two_ranks_of_slime_are_shown() -> None:
-    # What gloo writes to the same stream may stand before a rank's words in their line.
     shown = "\n".join(lines(str(EXAMPLES / "slime_advantages.py")))
     assert sorted(re.findall(r"rank \d sample \d", shown)) == [
         "rank 0 sample 0",

@@ -52,6 +52,9 @@ def run_rank(rank, world, folder, case):
         answer = str(error)
     with open(f"{folder}/{rank}.pickle", "wb") as file:
         pickle.dump(answer, file)
+    # A process that ends with its group's threads alive may be aborted.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def ranks(tmp_path, case):

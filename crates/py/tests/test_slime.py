@@ -12,6 +12,7 @@ from paper_numpy import paper, runs
 torch = pytest.importorskip("torch")
 
 import slime_host  # noqa: E402
+import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as multiprocessing  # noqa: E402
 
 from empg.integrations import slime  # noqa: E402
@@ -120,6 +121,9 @@ def run_rank(rank, world, context_size, folder, samples, places, poison):
         answer = {"error": str(error)}
     with open(f"{folder}/{rank}.pickle", "wb") as file:
         pickle.dump((data_rank, context_rank, answer), file)
+    # A process that ends with its group's threads alive may be aborted.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def ranks(tmp_path, world, samples, places, context_size=1, poison=None):

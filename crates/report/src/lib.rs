@@ -1,6 +1,7 @@
 //! What runs showed: statistics over seeds, entropy dynamics, studies. Reads `empg-run` only.
 
 pub mod arms;
+pub mod assets;
 pub mod dynamics;
 pub mod episodes;
 pub mod html;

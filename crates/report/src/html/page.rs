@@ -6,17 +6,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::arms::{Arm, Band, arms, band, differences, four_digits};
+use crate::assets::{CHART_LIBRARY, CHART_STYLE, CHARTS, MAIN, STYLE, VIEWER};
 use crate::episodes::Episode;
 use crate::run_data::RunData;
 
 use super::{escape, summary, tables};
-
-const STYLE: &str = include_str!("../../assets/style.css");
-const CHART_STYLE: &str = include_str!("../../assets/vendor/uPlot.min.css");
-const CHART_LIBRARY: &str = include_str!("../../assets/vendor/uPlot.iife.min.js");
-const CHARTS: &str = include_str!("../../assets/charts.js");
-const VIEWER: &str = include_str!("../../assets/viewer.js");
-const MAIN: &str = include_str!("../../assets/main.js");
 
 /// The curves that are drawn: key and title.
 const METRICS: [(&str, &str); 15] = [

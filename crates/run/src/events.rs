@@ -39,11 +39,15 @@ pub(crate) fn header(wall_time: f64) -> Vec<u8> {
     record(&event)
 }
 
-/// The record of one step: every number in `parts`, nested keys joined by `/`.
+/// The record of one step: every scalar in `parts`.
 pub(crate) fn scalars(wall_time: f64, step: u64, parts: &[&Map<String, Value>]) -> Vec<u8> {
     let mut summary = Vec::new();
-    for part in parts {
-        push_values(&mut summary, "", part);
+    for (tag, number) in parts.iter().flat_map(|part| crate::scalars(part)) {
+        let mut entry = Vec::new();
+        field_bytes(&mut entry, 1, tag.as_bytes());
+        entry.push(2 << 3 | 5);
+        entry.extend((number as f32).to_le_bytes());
+        field_bytes(&mut summary, 1, &entry);
     }
     let mut event = event(wall_time);
     event.push(2 << 3);
@@ -67,21 +71,6 @@ pub(crate) fn prefix_up_to(bytes: &[u8], last: Option<u64>) -> u64 {
         at += size;
     }
     at as u64
-}
-
-fn push_values(summary: &mut Vec<u8>, prefix: &str, values: &Map<String, Value>) {
-    for (key, value) in values {
-        let tag = if prefix.is_empty() { key.clone() } else { format!("{prefix}/{key}") };
-        if let Some(number) = value.as_f64() {
-            let mut entry = Vec::new();
-            field_bytes(&mut entry, 1, tag.as_bytes());
-            entry.push(2 << 3 | 5);
-            entry.extend((number as f32).to_le_bytes());
-            field_bytes(summary, 1, &entry);
-        } else if let Some(nested) = value.as_object() {
-            push_values(summary, &tag, nested);
-        }
-    }
 }
 
 fn event(wall_time: f64) -> Vec<u8> {
@@ -140,6 +129,18 @@ fn step_of(payload: &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+/// The steps of whole records with their wall times, and how many bytes they take. The opening
+/// record, if it is there, is passed over.
+pub(crate) fn wall_times(bytes: &[u8]) -> (usize, Vec<(u64, f64)>) {
+    let (mut at, mut found) = (0, Vec::new());
+    while let Some((payload, size)) = first_record(&bytes[at..]) {
+        let seconds = payload.get(1..9).and_then(|b| b.try_into().ok()).map(f64::from_le_bytes);
+        found.extend(step_of(payload).zip(seconds));
+        at += size;
+    }
+    (at, found)
 }
 
 /// CRC-32C (Castagnoli), rotated and offset as TensorFlow's record files want it, so that a

@@ -15,6 +15,7 @@
 //! quantities live in `timings.jsonl`, `created.json` and the TensorBoard file.
 //!
 //! [`Run`] reads, also while the run is being written: never past what the manifest commits.
+//! [`Follower`] reads a growing run piece by piece.
 //!
 //! Useful for: anything that must survive a kill, and for reports. Not useful for: tensors; the
 //! files of a checkpoint are names and bytes here.
@@ -24,6 +25,7 @@ mod error;
 mod events;
 #[cfg(test)]
 mod faults;
+mod follow;
 mod jsonl;
 #[cfg(test)]
 mod kill_tests;
@@ -32,15 +34,18 @@ mod manifest;
 mod reader;
 mod record;
 mod resume;
+mod scalars;
 mod storage;
 mod trajectory;
 mod writer;
 
 pub use checkpoint::{CheckpointFiles, CheckpointRef, FileEntry};
 pub use error::RunError;
+pub use follow::{FollowedStep, Follower, News};
 pub use manifest::{CheckpointEntry, FORMAT, Manifest, Prefix, TrajectoryEntry};
 pub use reader::Run;
 pub use record::StepRecord;
+pub use scalars::scalars;
 pub use trajectory::TrajectoryRow;
 pub use writer::RunDir;
 

@@ -1,12 +1,14 @@
 //! The reader: a finished run, or one that is being written.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{State, read_checked};
-use crate::layout::{ANALYSES, CONFIG, METRICS, PANELS, TIMINGS, check_name, trajectory_file};
+use crate::layout::{
+    ANALYSES, CONFIG, CREATED, LOCK, METRICS, PANELS, TIMINGS, check_name, trajectory_file,
+};
 use crate::{CheckpointRef, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
 
 /// A run as it was when it was opened. It takes no lock and changes nothing.
@@ -44,6 +46,19 @@ impl Run {
     /// What is committed.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Whether a process writes the run now. Where locks cannot be asked for (some network file
+    /// systems), the answer is no.
+    pub fn is_being_written(&self) -> bool {
+        let Ok(lock) = fs::File::open(self.root.join(LOCK)) else { return false };
+        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// When the run was created, in seconds since 1970; unknown where that file is gone.
+    pub fn created(&self) -> Option<f64> {
+        let bytes = fs::read(self.root.join(CREATED)).ok()?;
+        serde_json::from_slice::<Value>(&bytes).ok()?.get("unix_seconds")?.as_f64()
     }
 
     /// The resolved configuration, TOML.

@@ -2,6 +2,7 @@
 
 mod compat;
 mod damage;
+mod follow;
 mod kill;
 mod lifecycle;
 

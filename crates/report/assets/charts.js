@@ -12,8 +12,9 @@ function empgFormat(v) {
   return String(+v.toPrecision(4));
 }
 
-// One chart: `bands` are [{label, colour, x, mean, low, high}], `lines` [{colour, x, y}].
-function empgChart(host, title, bands, lines) {
+// One chart: `bands` are [{arm, label, colour, x, mean, low, high}], `lines` [{arm, colour, x, y}];
+// arms in the set `hidden` are not drawn.
+function empgChart(host, title, allBands, allLines, hidden = new Set()) {
   const frame = document.createElement("section");
   frame.className = "chart";
   frame.innerHTML = '<header><span></span><button type="button" aria-pressed="false">log</button></header><div class="plot"></div><div class="values" aria-live="off"></div>';
@@ -21,8 +22,7 @@ function empgChart(host, title, bands, lines) {
   const button = frame.querySelector("button");
   const values = frame.querySelector(".values");
   host.append(frame);
-  const xs = [...new Set([...bands, ...lines].flatMap(s => s.x))].sort((a, b) => a - b);
-  const at = new Map(xs.map((x, i) => [x, i]));
+  let bands = allBands, xs = [], at = new Map();
   const spread = (x, y) => {
     const out = new Array(xs.length).fill(null);
     x.forEach((v, i) => { out[at.get(v)] = y[i]; });
@@ -32,6 +32,12 @@ function empgChart(host, title, bands, lines) {
   let log = false;
   const draw = () => {
     if (plot) plot.destroy();
+    const shown = s => !hidden.has(s.arm);
+    bands = allBands.filter(shown);
+    const lines = allLines.filter(shown);
+    xs = [...new Set([...bands, ...lines].flatMap(s => s.x))].sort((a, b) => a - b);
+    at = new Map(xs.map((x, i) => [x, i]));
+    values.textContent = "";
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue("--quiet").trim(), grid = style.getPropertyValue("--line").trim();
     const legal = v => (v == null || (log && v <= 0)) ? null : v;
@@ -80,5 +86,5 @@ function empgChart(host, title, bands, lines) {
     draw();
   });
   draw();
-  return { draw };
+  return { draw, has: arm => allBands.some(b => b.arm === arm) };
 }

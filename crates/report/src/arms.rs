@@ -11,11 +11,18 @@ use crate::statistics::{Paired, mean, paired, quick_bootstrap};
 const IGNORED: [&str; 3] = ["seed", "env.data", "env.corpus"];
 const IGNORED_SECTIONS: [&str; 2] = ["checkpoint.", "record."];
 
+/// Arms of an environment up to which all pairs are compared.
+const ALL_PAIRS: usize = 4;
+
 /// Runs of equal settings but for the seed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Arm {
-    /// What tells it from the others: `algo.name = grpo, empg.enabled = false`.
+    /// What tells it from all others: `households · DAPO + EMPG · optim.lr = 0.001`.
     pub label: String,
+    /// Its environment.
+    pub environment: String,
+    /// The label without the environment: equal for arms that differ in nothing else.
+    pub recipe: String,
     /// Its runs, as positions in the list that was grouped, by seed.
     pub runs: Vec<usize>,
 }
@@ -40,7 +47,14 @@ pub fn arms(runs: &[RunData]) -> Vec<Arm> {
         .map(|(settings, members)| {
             let mut members = members.clone();
             members.sort_by_key(|&i| seed(&runs[i]));
-            Arm { label: label(settings, &differing), runs: members }
+            let environment = settings.get("env.name").copied().unwrap_or("–").to_owned();
+            let recipe = recipe(settings, &differing);
+            let label = if differing.contains(&"env.name") {
+                format!("{environment} · {recipe}")
+            } else {
+                recipe.clone()
+            };
+            Arm { label, environment, recipe, runs: members }
         })
         .collect()
 }
@@ -60,14 +74,10 @@ fn bearing(run: &RunData) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// `households · DAPO + EMPG · optim.lr = 0.001`: the recipe by its name, anything else that differs
-/// by its key.
-fn label(settings: &BTreeMap<&str, &str>, differing: &[&str]) -> String {
+/// `DAPO + EMPG · optim.lr = 0.001`: the recipe by its name, anything else that differs by its key.
+fn recipe(settings: &BTreeMap<&str, &str>, differing: &[&str]) -> String {
     let value = |key: &str| settings.get(key).copied().unwrap_or("–");
     let mut parts = Vec::new();
-    if differing.contains(&"env.name") {
-        parts.push(value("env.name").to_owned());
-    }
     let on = value("empg.enabled") == "true";
     let recipe = value("algo.name").to_uppercase();
     let half = match (on, value("empg.k"), value("empg.zeta")) {
@@ -115,29 +125,67 @@ pub struct ArmDifference {
     pub paired: Paired,
 }
 
-/// Every later arm against every earlier one that has seeds in common with it, in the same
-/// environment.
+/// Environments, in the order of their first arms.
+pub fn environments(arms: &[Arm]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for arm in arms {
+        if !names.contains(&arm.environment.as_str()) {
+            names.push(&arm.environment);
+        }
+    }
+    names
+}
+
+/// The arm of equal settings without EMPG.
+pub fn baseline(runs: &[RunData], arms: &[Arm], arm: usize) -> Option<usize> {
+    let of = |a: &Arm| {
+        let settings = bearing(&runs[a.runs[0]]);
+        let on = settings.get("empg.enabled").copied() == Some("true");
+        let rest: Vec<_> = settings.into_iter().filter(|(k, _)| !k.starts_with("empg.")).collect();
+        (on, rest.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>())
+    };
+    let (on, rest) = of(&arms[arm]);
+    let same = |a: &Arm| {
+        let (other_on, other) = of(a);
+        !other_on && other == rest
+    };
+    if on { arms.iter().position(same) } else { None }
+}
+
+/// Which arms are compared: in an environment of at most [`ALL_PAIRS`] arms every later one with
+/// every earlier one, in larger ones each with its baseline without EMPG.
+fn compared(runs: &[RunData], arms: &[Arm]) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    for environment in environments(arms) {
+        let here: Vec<usize> =
+            (0..arms.len()).filter(|&a| arms[a].environment == environment).collect();
+        if here.len() <= ALL_PAIRS {
+            for (i, &base) in here.iter().enumerate() {
+                pairs.extend(here[i + 1..].iter().map(|&arm| (arm, base)));
+            }
+        } else {
+            pairs.extend(here.iter().filter_map(|&a| Some((a, baseline(runs, arms, a)?))));
+        }
+    }
+    pairs
+}
+
+/// Differences of success over the seeds that two arms have in common.
 pub fn differences(runs: &[RunData], arms: &[Arm]) -> Vec<ArmDifference> {
     let mut all = Vec::new();
-    for base in 0..arms.len() {
-        for arm in base + 1..arms.len() {
-            let environment = |a: &Arm| runs[a.runs[0]].settings.get("env.name");
-            if environment(&arms[arm]) != environment(&arms[base]) {
-                continue;
-            }
-            for split in runs[arms[arm].runs[0]].splits() {
-                let differences: Vec<f64> = arms[arm]
-                    .runs
-                    .iter()
-                    .filter_map(|&a| {
-                        let same = |&&b: &&usize| seed(&runs[b]) == seed(&runs[a]);
-                        let b = *arms[base].runs.iter().find(same)?;
-                        Some(runs[a].after(&split)?.success - runs[b].after(&split)?.success)
-                    })
-                    .collect();
-                if let Some(paired) = paired(&differences) {
-                    all.push(ArmDifference { arm, base, split, paired });
-                }
+    for (arm, base) in compared(runs, arms) {
+        for split in runs[arms[arm].runs[0]].splits() {
+            let differences: Vec<f64> = arms[arm]
+                .runs
+                .iter()
+                .filter_map(|&a| {
+                    let same = |&&b: &&usize| seed(&runs[b]) == seed(&runs[a]);
+                    let b = *arms[base].runs.iter().find(same)?;
+                    Some(runs[a].after(&split)?.success - runs[b].after(&split)?.success)
+                })
+                .collect();
+            if let Some(paired) = paired(&differences) {
+                all.push(ArmDifference { arm, base, split, paired });
             }
         }
     }

@@ -1,9 +1,14 @@
 //! The paper's step-level figure: how training changes a step's entropy, by percentile of its
 //! initial entropy.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-use crate::statistics::{deviation, mean};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::arms::Arm;
+use crate::run_data::RunData;
+use crate::statistics::{Interval, bootstrap, deviation, mean};
 
 /// Steps of one percentile bin of the initial entropy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +25,21 @@ pub struct Bin {
     pub after: f64,
     /// Standard deviation of the steps' changes (nats).
     pub change_std: f64,
+    /// Standard error of the mean change (nats) with steps of one episode taken together, which are
+    /// not independent; absent where it is not known which episode a step is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
+}
+
+/// A step that both policies have seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// Entropy before training (nats).
+    pub before: f64,
+    /// Entropy after training (nats).
+    pub after: f64,
+    /// Which episode the step is of, where that is known.
+    pub episode: Option<u64>,
 }
 
 impl Bin {
@@ -28,27 +48,96 @@ impl Bin {
         self.after - self.before
     }
 
-    /// Half the width of the 95 % interval of the mean change over the bin's steps (nats); steps of
-    /// one episode are treated as independent.
+    /// Half the width of the 95 % interval of the mean change over the bin's steps (nats).
     pub fn half_width(&self) -> f64 {
-        1.96 * self.change_std / (self.steps.max(1) as f64).sqrt()
+        let independent = self.change_std / (self.steps.max(1) as f64).sqrt();
+        1.96 * self.standard_error.unwrap_or(independent)
     }
 }
 
-/// Sorts pairs of entropies (before, after) by the first into `bins` bins of equal size. Steps of
-/// equal entropy stay in their order. Pairs that are not finite are left out.
-pub fn bins(pairs: impl IntoIterator<Item = (f64, f64)>, bins: usize) -> Vec<Bin> {
-    let mut pairs: Vec<(f64, f64)> =
-        pairs.into_iter().filter(|(a, b)| a.is_finite() && b.is_finite()).collect();
-    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+/// A bin over the runs of an arm.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ArmBin {
+    /// Lower percentile, 0–100.
+    pub from: f64,
+    /// Upper percentile, 0–100.
+    pub to: f64,
+    /// Steps in the bin, of all runs.
+    pub steps: usize,
+    /// Mean entropy before training (nats).
+    pub before: f64,
+    /// Mean entropy after training (nats).
+    pub after: f64,
+    /// Mean change (nats).
+    pub change: f64,
+    /// Lower end of its 95 % interval: over seeds where there are several, else over steps.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// The bins of an arm: means over its runs that have them.
+pub fn of_arm(runs: &[RunData], arm: &Arm) -> Vec<ArmBin> {
+    let have: Vec<&[Bin]> = arm
+        .runs
+        .iter()
+        .map(|&i| runs[i].entropy_dynamics.as_slice())
+        .filter(|bins| !bins.is_empty())
+        .collect();
+    let n = have.iter().map(|bins| bins.len()).min().unwrap_or_default();
+    (0..n)
+        .map(|b| {
+            let over = |value: fn(&Bin) -> f64| -> Vec<f64> {
+                have.iter().map(|bins| value(&bins[b])).collect()
+            };
+            let changes = over(Bin::change);
+            let change = mean(&changes).unwrap_or_default();
+            let half = have[0][b].half_width();
+            let interval =
+                bootstrap(&changes).unwrap_or(Interval { low: change - half, high: change + half });
+            ArmBin {
+                from: have[0][b].from,
+                to: have[0][b].to,
+                steps: have.iter().map(|bins| bins[b].steps).sum(),
+                before: mean(&over(|b| b.before)).unwrap_or_default(),
+                after: mean(&over(|b| b.after)).unwrap_or_default(),
+                change,
+                low: interval.low,
+                high: interval.high,
+            }
+        })
+        .collect()
+}
+
+/// The table that a run wrote, line by line; lines that lack a number are left out.
+pub fn pairs(table: &[Map<String, Value>]) -> Vec<Pair> {
+    let number = |line: &Map<String, Value>, name: &str| line.get(name).and_then(Value::as_f64);
+    table
+        .iter()
+        .filter_map(|line| {
+            Some(Pair {
+                before: number(line, "before")?,
+                after: number(line, "after")?,
+                episode: line.get("episode").and_then(Value::as_u64),
+            })
+        })
+        .collect()
+}
+
+/// Sorts steps by their entropy before training into `bins` bins of equal size. Steps of equal
+/// entropy stay in their order. Those that are not finite are left out.
+pub fn bins(pairs: impl IntoIterator<Item = Pair>, bins: usize) -> Vec<Bin> {
+    let mut pairs: Vec<Pair> =
+        pairs.into_iter().filter(|p| p.before.is_finite() && p.after.is_finite()).collect();
+    pairs.sort_by(|a, b| a.before.total_cmp(&b.before));
     let n = pairs.len();
     let bins = bins.min(n);
     (0..bins)
         .map(|i| {
             let part = &pairs[n * i / bins..n * (i + 1) / bins];
-            let before: Vec<f64> = part.iter().map(|p| p.0).collect();
-            let after: Vec<f64> = part.iter().map(|p| p.1).collect();
-            let change: Vec<f64> = part.iter().map(|p| p.1 - p.0).collect();
+            let before: Vec<f64> = part.iter().map(|p| p.before).collect();
+            let after: Vec<f64> = part.iter().map(|p| p.after).collect();
+            let change: Vec<f64> = part.iter().map(|p| p.after - p.before).collect();
             Bin {
                 from: 100.0 * i as f64 / bins as f64,
                 to: 100.0 * (i + 1) as f64 / bins as f64,
@@ -56,9 +145,24 @@ pub fn bins(pairs: impl IntoIterator<Item = (f64, f64)>, bins: usize) -> Vec<Bin
                 before: mean(&before).unwrap_or_default(),
                 after: mean(&after).unwrap_or_default(),
                 change_std: deviation(&change),
+                standard_error: clustered(part),
             }
         })
         .collect()
+}
+
+/// √(E/(E−1) · Σ_e (Σ_{i∈e} (d_i − d̄))²) / n: the standard error of the mean change d̄ over n steps
+/// of E episodes. One episode says nothing about others.
+fn clustered(part: &[Pair]) -> Option<f64> {
+    let change: Vec<f64> = part.iter().map(|p| p.after - p.before).collect();
+    let centre = mean(&change)?;
+    let mut sums: BTreeMap<u64, f64> = BTreeMap::new();
+    for pair in part {
+        *sums.entry(pair.episode?).or_default() += pair.after - pair.before - centre;
+    }
+    let episodes = sums.len() as f64;
+    let squares: f64 = sums.values().map(|s| s * s).sum();
+    (episodes > 1.0).then(|| (episodes / (episodes - 1.0) * squares).sqrt() / part.len() as f64)
 }
 
 #[cfg(test)]
@@ -67,8 +171,9 @@ mod tests {
 
     #[test]
     fn bins_follow_the_initial_entropy() {
-        let pairs = (0..40).rev().map(|i| (f64::from(i), f64::from(i) * 0.5));
-        let bins = bins(pairs.chain([(f64::NAN, 1.0)]), 4);
+        let pair = |before, after| Pair { before, after, episode: None };
+        let pairs = (0..40).rev().map(|i| pair(f64::from(i), f64::from(i) * 0.5));
+        let bins = bins(pairs.chain([pair(f64::NAN, 1.0)]), 4);
         let steps: Vec<_> = bins.iter().map(|b| (b.from, b.to, b.steps, b.before)).collect();
         assert_eq!(
             steps,
@@ -85,7 +190,22 @@ mod tests {
 
     #[test]
     fn fewer_steps_than_bins_make_fewer_bins() {
-        assert_eq!(bins([(1.0, 2.0)], 20).len(), 1);
+        let pair = Pair { before: 1.0, after: 2.0, episode: Some(0) };
+        assert_eq!(bins([pair], 20).len(), 1);
         assert!(bins([], 20).is_empty());
+    }
+
+    #[test]
+    fn steps_of_one_episode_count_as_one_where_they_agree() {
+        let pair = |i: u32, episode| Pair {
+            before: 0.0,
+            after: f64::from(i % 4),
+            episode: Some(u64::from(episode)),
+        };
+        let together = bins((0..40).map(|i| pair(i, i % 4)), 1);
+        let apart = bins((0..40).map(|i| pair(i, i)), 1);
+        let plain = apart[0].change_std / 40f64.sqrt();
+        assert!((apart[0].standard_error.unwrap() - plain).abs() < 1e-12);
+        assert!(together[0].half_width() > 3.0 * apart[0].half_width());
     }
 }

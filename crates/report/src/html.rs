@@ -1,6 +1,9 @@
 //! The report: one HTML page that needs nothing else.
 
+mod curves;
 mod escape;
+mod figures;
+mod overview;
 mod page;
 mod summary;
 mod tables;

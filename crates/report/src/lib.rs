@@ -2,6 +2,8 @@
 
 pub mod arms;
 pub mod assets;
+pub mod comparison;
+pub mod coupling;
 pub mod dynamics;
 pub mod episodes;
 pub mod html;

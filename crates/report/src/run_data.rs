@@ -8,11 +8,14 @@ use empg_run::Run;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::dynamics::{Bin, bins};
-use crate::study::{SplitResult, split_results};
+use crate::coupling::{Coupling, coupling};
+use crate::dynamics::{Bin, bins, pairs};
+use crate::study::{Cell, SplitResult, split_results};
 
 /// Bins of the entropy dynamics.
 const BINS: usize = 20;
+/// Bins of the score norms.
+const COUPLING_BINS: usize = 8;
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +38,8 @@ pub struct RunData {
     pub evaluations: Vec<(f64, Vec<SplitResult>)>,
     /// Step entropy before and after training.
     pub entropy_dynamics: Vec<Bin>,
+    /// Score norms of the initial policy's steps.
+    pub coupling: Option<Coupling>,
     /// Steps whose trajectories were recorded.
     pub recorded: Vec<u64>,
     /// Whether the last step of the settings is committed.
@@ -102,14 +107,14 @@ impl RunData {
             values.resize(steps.len(), f64::NAN);
         }
 
-        let entropy_dynamics = match run.analysis("entropy-dynamics") {
-            Ok(table) => {
-                let pairs =
-                    table.iter().filter_map(|l| Some((number(l, "before")?, number(l, "after")?)));
-                bins(pairs, BINS)
-            }
-            Err(_) => Vec::new(),
+        let mut table = |name: &str| {
+            // A run that has not come to its end has no tables yet.
+            let have = run.analyses().is_ok_and(|names| names.iter().any(|n| n == name));
+            let table = have.then(|| run.analysis(name).map_err(|e| notes.push(e.to_string())));
+            table.and_then(Result::ok).unwrap_or_default()
         };
+        let entropy_dynamics = bins(pairs(&table("entropy-dynamics")), BINS);
+        let coupling = coupling(&table("score-norms"), COUPLING_BINS);
         let planned = settings.get("steps").and_then(|s| s.parse::<f64>().ok());
         Ok(Self {
             name: path.file_name().map_or_else(
@@ -128,8 +133,36 @@ impl RunData {
             curves,
             evaluations,
             entropy_dynamics,
+            coupling,
             notes,
         })
+    }
+
+    /// What a study kept of a run.
+    pub fn of_cell(cell: &Cell) -> Self {
+        let settings: BTreeMap<String, String> =
+            cell.settings.iter().map(|(key, value)| (key.clone(), setting(value))).collect();
+        let seed = ("seed".to_owned(), cell.key.seed.to_string());
+        let points = cell.curves.values().map(Vec::len).max().unwrap_or_default();
+        let curve = |values: &Vec<Option<f64>>| -> Vec<f64> {
+            let mut curve: Vec<f64> = values.iter().map(|v| v.unwrap_or(f64::NAN)).collect();
+            curve.resize(points, f64::NAN);
+            curve
+        };
+        Self {
+            name: cell.key.name(),
+            path: PathBuf::new(),
+            info: Map::from_iter([("empg".to_owned(), Value::from(cell.empg.as_str()))]),
+            settings: settings.into_iter().chain([seed]).collect(),
+            steps: (1..=points).map(|step| step as f64).collect(),
+            curves: cell.curves.iter().map(|(name, v)| (name.clone(), curve(v))).collect(),
+            evaluations: vec![(0.0, cell.before.clone()), (cell.steps as f64, cell.after.clone())],
+            entropy_dynamics: cell.entropy_dynamics.clone(),
+            coupling: None,
+            recorded: Vec::new(),
+            finished: true,
+            notes: Vec::new(),
+        }
     }
 
     /// The results of a split before training.
@@ -166,6 +199,15 @@ fn put(curves: &mut BTreeMap<String, Vec<f64>>, key: &str, count: usize, value: 
 
 fn number(line: &Map<String, Value>, name: &str) -> Option<f64> {
     line.get(name).and_then(Value::as_f64)
+}
+
+/// A setting as `config.toml` would say it.
+fn setting(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => format!("{:?}", number.as_f64().unwrap_or(0.0)),
+        other => other.to_string(),
+    }
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::run_data::RunData;
 use crate::statistics::mean;
 
 /// What the last third of training looked like.
@@ -51,6 +52,12 @@ pub fn stability(kl: &[f64], success: &[f64]) -> Option<Stability> {
         kl_runs_away: late.len() < n - 2 * n / 3 || kl_late > 3.0 * kl_middle,
         success_collapses: success_late < success_best - 0.1,
     })
+}
+
+/// [`stability`] of a run's curves.
+pub fn of_run(run: &RunData) -> Option<Stability> {
+    let curve = |name: &str| run.curves.get(name).map_or(&[][..], Vec::as_slice);
+    stability(curve("kl_reference"), curve("success"))
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ impl Config {
         between("eval.episodes", self.eval.episodes, 0, MANY)?;
         between("eval.max_turns", self.eval.max_turns, 0, MANY)?;
         between("record.entropy_probe", self.record.entropy_probe, 0, MANY)?;
+        between("record.gradient_probe", self.record.gradient_probe, 0, MANY)?;
         number("optim.lr", self.optim.lr, 0.0, ANY)?;
         number("optim.beta1", self.optim.beta1, 0.0, 1.0 - f64::EPSILON)?;
         number("optim.beta2", self.optim.beta2, 0.0, 1.0 - f64::EPSILON)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::evaluate::{Panel, evaluation_settings};
 use crate::pack::pack;
+use crate::rollout::Episode;
 use crate::trainer::Trainer;
 use empg::loss::Aggregation;
 
@@ -35,12 +36,18 @@ pub struct ProbedStep {
 }
 
 impl Trainer {
-    /// Plays the first `record.entropy_probe` tasks of the last panel with the policy that the run
-    /// began with, at the temperature of training, and scores its steps under the policy as it is.
+    /// Plays the probe and scores its steps under the policy as it is.
     ///
     /// # Errors
     /// See [`Panel::play`]; an engine that refuses the packs.
     pub fn entropy_dynamics(&mut self) -> Result<Vec<ProbedStep>, TrainError> {
+        let episodes = self.probe()?;
+        self.rescore(episodes)
+    }
+
+    /// Plays the first `record.entropy_probe` tasks of the last panel with the policy that the run
+    /// began with, at the temperature of training.
+    pub(crate) fn probe(&mut self) -> Result<Vec<Episode>, TrainError> {
         let Some(panel) = self.panels.last() else { return Ok(Vec::new()) };
         let mut tasks = panel.tasks.clone();
         tasks.truncate(self.config.record.entropy_probe);
@@ -53,7 +60,14 @@ impl Trainer {
         std::mem::swap(&mut self.policy.model, &mut self.reference);
         let mut episodes = played?.1;
         episodes.retain(|episode| !episode.trajectory.steps().is_empty());
+        Ok(episodes)
+    }
 
+    /// The entropies of the probe's steps, as they were and under the policy as it is.
+    pub(crate) fn rescore(
+        &mut self,
+        episodes: Vec<Episode>,
+    ) -> Result<Vec<ProbedStep>, TrainError> {
         let mut table = Vec::new();
         let mut first = Vec::with_capacity(episodes.len());
         for (e, episode) in episodes.iter().enumerate() {
@@ -105,12 +119,12 @@ impl Trainer {
     }
 }
 
-/// The table as JSON lines.
-pub(crate) fn lines(table: &[ProbedStep]) -> Result<Vec<u8>, TrainError> {
+/// A table as JSON lines.
+pub(crate) fn lines<T: Serialize>(table: &[T]) -> Result<Vec<u8>, TrainError> {
     let mut lines = Vec::new();
-    for step in table {
+    for (i, step) in table.iter().enumerate() {
         serde_json::to_writer(&mut lines, step)
-            .map_err(|e| TrainError::Tasks(format!("task {}: {e}", step.task)))?;
+            .map_err(|e| TrainError::Tasks(format!("row {i} of an analysis: {e}")))?;
         lines.push(b'\n');
     }
     Ok(lines)

@@ -18,6 +18,7 @@ use crate::metrics::StepReport;
 use crate::optim::AdamW;
 use crate::pack::{ReferenceLogprobs, pack};
 use crate::rollout::Policy;
+use crate::score_norms::SCORE_NORMS;
 use crate::seed;
 use crate::state;
 use crate::update::{LossSettings, LossSums, Workers, update};
@@ -193,7 +194,12 @@ impl Trainer {
         if let Some(run) = run
             && self.config.record.entropy_probe > 0
         {
-            let table = self.entropy_dynamics()?;
+            let episodes = self.probe()?;
+            if self.config.record.gradient_probe > 0 {
+                let table = self.score_norms(&episodes)?;
+                run.write_analysis(SCORE_NORMS, &dynamics::lines(&table)?)?;
+            }
+            let table = self.rescore(episodes)?;
             run.write_analysis(ENTROPY_DYNAMICS, &dynamics::lines(&table)?)?;
         }
         Ok(Summary { before: self.before.clone(), after: self.latest.clone(), steps: self.step })

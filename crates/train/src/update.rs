@@ -67,9 +67,9 @@ pub struct Workers {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    workspace: Workspace,
-    grads: Vec<f32>,
+pub(crate) struct Slot {
+    pub(crate) workspace: Workspace,
+    pub(crate) grads: Vec<f32>,
 }
 
 impl Workers {
@@ -174,7 +174,7 @@ impl Workers {
     }
 
     /// Runs `work` on every slot that has a share of `count` items.
-    fn each<R: Send>(
+    pub(crate) fn each<R: Send>(
         &mut self,
         count: usize,
         work: impl Fn(&mut Slot, std::iter::StepBy<std::ops::Range<usize>>) -> Result<R, TrainError>

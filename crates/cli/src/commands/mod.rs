@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod advantage;
+mod analyze;
 mod config;
 mod env;
 mod eval;
@@ -46,6 +47,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// One page about runs: curves, tables, the credit of every step
     Report(report::ReportArgs),
+    /// The paper's analyses of finished runs
+    Analyze(analyze::AnalyzeArgs),
     /// Run arms × environments × seeds and compare them
     Study(study::StudyArgs),
     /// Fine-tune on the demonstrations of an expert (how tiny is made)
@@ -71,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, json),
         Command::Eval(args) => eval::run(args, json),
         Command::Report(args) => report::run(args, json),
+        Command::Analyze(args) => analyze::run(args, json),
         Command::Study(args) => study::run(args, json),
         Command::Sft(args) => sft::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),

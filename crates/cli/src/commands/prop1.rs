@@ -1,22 +1,28 @@
 //! `empg prop1`: Proposition 1, number by number.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
 use empg::{entropy, prop1};
+use empg_report::coupling::coupling;
+use empg_run::Run;
+use empg_train::SCORE_NORMS;
 use serde_json::json;
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 For a softmax policy π over logits z, E‖∇_z log π(a)‖² = 1 − exp(−H₂(π)), H₂ being the Rényi-2
 entropy: uncertain policies have large gradients, confident ones small. Each row draws one random
 distribution, from nearly uniform to nearly certain, and compares the mean over all actions, the
-mean over sampled actions, and the closed form.
+mean over sampled actions, and the closed form. With --run, the distributions are those of the run's
+initial policy at its own steps, and beside them stands the norm of the parameters' gradient.
 
 Examples:
   empg prop1
   empg prop1 --vocabulary 1000 --rows 20 --seed 7
+  empg prop1 --run runs/households-dapo-empg-s0
   empg prop1 --json | tail -n 1 | jq .max_error")]
 pub(crate) struct Prop1Args {
     /// Actions (tokens) of each distribution
@@ -31,6 +37,12 @@ pub(crate) struct Prop1Args {
     /// Seed of the distributions and samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// A run: its initial policy's steps instead of random distributions
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["vocabulary", "rows", "samples", "seed"])]
+    run: Option<PathBuf>,
+    /// Percentile bins of entropy, with --run
+    #[arg(long, default_value_t = 8, requires = "run", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    bins: u16,
 }
 
 struct Row {
@@ -43,7 +55,10 @@ struct Row {
 
 /// Prints the table, and with `json` a last line of JSON with all of it.
 pub(crate) fn run(args: Prop1Args, json: bool) -> anyhow::Result<()> {
-    let Prop1Args { vocabulary, rows, samples, seed } = args;
+    let Prop1Args { vocabulary, rows, samples, seed, run, bins } = args;
+    if let Some(run) = run {
+        return of_run(&run, bins.into(), json);
+    }
     if !(1..=65_536).contains(&vocabulary) {
         bail!("--vocabulary {vocabulary}: must be in 1..=65536");
     }
@@ -101,6 +116,54 @@ pub(crate) fn run(args: Prop1Args, json: bool) -> anyhow::Result<()> {
             "rows": rows,
         });
         writeln!(out, "{line}")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The coupling on a run's own steps, by entropy.
+fn of_run(path: &Path, bins: usize, json: bool) -> anyhow::Result<()> {
+    let run = Run::open(path)?;
+    if !run.analyses()?.iter().any(|name| name == SCORE_NORMS) {
+        bail!(
+            "{}: the run has no table of score norms. A run writes it at its end, unless \
+             record.entropy_probe or record.gradient_probe is 0",
+            path.display()
+        );
+    }
+    let Some(found) = coupling(&run.analysis(SCORE_NORMS)?, bins) else {
+        bail!("{}: the table of score norms is empty", path.display());
+    };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{:>13}  {:>5}  {:>10}  {:>12}  {:>8}  {:>11}  95 % interval",
+        "H (nats)", "steps", "E‖∇log π‖²", "1 − exp(−H₂)", "sampled", "‖∇_θ log π‖²"
+    )?;
+    for bin in &found.bins {
+        let interval = bin
+            .gradient_interval
+            .map(|i| format!("{:.4} … {:.4}", i.low, i.high))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "{:>13}  {:>5}  {:>10.6}  {:>12.6}  {:>8.4}  {:>11.4}   {interval}",
+            format!("{:.3}–{:.3}", bin.range.0, bin.range.1),
+            bin.steps,
+            bin.expected,
+            bin.closed_form,
+            bin.sampled,
+            bin.gradient,
+        )?;
+    }
+    writeln!(
+        out,
+        "{} steps; largest error of the proposition {:.1e}; rank correlation of H with 1 − exp(−H₂) \
+         {:.3}, with ‖∇_θ log π‖² {:.3}",
+        found.steps, found.max_error, found.rank_closed_form, found.rank_gradient
+    )?;
+    if json {
+        writeln!(out, "{}", json!({ "run": path, "coupling": found }))?;
     }
     out.flush()?;
     Ok(())

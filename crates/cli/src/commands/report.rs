@@ -98,7 +98,7 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
 }
 
 /// Run directories among the arguments, and those within folders that are none, sorted.
-fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
         if path.join("manifest.json").exists() || !path.is_dir() {
@@ -140,7 +140,7 @@ fn recorded(data: &RunData, steps: usize) -> anyhow::Result<Vec<Episode>> {
 }
 
 /// Writes the page by one rename: a reader never sees half of it.
-fn write(path: &Path, html: &str) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, html: &str) -> anyhow::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use empg_report::html::{Contents, page};
+use empg_report::run_data::RunData;
 use empg_report::study::{Cell, markdown};
 use empg_train::TrainError;
 use serde_json::json;
@@ -26,7 +28,8 @@ use crate::{interrupt, output};
 #[command(after_help = "\
 A study file names seeds, environments, arms, comparisons and grids; studies/paper-laptop.toml is one.
 Finished cells are small JSON files in a folder beside it, which may be versioned: a study goes on
-where it stopped, on this machine or another. Tables go to stdout and to tables.md in that folder.
+where it stopped, on this machine or another. Tables go to stdout and to tables.md in that
+folder, charts and all to report.html beside them.
 
 Examples:
   empg study studies/paper-laptop.toml --dry-run
@@ -120,8 +123,18 @@ pub(crate) fn run(args: StudyArgs, json: bool) -> anyhow::Result<()> {
     }
     let text = markdown(&plan.layout(), &cells);
     let path = plan.folder.join("tables.md");
+    let report = plan.folder.join("report.html");
     if !cells.is_empty() {
         fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        let layout = plan.layout();
+        let contents = Contents {
+            title: format!("Study {}", layout.name),
+            about: layout.about,
+            runs: cells.iter().map(RunData::of_cell).collect(),
+            ..Contents::default()
+        };
+        super::report::write(&report, &page(&contents))?;
+        crate::say!("report: {}", report.display());
     }
     if json {
         let line = json!({
@@ -131,6 +144,7 @@ pub(crate) fn run(args: StudyArgs, json: bool) -> anyhow::Result<()> {
             "failed": failed,
             "seconds": started.elapsed().as_secs_f64(),
             "tables": path,
+            "report": report,
         });
         output::line(&line.to_string())?;
     } else {

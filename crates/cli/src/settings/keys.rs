@@ -112,6 +112,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "checkpoint.keep" "How many of the newest are kept, besides the best and the last."
     "record.trajectories_every" "Steps between recorded batches of trajectories; 0 records none."
     "record.entropy_probe" "Evaluation episodes of the initial policy that the trained one scores again; 0 for none."
+    "record.gradient_probe" "Steps of those episodes whose gradients are measured, for Proposition 1; 0 for none."
 };
 
 /// The key of a dotted name.

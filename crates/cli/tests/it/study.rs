@@ -63,6 +63,10 @@ fn a_study_goes_on_where_it_stopped() {
     assert!(before.iter().all(|cell| after.contains(cell)), "finished cells are kept as they are");
     let tables = fs::read_to_string(dir.path().join("small/tables.md")).unwrap();
     assert_eq!(tables, rest.stdout);
+    let report = fs::read_to_string(dir.path().join("small/report.html")).unwrap();
+    for part in ["Study small", "success after training", "data-environment=\"households\""] {
+        assert!(report.contains(part), "{part}");
+    }
 
     fs::write(dir.path().join("small.toml"), STUDY.replace("max_turns = 3", "max_turns = 4"))
         .unwrap();
@@ -83,13 +87,15 @@ fn reports_of_runs_and_of_lines() {
     let said: serde_json::Value = serde_json::from_str(&one.stdout).unwrap();
     assert_eq!((said["runs"].as_u64(), said["episodes"].as_u64()), (Some(1), Some(8)));
     let page = fs::read_to_string(dir.path().join("one.html")).unwrap();
-    for part in ["Entropy dynamics", "Credit, step by step", "DAPO + EMPG", "id=\"charts\""] {
+    let parts =
+        ["Entropy dynamics", "Entropy and gradients", "Credit, step by step", "DAPO + EMPG"];
+    for part in parts.into_iter().chain(["class=\"charts\" data-environment"]) {
         assert!(page.contains(part), "{part}");
     }
     let both = run_in(dir.path(), "report runs -o both.html");
     assert_eq!(both.code, Some(0), "{}", both.stderr);
     let page = fs::read_to_string(dir.path().join("both.html")).unwrap();
-    assert!(page.contains("2 seeds") && page.contains("(2 runs)"));
+    assert!(page.contains("2 seeds") && page.contains("means over seeds"));
 
     // A run that is being written: the last line is cut off after the committed ones.
     let metrics = dir.path().join("runs/s1/metrics.jsonl");
@@ -129,4 +135,51 @@ fn what_cannot_be_reported_is_said() {
         assert!(ran.stderr.contains(expected), "{args}: {}", ran.stderr);
     }
     assert!(!dir.path().join("report.html").exists());
+}
+
+#[test]
+fn analyses_of_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, set) in [("base", "off"), ("both", "on"), ("scaling", "on --set empg.zeta=0")] {
+        for seed in [0, 1] {
+            let args = format!(
+                "train --steps 1 --seed {seed} --empg {set} {SMALL} --out runs/{name}-{seed} \
+                 --set record.entropy_probe=4"
+            );
+            let ran = run_in(dir.path(), &args);
+            assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        }
+    }
+    let ran = run_in(dir.path(), "analyze entropy-dynamics runs/both-0 --bins 4");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("75–100") && ran.stdout.contains("over steps"), "{}", ran.stdout);
+    let ran = run_in(dir.path(), "analyze entropy-dynamics runs --bins 4 --json");
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(said.as_array().unwrap().len(), 3);
+    assert_eq!((&said[0]["runs"], said[0]["bins"].as_array().unwrap().len()), (&2.into(), 4));
+
+    let ran = run_in(dir.path(), "analyze ablation runs");
+    for part in ["+ gradient scaling", "+ both (EMPG)", "households unseen"] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    let ran = run_in(dir.path(), "analyze stability runs/both-0");
+    assert!(ran.stdout.contains("fewer than 15 steps"), "{}", ran.stdout);
+
+    let ran = run_in(dir.path(), "prop1 --run runs/both-0 --bins 3");
+    assert!(ran.stdout.contains("rank correlation"), "{} {}", ran.stdout, ran.stderr);
+    let ran = run_in(dir.path(), "prop1 --run runs/both-0 --json");
+    let last: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert!(last["coupling"]["max_error"].as_f64().unwrap() < 1e-6);
+    assert!(last["coupling"]["bins"][0]["gradient"].as_f64().unwrap() > 0.0);
+
+    // A run that wrote no tables, as older versions did.
+    fs::remove_dir_all(dir.path().join("runs/both-0/analyses")).unwrap();
+    let ran = run_in(dir.path(), "analyze entropy-dynamics runs/both-0");
+    assert!(ran.code == Some(1) && ran.stderr.contains("record.entropy_probe"), "{}", ran.stderr);
+    let ran = run_in(dir.path(), "prop1 --run runs/both-0");
+    assert!(ran.code == Some(1) && ran.stderr.contains("record.gradient_probe"), "{}", ran.stderr);
+    let ran = run_in(dir.path(), "report runs/both-0 -o old.html");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let ran = run_in(dir.path(), "analyze stability nowhere");
+    assert!(ran.code == Some(1) && ran.stderr.contains("nowhere"), "{}", ran.stderr);
 }

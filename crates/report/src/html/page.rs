@@ -5,37 +5,14 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::arms::{Arm, Band, arms, band, differences, four_digits};
+use crate::arms::{Arm, arms, differences, environments};
 use crate::assets::{CHART_LIBRARY, CHART_STYLE, CHARTS, MAIN, STYLE, VIEWER};
 use crate::episodes::Episode;
 use crate::run_data::RunData;
 
-use super::{escape, summary, tables};
+use super::curves::{self, DrawnArm, Metric, metrics};
+use super::{escape, figures, overview, summary, tables};
 
-/// The curves that are drawn: key and title.
-const METRICS: [(&str, &str); 15] = [
-    ("success", "success of training episodes"),
-    ("return", "return, penalties included"),
-    ("turns", "episode length, turns"),
-    ("step_entropy", "step entropy H, nats"),
-    ("kl_reference", "KL to the reference, nats"),
-    ("clip_fraction", "clip fraction"),
-    ("grad_norm", "gradient norm"),
-    ("g_std", "spread of g (standard deviation)"),
-    ("bonus", "mean future-clarity bonus"),
-    ("advantage_abs", "mean size of the credit"),
-    ("ineffective", "share of commands without effect"),
-    ("token_entropy", "token entropy, nats"),
-    ("kl_old", "KL of the update, nats"),
-    ("tokens_per_s", "tokens a second"),
-    ("total_s", "seconds a step"),
-];
-/// Points of an arm's curve.
-const BAND_POINTS: usize = 300;
-/// Points of a run's thin line where there are several runs.
-const LINE_POINTS: usize = 120;
-/// Thin lines are drawn of at most so many runs.
-const LINES: usize = 24;
 /// Bytes of episodes that a page carries.
 const EPISODE_BYTES: usize = 3 << 20;
 
@@ -44,6 +21,8 @@ const EPISODE_BYTES: usize = 3 << 20;
 pub struct Contents {
     /// Its title.
     pub title: String,
+    /// What is asked, in paragraphs; may be empty.
+    pub about: String,
     /// The runs.
     pub runs: Vec<RunData>,
     /// The episodes of the credit viewer; those past about 3 MB are left out, evenly.
@@ -54,76 +33,87 @@ pub struct Contents {
 
 #[derive(Serialize)]
 struct Data<'a> {
-    arms: &'a [Arm],
+    arms: Vec<DrawnArm<'a>>,
     metrics: Vec<Metric>,
     episodes: &'a [&'a Episode],
 }
 
-#[derive(Serialize)]
-struct Metric {
-    title: &'static str,
-    arms: Vec<Option<Band>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    runs: Vec<Line>,
-}
-
-#[derive(Serialize)]
-struct Line {
-    arm: usize,
-    x: Vec<f64>,
-    y: Vec<Option<f64>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    dash: bool,
-}
-
 /// The whole page.
 pub fn page(contents: &Contents) -> String {
-    let Contents { title, runs, episodes, notes } = contents;
+    let Contents { title, runs, episodes, notes, .. } = contents;
     let arms = arms(runs);
+    let environments = environments(&arms);
     let metrics = metrics(runs, &arms);
     let shown = within(episodes, EPISODE_BYTES);
     let mut body = String::new();
     let _ = write!(body, "<h1>{}</h1>", escape::text(title));
+    for paragraph in contents.about.split("\n\n").map(str::trim).filter(|p| !p.is_empty()) {
+        let _ = write!(body, "<p>{}</p>", escape::text(paragraph));
+    }
     let differences = differences(runs, &arms);
-    let dynamics = tables::dynamics(runs, &arms);
     let mut sections: Vec<(&str, &str, String)> = Vec::new();
+    let mut section = |id, heading, part: String| {
+        if !part.is_empty() {
+            sections.push((id, heading, part));
+        }
+    };
+    // What is said of every environment on its own, with its name where there are several.
+    let each = |say: &dyn Fn(&str, &[&Arm]) -> String| -> String {
+        let mut out = String::new();
+        for environment in &environments {
+            let here: Vec<&Arm> = arms.iter().filter(|a| a.environment == *environment).collect();
+            let said = say(environment, &here);
+            if !said.is_empty() && environments.len() > 1 {
+                let _ = write!(out, "<h3>{}</h3>", escape::text(environment));
+            }
+            out.push_str(&said);
+        }
+        out
+    };
     if !runs.is_empty() {
-        sections.push(("summary", "Summary", summary::summary(runs, &arms, &differences)));
-        let successes = tables::successes(runs, &arms) + &tables::differences(&arms, &differences);
-        sections.push(("success", "Success by task type", successes));
+        section("summary", "Summary", summary::summary(runs, &arms, &differences));
+        let compared = overview::overview(runs, &arms)
+            + &tables::differences(&arms, &differences)
+            + &overview::ablation(runs, &arms);
+        section("comparison", "Comparison", compared);
+        let successes = each(&|_, here| tables::successes(runs, here));
+        section("success", "Success by task type", successes);
     }
     if !metrics.is_empty() {
-        let mut part = String::new();
-        if arms.len() > 1 || runs.len() > 1 {
-            part.push_str("<div class=\"legend\">");
-            for (i, arm) in arms.iter().enumerate() {
-                let _ = write!(
-                    part,
-                    "<span><i class=\"swatch\" data-arm=\"{i}\"></i>{} ({} run{})</span>",
-                    escape::text(&arm.label),
-                    arm.runs.len(),
-                    if arm.runs.len() == 1 { "" } else { "s" }
-                );
-            }
-            part.push_str(
-                "</div><p class=\"quiet\">Thick lines are means over seeds, bands their 95 % bootstrap \
-                 intervals, thin lines single runs. Drag to zoom, double click to zoom out.</p>",
-            );
-        } else {
-            part.push_str(
-                "<p class=\"quiet\">Dashed lines are the smallest and the largest of the batch. Drag to \
-                 zoom, double click to zoom out.</p>",
-            );
+        let charts = each(&|environment, here| curves::places(environment, here, &arms, None));
+        section("curves", "Curves", curves::words(runs, &arms) + &charts);
+        let late = each(&|environment, here| {
+            let table = tables::stabilities(runs, here);
+            let kl = curves::places(environment, here, &arms, Some("kl_reference"));
+            if table.is_empty() { table } else { table + &kl }
+        });
+        if !late.is_empty() {
+            let words = "<p>KL to the reference over training, and what the last third looked like. A KL \
+                 that grows to more than three times its mean of the middle third has run away; a \
+                 success that ends more than ten points below its best five steps has collapsed.</p>";
+            section("stability", "Stability", format!("{words}{late}"));
         }
-        part.push_str("<div class=\"charts\" id=\"charts\"></div>");
-        sections.push(("curves", "Curves", part));
     }
+    let dynamics = each(&|_, here| {
+        let drawn = figures::dynamics(runs, here.iter().copied(), arms.len() > 1);
+        if drawn.is_empty() { drawn } else { format!("<div class=\"charts\">{drawn}</div>") }
+    });
     if !dynamics.is_empty() {
-        let text = format!(
-            "<p>How training changed the entropy of the steps that the initial policy took, by \
-             percentile of their initial entropy; lines are 95 % intervals.</p><div class=\"charts\">{dynamics}</div>"
-        );
-        sections.push(("dynamics", "Entropy dynamics", text));
+        let words = "<p>How training changed the entropy of the steps that the initial policy took, by \
+             percentile of their initial entropy. Lines are 95 % intervals: over seeds where there are \
+             several, else over steps, those of one episode taken together.</p>";
+        section("dynamics", "Entropy dynamics", format!("{words}{dynamics}"));
+    }
+    let coupled = each(&|_, here| {
+        let found = here.iter().flat_map(|a| &a.runs).find_map(|&i| runs[i].coupling.as_ref());
+        found.map(figures::coupling).unwrap_or_default()
+    });
+    if !coupled.is_empty() {
+        let words = "<p>Proposition 1 on the initial policy's own steps: the expected squared score norm \
+             of the logits is 1 − exp(−H₂), so steps of high entropy have the larger gradients, and \
+             EMPG's factor g works against that. On the right the same steps' gradients of all \
+             parameters, by entropy, with 95 % intervals over the steps of a bin.</p>";
+        section("coupling", "Entropy and gradients", format!("{words}{coupled}"));
     }
     if !shown.is_empty() {
         let left_out = episodes.len() - shown.len();
@@ -143,11 +133,11 @@ pub fn page(contents: &Contents) -> String {
         part.push_str(
             "<div id=\"viewer\"></div><noscript>The credit viewer needs JavaScript.</noscript>",
         );
-        sections.push(("credit", "Credit, step by step", part));
+        section("credit", "Credit, step by step", part);
     }
     if !runs.is_empty() {
-        sections.push(("settings", "Settings", tables::settings(runs, &arms)));
-        sections.push(("runs", "Runs", tables::runs(runs, &arms)));
+        section("settings", "Settings", tables::settings(runs, &arms));
+        section("runs", "Runs", tables::runs(runs, &arms));
     }
     body.push_str("<nav aria-label=\"sections\">");
     for (id, heading, _) in &sections {
@@ -160,7 +150,7 @@ pub fn page(contents: &Contents) -> String {
     for (id, heading, part) in &sections {
         let _ = write!(body, "<h2 id=\"{id}\">{heading}</h2>{part}");
     }
-    let data = Data { arms: &arms, metrics, episodes: &shown };
+    let data = Data { arms: curves::drawn(&arms), metrics, episodes: &shown };
     let data = serde_json::to_value(&data).unwrap_or(Value::Null).to_string();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -173,55 +163,6 @@ pub fn page(contents: &Contents) -> String {
         escape::text(title),
         escape::json(&data),
     )
-}
-
-fn metrics(runs: &[RunData], arms: &[Arm]) -> Vec<Metric> {
-    METRICS
-        .iter()
-        .filter_map(|&(key, title)| {
-            let bands: Vec<Option<Band>> =
-                arms.iter().map(|arm| band(runs, arm, key, BAND_POINTS)).collect();
-            bands.iter().any(Option::is_some).then(|| Metric {
-                title,
-                arms: bands,
-                runs: lines(runs, arms, key),
-            })
-        })
-        .collect()
-}
-
-/// Thin lines: the runs of arms with several, or the extremes of a single run's entropy.
-fn lines(runs: &[RunData], arms: &[Arm], key: &str) -> Vec<Line> {
-    let line = |arm: usize, run: &RunData, key: &str, dash: bool| {
-        let curve = run.curves.get(key)?;
-        let n = curve.len();
-        let kept = n.min(LINE_POINTS);
-        let at = |i: usize| if kept < 2 { 0 } else { i * (n - 1) / (kept - 1) };
-        Some(Line {
-            arm,
-            x: (0..kept).map(|i| run.steps[at(i)]).collect(),
-            y: (0..kept)
-                .map(|i| Some(curve[at(i)]).filter(|v| v.is_finite()).map(four_digits))
-                .collect(),
-            dash,
-        })
-    };
-    if runs.len() == 1 {
-        return if key == "step_entropy" {
-            let extremes = ["step_entropy_min", "step_entropy_max"];
-            extremes.iter().filter_map(|key| line(0, &runs[0], key, true)).collect()
-        } else {
-            Vec::new()
-        };
-    }
-    if runs.len() > LINES {
-        return Vec::new();
-    }
-    arms.iter()
-        .enumerate()
-        .filter(|(_, arm)| arm.runs.len() > 1)
-        .flat_map(|(a, arm)| arm.runs.iter().filter_map(move |&i| line(a, &runs[i], key, false)))
-        .collect()
 }
 
 /// As many episodes as fit, whole groups, spread evenly over all of them.

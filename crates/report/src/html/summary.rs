@@ -2,18 +2,25 @@
 
 use std::fmt::Write as _;
 
-use crate::arms::{Arm, ArmDifference};
+use crate::arms::{Arm, ArmDifference, environments};
 use crate::run_data::RunData;
-use crate::stability::stability;
+use crate::stability::of_run;
 use crate::statistics::{bootstrap, mean, wilson};
 
 use super::escape::text as esc;
 
+/// Arms that get a paragraph each.
+const PARAGRAPHS: usize = 4;
+
 /// One paragraph an arm, then what the comparisons say.
 pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifference]) -> String {
     let mut out = String::new();
-    for arm in arms {
-        let _ = writeln!(out, "<p class=\"lead\">{}</p>", of_arm(runs, arm));
+    if arms.len() <= PARAGRAPHS {
+        for arm in arms {
+            let _ = writeln!(out, "<p class=\"lead\">{}</p>", of_arm(runs, arm));
+        }
+    } else {
+        let _ = writeln!(out, "<p class=\"lead\">{}</p>", of_many(runs, arms));
     }
     let firm: Vec<&ArmDifference> = differences
         .iter()
@@ -40,8 +47,52 @@ pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifferen
                     )
                 })
                 .collect();
-            writeln!(out, "<p>Clear of chance over these seeds: {}.</p>", list.join("; "))
+            let caveat = if differences.len() > 4 {
+                format!(
+                    " Of {} comparisons, one in twenty would be so by chance.",
+                    differences.len()
+                )
+            } else {
+                String::new()
+            };
+            writeln!(out, "<p>Clear of chance over these seeds: {}.{caveat}</p>", list.join("; "))
         };
+    }
+    out
+}
+
+/// Many arms in one paragraph.
+fn of_many(runs: &[RunData], arms: &[Arm]) -> String {
+    let environments = environments(arms);
+    let open = runs.iter().filter(|r| !r.finished).count();
+    let mut out = format!(
+        "<b>{} runs of {} arms</b> on {}{}.",
+        runs.len(),
+        arms.len(),
+        esc(&environments.join(", ")),
+        if open > 0 { format!(", {open} of them not finished") } else { String::new() },
+    );
+    for environment in environments {
+        let mut best: Option<(f64, &Arm)> = None;
+        for arm in arms.iter().filter(|a| a.environment == environment) {
+            let last = |i: &usize| Some(runs[*i].after(runs[*i].splits().last()?)?.success * 100.0);
+            let values: Vec<f64> = arm.runs.iter().filter_map(last).collect();
+            if let Some(m) = mean(&values).filter(|m| best.is_none_or(|(b, _)| *m > b)) {
+                best = Some((m, arm));
+            }
+        }
+        if let Some((m, arm)) = best {
+            let _ = write!(
+                out,
+                " The highest mean on {} is <b>{m:.1} %</b>, of {}.",
+                esc(environment),
+                esc(&arm.recipe)
+            );
+        }
+    }
+    let unstable = runs.iter().filter(|run| of_run(run).is_some_and(|s| !s.stable())).count();
+    if unstable > 0 {
+        let _ = write!(out, " Late-stage instability in {unstable} of {} runs.", runs.len());
     }
     out
 }
@@ -56,8 +107,8 @@ fn of_arm(runs: &[RunData], arm: &Arm) -> String {
     let span = if least == most { format!("{most}") } else { format!("{least}–{most}") };
     let mut out = format!(
         "<b>{}</b> trained {} on {} for {span} step{}{}.",
-        esc(&arm.label),
-        esc(setting("model.path")),
+        esc(&arm.recipe),
+        esc(first.settings.get("model.path").map_or("the policy", String::as_str)),
         esc(setting("env.name")),
         if most == 1.0 { "" } else { "s" },
         if members.len() > 1 { format!(", {} seeds", members.len()) } else { String::new() },
@@ -92,13 +143,8 @@ fn of_arm(runs: &[RunData], arm: &Arm) -> String {
             esc(&split)
         );
     }
-    let troubled: Vec<&&RunData> = members
-        .iter()
-        .filter(|r| {
-            let curve = |name: &str| r.curves.get(name).map_or(&[][..], Vec::as_slice);
-            stability(curve("kl_reference"), curve("success")).is_some_and(|s| !s.stable())
-        })
-        .collect();
+    let troubled: Vec<&&RunData> =
+        members.iter().filter(|r| of_run(r).is_some_and(|s| !s.stable())).collect();
     if !troubled.is_empty() {
         let names: Vec<String> = troubled.iter().map(|r| esc(&r.name)).collect();
         let _ = write!(out, " Late-stage instability in {}.", names.join(", "));

@@ -3,33 +3,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::arms::{Arm, ArmDifference};
+use crate::arms::{Arm, ArmDifference, environments};
 use crate::run_data::RunData;
-use crate::statistics::mean;
+use crate::stability::{Stability, of_run};
+use crate::statistics::{bootstrap, mean};
 
 use super::escape::text as esc;
 
-/// Success by task type before and after: one table a split, two columns an arm.
-pub(super) fn successes(runs: &[RunData], arms: &[Arm]) -> String {
+/// Arms that are tabled by task type side by side; of more, only the comparison is.
+const SIDE_BY_SIDE: usize = 8;
+
+/// Success by task type before and after: one table a split, three columns an arm.
+pub(super) fn successes(runs: &[RunData], arms: &[&Arm]) -> String {
     let mut splits: Vec<String> = Vec::new();
-    for split in runs.iter().flat_map(RunData::splits) {
+    for split in arms.iter().flat_map(|a| &a.runs).flat_map(|&i| runs[i].splits()) {
         if !splits.contains(&split) {
             splits.push(split);
         }
     }
     let mut out = String::new();
+    if arms.len() > SIDE_BY_SIDE {
+        let _ =
+            write!(out, "<p class=\"quiet\">The first {SIDE_BY_SIDE} of {} arms.</p>", arms.len());
+    }
+    let arms = &arms[..arms.len().min(SIDE_BY_SIDE)];
+    let mine = || arms.iter().flat_map(|a| &a.runs).map(|&i| &runs[i]);
     for split in splits {
         let mut kinds = BTreeSet::new();
-        for result in runs.iter().filter_map(|r| r.after(&split).or_else(|| r.before(&split))) {
+        for result in mine().filter_map(|r| r.after(&split).or_else(|| r.before(&split))) {
             kinds.extend(result.by_task.keys());
         }
-        let _ = write!(
-            out,
-            "<h3>{} tasks</h3><div class=\"scroll\"><table><tr><th>task type</th>",
-            esc(&split)
-        );
+        let _ = write!(out, "<div class=\"scroll\"><table><tr><th>{} tasks</th>", esc(&split));
         for arm in arms {
-            let _ = write!(out, "<th colspan=\"3\">{}</th>", esc(&arm.label));
+            let _ = write!(out, "<th colspan=\"3\">{}</th>", esc(&arm.recipe));
         }
         let _ = write!(
             out,
@@ -112,83 +118,60 @@ pub(super) fn differences(arms: &[Arm], differences: &[ArmDifference]) -> String
     out
 }
 
-/// Change of step entropy by percentile bin of the initial entropy, an SVG an arm.
-pub(super) fn dynamics(runs: &[RunData], arms: &[Arm]) -> String {
-    let mut out = String::new();
+/// Late stages: KL to the reference, success, and what is flagged; empty where no run is long enough.
+pub(super) fn stabilities(runs: &[RunData], arms: &[&Arm]) -> String {
+    let mut rows = String::new();
     for arm in arms {
-        let have: Vec<&RunData> =
-            arm.runs.iter().map(|&i| &runs[i]).filter(|r| !r.entropy_dynamics.is_empty()).collect();
-        let Some(first) = have.first() else { continue };
-        let n = have.iter().map(|r| r.entropy_dynamics.len()).min().unwrap_or_default();
-        // Over seeds where there are several, else over the steps of the bin.
-        let bins: Vec<(f64, f64, f64)> = (0..n)
-            .map(|b| {
-                let changes: Vec<f64> =
-                    have.iter().map(|r| r.entropy_dynamics[b].change()).collect();
-                let m = mean(&changes).unwrap_or_default();
-                if let Some(i) = crate::statistics::bootstrap(&changes) {
-                    (m, i.low, i.high)
-                } else {
-                    let half = first.entropy_dynamics[b].half_width();
-                    (m, m - half, m + half)
-                }
+        let judged: Vec<(&RunData, Stability)> =
+            arm.runs.iter().filter_map(|&i| Some((&runs[i], of_run(&runs[i])?))).collect();
+        if judged.is_empty() {
+            continue;
+        }
+        let over = |value: fn(&Stability) -> f64, percent: bool| {
+            let scale = if percent { 100.0 } else { 1.0 };
+            let values: Vec<f64> = judged.iter().map(|(_, s)| value(s) * scale).collect();
+            let digits = if percent { 1 } else { 3 };
+            let interval = bootstrap(&values)
+                .map(|i| format!(" <small>{:.digits$}–{:.digits$}</small>", i.low, i.high));
+            let m = mean(&values).unwrap_or_default();
+            format!("<td>{m:.digits$}{}</td>", interval.unwrap_or_default())
+        };
+        let flagged: Vec<String> = judged
+            .iter()
+            .filter(|(_, s)| !s.stable())
+            .map(|(run, s)| {
+                let what = match (s.kl_runs_away, s.success_collapses) {
+                    (true, true) => "KL runs away, success collapses",
+                    (true, false) => "KL runs away",
+                    _ => "success collapses",
+                };
+                format!("{}: {what}", esc(&run.name))
             })
             .collect();
+        let verdict = if flagged.is_empty() {
+            "stable".to_owned()
+        } else {
+            format!("<b>{} of {}</b> unstable: {}", flagged.len(), judged.len(), flagged.join("; "))
+        };
         let _ = write!(
-            out,
-            "<section class=\"chart\"><header><span>{}</span></header>{}</section>",
-            esc(&arm.label),
-            bars(&bins, &first.entropy_dynamics)
+            rows,
+            "<tr><td>{}</td><td>{}</td>{}{}{}{}<td class=\"text\">{verdict}</td></tr>",
+            esc(&arm.recipe),
+            judged.len(),
+            over(|s| s.kl_middle, false),
+            over(|s| s.kl_late, false),
+            over(|s| s.success_best, true),
+            over(|s| s.success_late, true),
         );
     }
-    out
-}
-
-fn bars(bins: &[(f64, f64, f64)], of_first: &[crate::dynamics::Bin]) -> String {
-    let low = bins.iter().fold(0.0_f64, |m, b| m.min(b.1));
-    let high = bins.iter().fold(0.0_f64, |m, b| m.max(b.2));
-    let span = if high > low { high - low } else { 1.0 };
-    let y = |v: f64| 10.0 + (high - v) / span * 130.0;
-    let width = 300.0 / bins.len().max(1) as f64;
-    let mut svg = String::from(
-        "<svg viewBox=\"0 0 350 172\" role=\"img\" style=\"width:100%\" aria-label=\"change of step entropy by percentile of the initial entropy\">",
-    );
-    let text = "fill=\"currentColor\" font-size=\"10\"";
-    for value in [low, high] {
-        let _ = write!(
-            svg,
-            "<text x=\"38\" y=\"{:.1}\" text-anchor=\"end\" {text}>{value:+.2}</text>",
-            y(value) + 3.0
-        );
+    if rows.is_empty() {
+        return rows;
     }
-    for (i, ((mean, from, to), bin)) in bins.iter().zip(of_first).enumerate() {
-        let x = 44.0 + i as f64 * width;
-        let (top, height) = (y(mean.max(0.0)), (y(mean.min(0.0)) - y(mean.max(0.0))).max(0.5));
-        let colour = if *mean > 0.0 { "var(--bad)" } else { "var(--good)" };
-        let middle = x + width / 2.0;
-        let _ = write!(
-            svg,
-            "<g><title>{:.0}–{:.0} % of the initial entropy: {mean:+.4} nats [{from:+.4}, {to:+.4}], {} steps</title>\
-             <rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"rgba({colour}, .7)\"/>\
-             <line x1=\"{middle:.1}\" x2=\"{middle:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"currentColor\"/></g>",
-            bin.from,
-            bin.to,
-            bin.steps,
-            x + 1.0,
-            (width - 2.0).max(1.0),
-            y(*from),
-            y(*to),
-        );
-    }
-    let zero = y(0.0);
-    let _ = write!(
-        svg,
-        "<line x1=\"42\" x2=\"346\" y1=\"{zero:.1}\" y2=\"{zero:.1}\" stroke=\"currentColor\"/>\
-         <text x=\"44\" y=\"166\" {text}>0 %</text>\
-         <text x=\"194\" y=\"166\" text-anchor=\"middle\" {text}>percentile of the initial entropy</text>\
-         <text x=\"344\" y=\"166\" text-anchor=\"end\" {text}>100 %</text></svg>"
-    );
-    svg
+    format!(
+        "<div class=\"scroll\"><table><tr><th>arm</th><th>runs</th><th>KL, middle third</th>\
+         <th>largest late KL</th><th>best success, %</th><th>success at the end, %</th>\
+         <th class=\"text\">late stage</th></tr>{rows}</table></div>"
+    )
 }
 
 /// The settings in which runs differ, then all of them.
@@ -202,7 +185,9 @@ pub(super) fn settings(runs: &[RunData], arms: &[Arm]) -> String {
             firsts.windows(2).any(|p| p[0].settings.get(**key) != p[1].settings.get(**key))
         })
         .collect();
-    if !differing.is_empty() {
+    if arms.len() > SIDE_BY_SIDE {
+        out.push_str(&differing_by_arm(&firsts, arms));
+    } else if !differing.is_empty() {
         out.push_str(
             "<h3>Where the arms differ</h3><div class=\"scroll\"><table><tr><th>setting</th>",
         );
@@ -244,6 +229,44 @@ pub(super) fn settings(runs: &[RunData], arms: &[Arm]) -> String {
         }
         out.push_str("</table></div></details>");
     }
+    out
+}
+
+/// What differs among arms of one environment, an arm a row.
+fn differing_by_arm(firsts: &[&RunData], arms: &[Arm]) -> String {
+    let mut keys: BTreeSet<&String> = BTreeSet::new();
+    for environment in environments(arms) {
+        let here: Vec<&&RunData> = firsts
+            .iter()
+            .zip(arms)
+            .filter(|(_, a)| a.environment == environment)
+            .map(|(r, _)| r)
+            .collect();
+        for run in &here {
+            let differs = |key: &&String| {
+                here.iter().any(|other| other.settings.get(*key) != run.settings.get(*key))
+            };
+            keys.extend(run.settings.keys().filter(differs));
+        }
+    }
+    if keys.is_empty() {
+        return String::new();
+    }
+    let mut out =
+        String::from("<h3>Where the arms differ</h3><div class=\"scroll\"><table><tr><th>arm</th>");
+    for key in &keys {
+        let _ = write!(out, "<th class=\"mono\">{}</th>", esc(key));
+    }
+    out.push_str("</tr>");
+    for (run, arm) in firsts.iter().zip(arms) {
+        let _ = write!(out, "<tr><td>{}</td>", esc(&arm.label));
+        for key in &keys {
+            let value = run.settings.get(*key).map_or("–", String::as_str);
+            let _ = write!(out, "<td class=\"mono\">{}</td>", esc(value));
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</table></div>");
     out
 }
 

@@ -165,13 +165,12 @@ impl Cell {
             steps.iter().map(|line| number(line, name).unwrap_or(f64::NAN)).collect()
         };
         let entropy_dynamics = if run.analyses()?.iter().any(|n| n == "entropy-dynamics") {
-            let table = run.analysis("entropy-dynamics")?;
-            let pairs =
-                table.iter().filter_map(|l| Some((number(l, "before")?, number(l, "after")?)));
+            let pairs = dynamics::pairs(&run.analysis("entropy-dynamics")?);
             let round = |bin: Bin| Bin {
                 before: five_digits(bin.before),
                 after: five_digits(bin.after),
                 change_std: five_digits(bin.change_std),
+                standard_error: bin.standard_error.map(five_digits),
                 ..bin
             };
             dynamics::bins(pairs, BINS).into_iter().map(round).collect()

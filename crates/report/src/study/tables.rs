@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::comparison::domain;
 use crate::statistics::{Interval, bootstrap, mean, paired};
 use crate::study::{Cell, CellKey};
 
@@ -106,29 +107,37 @@ fn splits(cells: &[Cell], environment: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// The paper's main layout: an arm a row, a column for every environment and split.
+/// The paper's main layout: an arm a row, a column for every environment and domain, and their
+/// average where there are several.
 fn overview(text: &mut String, layout: &Layout, cells: &[Cell]) {
-    let columns: Vec<(&String, String)> = layout
-        .environments
-        .iter()
-        .flat_map(|e| splits(cells, e).into_iter().map(move |s| (e, s)))
-        .collect();
+    let mut columns: Vec<(&String, Vec<String>, String)> = Vec::new();
+    for environment in &layout.environments {
+        let mut splits = splits(cells, environment);
+        splits.sort_by_key(|s| s != "seen");
+        let both = splits.len() > 1;
+        for split in &splits {
+            columns.push((environment, vec![split.clone()], domain(split, both).to_owned()));
+        }
+        if both {
+            columns.push((environment, splits, "average".to_owned()));
+        }
+    }
     if columns.is_empty() {
         return;
     }
     let _ = write!(text, "| success after training, % |");
-    for (environment, split) in &columns {
-        let domain = match split.as_str() {
-            "seen" => "in-domain",
-            "unseen" if splits(cells, environment).len() > 1 => "out-of-domain",
-            other => other,
-        };
-        let _ = write!(text, " {environment} {domain} |");
+    for (environment, _, heading) in &columns {
+        let _ = write!(text, " {environment} {heading} |");
     }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(columns.len()));
     for arm in &layout.arms {
-        let values: Vec<Vec<f64>> =
-            columns.iter().map(|(e, s)| after(&of(cells, e, &arm.name), s)).collect();
+        let values: Vec<Vec<f64>> = columns
+            .iter()
+            .map(|(e, splits, _)| {
+                let some = of(cells, e, &arm.name);
+                splits.iter().flat_map(|s| after(&some, s)).collect()
+            })
+            .collect();
         if values.iter().all(Vec::is_empty) {
             continue;
         }
@@ -307,6 +316,7 @@ mod tests {
             before: f64::from(i) / 10.0,
             after: f64::from(i) / 20.0,
             change_std: 0.01,
+            standard_error: None,
         };
         let kl: Vec<f64> = (0..30).map(|i| 0.01 * f64::from(i)).collect();
         Cell {

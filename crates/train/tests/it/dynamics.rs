@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use empg_run::{Run, RunDir};
-use empg_train::{Config, ENTROPY_DYNAMICS, ProbedStep, Silent, Trainer};
+use empg_train::{Config, ENTROPY_DYNAMICS, ProbedStep, SCORE_NORMS, Silent, Trainer};
 
 use crate::toy::{Lamps, config, policy};
 
@@ -37,4 +37,27 @@ fn a_run_ends_with_the_table() {
     let recorded = Run::open(&path).unwrap().analysis(ENTROPY_DYNAMICS).unwrap();
     assert_eq!(recorded.len(), table.len());
     assert_eq!(recorded[0]["after"].as_f64().unwrap().to_bits(), table[0].after.to_bits());
+}
+
+#[test]
+fn score_norms_follow_the_proposition() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut dir = RunDir::create(&path, "", &serde_json::json!({})).unwrap();
+    let mut config = Config { steps: 1, ..config() };
+    config.record.gradient_probe = 6;
+    let mut trainer = Trainer::new(config, Arc::new(Lamps::default()), policy()).unwrap();
+    trainer.run(Some(&mut dir), &mut Silent).unwrap();
+    let table = Run::open(&path).unwrap().analysis(SCORE_NORMS).unwrap();
+    assert_eq!(table.len(), 6);
+    let value = |line: &serde_json::Map<String, serde_json::Value>, name: &str| {
+        line[name].as_f64().unwrap()
+    };
+    let entropies: Vec<f64> = table.iter().map(|line| value(line, "entropy")).collect();
+    assert!(entropies.is_sorted(), "{entropies:?}");
+    for line in &table {
+        let (expected, closed) = (value(line, "expected"), value(line, "closed_form"));
+        assert!((expected - closed).abs() < 1e-9 && closed > 0.0, "{line:?}");
+        assert!(value(line, "gradient") > 0.0 && value(line, "sampled") > 0.0, "{line:?}");
+    }
 }

@@ -37,23 +37,15 @@ pub fn arms(runs: &[RunData]) -> Vec<Arm> {
             None => groups.push((settings, vec![i])),
         }
     }
-    let keys: BTreeSet<&str> = groups.iter().flat_map(|(s, _)| s.keys().copied()).collect();
-    let differing: Vec<&str> = keys
-        .into_iter()
-        .filter(|key| groups.windows(2).any(|pair| pair[0].0.get(key) != pair[1].0.get(key)))
-        .collect();
+    let several = groups.windows(2).any(|g| g[0].0.get("env.name") != g[1].0.get("env.name"));
     groups
         .iter()
         .map(|(settings, members)| {
             let mut members = members.clone();
             members.sort_by_key(|&i| seed(&runs[i]));
             let environment = settings.get("env.name").copied().unwrap_or("–").to_owned();
-            let recipe = recipe(settings, &differing);
-            let label = if differing.contains(&"env.name") {
-                format!("{environment} · {recipe}")
-            } else {
-                recipe.clone()
-            };
+            let recipe = recipe(settings, groups.iter().map(|(settings, _)| settings));
+            let label = if several { format!("{environment} · {recipe}") } else { recipe.clone() };
             Arm { label, environment, recipe, runs: members }
         })
         .collect()
@@ -65,49 +57,55 @@ pub fn seed(run: &RunData) -> Option<u64> {
 }
 
 fn bearing(run: &RunData) -> BTreeMap<&str, &str> {
+    let off = run.settings.get("empg.enabled").is_some_and(|on| on == "false");
     run.settings
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .filter(|(key, _)| {
-            !IGNORED.contains(key) && !IGNORED_SECTIONS.iter().any(|s| key.starts_with(s))
+            !IGNORED.contains(key)
+                && !IGNORED_SECTIONS.iter().any(|s| key.starts_with(s))
+                && (!off || *key == "empg.enabled" || !key.starts_with("empg."))
         })
         .collect()
 }
 
-/// `DAPO + EMPG · optim.lr = 0.001`: the recipe by its name, anything else that differs by its key.
-fn recipe(settings: &BTreeMap<&str, &str>, differing: &[&str]) -> String {
+/// `DAPO + EMPG · optim.lr = 0.001`: the recipe by its name, and every setting that is not what most
+/// arms of that environment and algorithm have.
+fn recipe<'a>(
+    settings: &BTreeMap<&str, &str>,
+    all: impl Iterator<Item = &'a BTreeMap<&'a str, &'a str>>,
+) -> String {
     let value = |key: &str| settings.get(key).copied().unwrap_or("–");
-    let mut parts = Vec::new();
     let on = value("empg.enabled") == "true";
-    let recipe = value("algo.name").to_uppercase();
-    let half = match (on, value("empg.k"), value("empg.zeta")) {
-        (false, _, _) => "",
-        (_, "0.0", _) => " + EMPG (future clarity only)",
-        (_, _, "0.0") => " + EMPG (gradient scaling only)",
-        _ => " + EMPG",
+    let (half, implied) = match (on, value("empg.k"), value("empg.zeta")) {
+        (false, _, _) => ("", ""),
+        (_, "0.0", _) => (" + EMPG (future clarity only)", "empg.k"),
+        (_, _, "0.0") => (" + EMPG (gradient scaling only)", "empg.zeta"),
+        _ => (" + EMPG", ""),
     };
-    parts.push(format!("{recipe}{half}"));
-    let recipe_keys = [
-        "env.name",
-        "algo.name",
-        "algo.clip_low",
-        "algo.clip_high",
-        "algo.aggregation",
-        "algo.kl_coef",
-        "algo.dynamic_sampling",
-        "empg.enabled",
-    ];
-    for key in differing {
-        let halves = half.contains("only") && matches!(*key, "empg.k" | "empg.zeta");
-        let follows = key.starts_with("env.") || key.starts_with("rollout.") || *key == "steps";
-        if recipe_keys.contains(key)
-            || halves
-            || (follows && differing.contains(&"env.name"))
-            || (!on && key.starts_with("empg."))
-        {
+    let mut parts = vec![format!("{}{half}", value("algo.name").to_uppercase())];
+    let alike = |other: &&BTreeMap<&str, &str>| {
+        ["env.name", "algo.name"].iter().all(|key| other.get(key) == settings.get(key))
+    };
+    let peers: Vec<&BTreeMap<&str, &str>> = all.filter(alike).collect();
+    let keys: BTreeSet<&str> = peers.iter().flat_map(|p| p.keys().copied()).collect();
+    for key in keys {
+        if key == "empg.enabled" || key == implied || (!on && key.starts_with("empg.")) {
             continue;
         }
-        parts.push(format!("{key} = {}", value(key)));
+        // Arms without EMPG have none of its settings.
+        let has = |peer: &&&BTreeMap<&str, &str>| {
+            !key.starts_with("empg.") || peer.get("empg.enabled") == Some(&"true")
+        };
+        let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        for peer in peers.iter().filter(has) {
+            *counts.entry(peer.get(key).copied()).or_default() += 1;
+        }
+        let mine = settings.get(key).copied();
+        let count = counts.get(&mine).copied().unwrap_or_default();
+        if counts.iter().any(|(other, n)| *other != mine && *n >= count) {
+            parts.push(format!("{key} = {}", value(key)));
+        }
     }
     parts.join(" · ")
 }
@@ -244,4 +242,93 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
 /// Rounded to four significant digits: what a chart can show.
 pub fn four_digits(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::{Cell, CellKey};
+
+    fn run(seed: u64, settings: &[(&str, &str)]) -> RunData {
+        let mut run = RunData::of_cell(&Cell {
+            format: 1,
+            key: CellKey { environment: "e".into(), arm: "a".into(), seed },
+            empg: "0".into(),
+            settings: BTreeMap::new(),
+            steps: 0,
+            seconds: 0.0,
+            before: Vec::new(),
+            after: Vec::new(),
+            stability: None,
+            entropy_dynamics: Vec::new(),
+            curves: BTreeMap::new(),
+        });
+        let own = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        run.settings.extend(own);
+        run
+    }
+
+    #[test]
+    fn labels_say_what_is_unlike_most() {
+        let on = [("env.name", "h"), ("algo.name", "dapo"), ("empg.enabled", "true")];
+        let with = |more: &[(&'static str, &'static str)]| -> Vec<(&'static str, &'static str)> {
+            on.iter()
+                .copied()
+                .chain([("empg.k", "1.0"), ("empg.zeta", "0.1")])
+                .chain(more.iter().copied())
+                .collect()
+        };
+        let off = |zeta| [on[0], on[1], ("empg.enabled", "false"), ("empg.zeta", zeta)];
+        let runs = [
+            run(0, &with(&[])),
+            run(1, &with(&[("checkpoint.every", "7")])),
+            run(0, &with(&[("empg.k", "2.0")])),
+            run(0, &with(&[("empg.zeta", "0.0")])),
+            run(0, &with(&[("empg.zeta", "0.0"), ("empg.k", "2.0")])),
+            run(0, &off("0.1")),
+            run(1, &off("0.3")),
+            run(0, &[("env.name", "w"), ("algo.name", "grpo"), ("rollout.groups", "3")]),
+        ];
+        let arms = arms(&runs);
+        let labels: Vec<(&str, usize)> =
+            arms.iter().map(|a| (a.label.as_str(), a.runs.len())).collect();
+        let expected = [
+            ("h · DAPO + EMPG · empg.k = 1.0 · empg.zeta = 0.1", 2),
+            ("h · DAPO + EMPG · empg.k = 2.0 · empg.zeta = 0.1", 1),
+            ("h · DAPO + EMPG (gradient scaling only) · empg.k = 1.0", 1),
+            ("h · DAPO + EMPG (gradient scaling only) · empg.k = 2.0", 1),
+            ("h · DAPO", 2),
+            ("w · GRPO", 1),
+        ];
+        assert_eq!(labels, expected);
+        let fewer = [
+            run(0, &with(&[])),
+            run(0, &with(&[("empg.k", "2.0")])),
+            run(0, &with(&[("empg.k_f", "2.0")])),
+        ];
+        let labels: Vec<String> = super::arms(&fewer).into_iter().map(|a| a.label).collect();
+        assert_eq!(
+            labels,
+            ["DAPO + EMPG", "DAPO + EMPG · empg.k = 2.0", "DAPO + EMPG · empg.k_f = 2.0"]
+        );
+    }
+
+    #[test]
+    fn arms_of_few_are_all_compared_and_of_many_with_their_baselines() {
+        let dapo = |k: &'static str, enabled: &'static str| {
+            run(
+                0,
+                &[
+                    ("env.name", "h"),
+                    ("algo.name", "dapo"),
+                    ("empg.enabled", enabled),
+                    ("empg.k", k),
+                ],
+            )
+        };
+        let mut runs = vec![dapo("1.0", "false"), dapo("1.0", "true"), dapo("2.0", "true")];
+        assert_eq!(compared(&runs, &arms(&runs)), [(1, 0), (2, 0), (2, 1)]);
+        runs.extend([dapo("3.0", "true"), dapo("4.0", "true")]);
+        assert_eq!(compared(&runs, &arms(&runs)), [(1, 0), (2, 0), (3, 0), (4, 0)]);
+    }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the Python package as users get it: builds the wheel, installs it into a folder of its own,
-# and runs crates/py/tests on it. What the tests need (torch, TRL, verl, SkyRL, Ray, Gymnasium …) is
+# and runs crates/py/tests on it. What the tests need (torch, TRL, verl, SkyRL, Ray, Gymnasium, MLflow …) is
 # installed once into a virtual environment outside the checkout, one per version of the requirement
 # files.
 #
@@ -26,9 +26,9 @@ EOF
 
 tests=crates/py/tests
 requirements="$tests/requirements.txt"
-beside="$tests/requirements-skyrl.txt"
+beside=("$tests/requirements-skyrl.txt" "$tests/requirements-mlflow.txt")
 cache_root="${EMPG_PYTHON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/empg}"
-key="$("$python" - "$requirements" "$beside" << 'EOF'
+key="$("$python" - "$requirements" "${beside[@]}" << 'EOF'
 import hashlib, pathlib, platform, sys
 digest = hashlib.sha256(platform.python_version().encode() + platform.machine().encode())
 for name in sys.argv[1:]:
@@ -52,7 +52,9 @@ mkdir -p "$cache_root"
         pip=("$cache/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir)
         # The file names everything: nothing is left to resolve.
         "${pip[@]}" install -q --no-deps -r "$requirements"
-        "${pip[@]}" install -q --no-deps -r "$beside"
+        for file in "${beside[@]}"; do
+            "${pip[@]}" install -q --no-deps -r "$file"
+        done
         touch "$cache/complete"
     fi
 ) 9> "$cache_root/python-$key.lock"
@@ -80,10 +82,11 @@ fi
 export PYTHONPATH="$work/site"
 # Trainers ask their hubs and report their use unless told not to.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 WANDB_MODE=disabled RAY_USAGE_STATS_ENABLED=0
+export MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 export PYTHONDONTWRITEBYTECODE=1 TOKENIZERS_PARALLELISM=false
 
 # Tests skip hosts that are not installed; here none may be missing.
-"$cache/bin/python" -c 'import empg, gymnasium, mypy, openenv, pandas, polars, pyarrow, ray, torch, trl, verl'
+"$cache/bin/python" -c 'import duckdb, empg, gymnasium, mlflow, mypy, openenv, pandas, polars, pyarrow, ray, tensorboard, torch, trl, verl, wandb'
 "$cache/bin/python" -c 'from importlib.util import find_spec; assert find_spec("skyrl.train"), "no SkyRL"'
 
 cd crates/py

@@ -10,6 +10,7 @@ mod progress;
 mod settings;
 mod table;
 mod tasks;
+mod track;
 
 use std::process::ExitCode;
 

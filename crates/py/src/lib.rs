@@ -14,6 +14,7 @@ mod json_rows;
 mod modulate;
 mod options;
 mod run_dir;
+mod run_follower;
 mod spans;
 mod steps;
 mod table;
@@ -45,6 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(envs::project, module)?)?;
     module.add_function(wrap_pyfunction!(envs::environment_names, module)?)?;
     module.add_class::<run_dir::RunReader>()?;
+    module.add_class::<run_follower::RunFollower>()?;
     module.add_class::<frame::Table>()?;
     Ok(())
 }

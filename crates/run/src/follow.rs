@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -45,6 +45,9 @@ pub struct Follower {
     timings: Aside<Map<String, Value>>,
     clock: Aside<f64>,
 }
+
+/// Lines of `metrics.jsonl` with their steps.
+type Lines = Vec<(u64, Map<String, Value>)>;
 
 /// A file beside `metrics.jsonl` with something for most steps, which no checksum covers.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ impl Follower {
     }
 
     /// The next committed lines; `None` where they are not as they were committed.
-    fn lines(&mut self) -> Result<Option<Vec<(u64, Map<String, Value>)>>> {
+    fn lines(&mut self) -> Result<Option<Lines>> {
         let path = self.run.path().join(METRICS);
         let committed = self.run.manifest().metrics;
         let left = committed.bytes.saturating_sub(self.at);
@@ -188,7 +191,7 @@ impl<T> Aside<T> {
     /// since a resumed run may have cut and written the file again.
     fn read(
         &mut self,
-        path: &PathBuf,
+        path: &Path,
         last: u64,
         parse: impl Fn(&[u8]) -> (usize, Vec<(u64, T)>),
     ) -> Result<()> {

@@ -420,11 +420,19 @@ pub struct RecordConfig {
     /// Steps of those episodes whose score norms and parameter gradients are measured, for
     /// Proposition 1 on the policy itself; 0 for none.
     pub gradient_probe: usize,
+    /// Trackers that mirror the run while it is written, e.g. `mlflow=http://127.0.0.1:5000`. The
+    /// trainer itself does not know them.
+    pub track: Vec<String>,
 }
 
 impl Default for RecordConfig {
     fn default() -> Self {
-        Self { trajectories_every: 10, entropy_probe: 64, gradient_probe: 96 }
+        Self {
+            trajectories_every: 10,
+            entropy_probe: 64,
+            gradient_probe: 96,
+            track: Vec::new(),
+        }
     }
 }
 

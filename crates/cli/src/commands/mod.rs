@@ -12,6 +12,7 @@ mod serve;
 mod serve_env;
 mod sft;
 mod study;
+mod track;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,8 @@ enum Command {
     Analyze(analyze::AnalyzeArgs),
     /// Run arms × environments × seeds and compare them
     Study(study::StudyArgs),
+    /// Mirror runs to an MLflow server, live or afterwards
+    Track(track::TrackArgs),
     /// Fine-tune on the demonstrations of an expert (how tiny is made)
     Sft(sft::SftArgs),
     /// Assign EMPG credit to any trainer's trajectories (JSONL in, JSONL out)
@@ -76,6 +79,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(args, json),
         Command::Analyze(args) => analyze::run(args, json),
         Command::Study(args) => study::run(args, json),
+        Command::Track(args) => track::run(args, json),
         Command::Sft(args) => sft::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),

@@ -7,12 +7,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use empg_env::{Split, TaskSet};
 use empg_run::{CheckpointRef, RunDir};
+use empg_track::Status;
 use empg_train::config::Recipe;
 use empg_train::{Config, Policy, Summary, TrainError, Trainer};
 use serde_json::json;
 
 use crate::progress::{Live, duration};
 use crate::settings::{self, SettingsError, TrainingArgs};
+use crate::track::{Following, Tracker};
 use crate::{estimate, interrupt, models, output, table, tasks};
 
 /// Arguments of `empg train`.
@@ -25,6 +27,7 @@ Examples:
   empg train --env openenv --url http://127.0.0.1:8000
   empg train --env stdio --command 'python my_env.py'
   empg train --set optim.lr=1e-4 --set rollout.group_size=16 --out runs/wide
+  empg train --track mlflow=http://127.0.0.1:5000
   empg train --resume runs/NAME                continue after Ctrl-C or a crash
   empg train --resume runs/NAME --steps 200    train a finished run further")]
 pub(crate) struct TrainArgs {
@@ -33,6 +36,10 @@ pub(crate) struct TrainArgs {
     /// Run directory [default: runs/ENV-ALGO[-empg]-sSEED, with a number if that is taken]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Mirror the run while it is written: mlflow=URL, or mlflow (MLFLOW_TRACKING_URI); may be
+    /// repeated
+    #[arg(long, value_name = "TRACKER")]
+    track: Vec<String>,
     /// Continue this run from its newest complete checkpoint
     #[arg(
         long,
@@ -50,17 +57,18 @@ struct Prepared {
     config: Config,
     dir: RunDir,
     trainer: Trainer,
+    trackers: Vec<Tracker>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
-    let TrainArgs { training, out, resume } = args;
+    let TrainArgs { training, out, track, resume } = args;
     let started = Instant::now();
     let prepared = match resume {
-        Some(dir) => continued(&dir, training)?,
-        None => fresh(training, out)?,
+        Some(dir) => continued(&dir, training, track)?,
+        None => fresh(training, out, track)?,
     };
-    let Prepared { config, mut dir, mut trainer } = prepared;
+    let Prepared { config, mut dir, mut trainer, trackers } = prepared;
     dir.set_keep(config.checkpoint.keep);
     let told = dir.warnings().len();
 
@@ -70,8 +78,14 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
         live.bar(),
         "stopping: what is under way is brought to an end (Ctrl-C again ends at once)",
     );
+    let following = Following::start(dir.path(), trackers, live.bar());
     let outcome = trainer.run(Some(&mut dir), &mut live);
     live.finish();
+    following.finish(match &outcome {
+        Ok(_) => Status::Finished,
+        Err(TrainError::Interrupted) => Status::Stopped,
+        Err(_) => Status::Failed,
+    });
     for warning in dir.warnings().iter().skip(told) {
         crate::say!("warning: {warning}");
     }
@@ -96,8 +110,16 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     }
 }
 
-fn fresh(training: TrainingArgs, out: Option<PathBuf>) -> anyhow::Result<Prepared> {
-    let config = settings::resolve(training)?;
+fn fresh(
+    training: TrainingArgs,
+    out: Option<PathBuf>,
+    track: Vec<String>,
+) -> anyhow::Result<Prepared> {
+    let mut config = settings::resolve(training)?;
+    if !track.is_empty() {
+        config.record.track = track;
+    }
+    let trackers = Tracker::all(&config.record.track)?;
     let tasks = tasks::open(&config.env)?;
     let policy = models::open(&config.model.path)?;
     let path = out.unwrap_or_else(|| free_name(&config));
@@ -113,10 +135,10 @@ fn fresh(training: TrainingArgs, out: Option<PathBuf>) -> anyhow::Result<Prepare
     // Before the directory: a configuration that cannot be trained leaves nothing behind.
     let trainer = Trainer::new(config.clone(), tasks, policy)?;
     let dir = RunDir::create(&path, &text, &info)?;
-    Ok(Prepared { config, dir, trainer })
+    Ok(Prepared { config, dir, trainer, trackers })
 }
 
-fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
+fn continued(path: &Path, training: TrainingArgs, track: Vec<String>) -> anyhow::Result<Prepared> {
     if !path.is_dir() {
         bail!(
             "there is no run directory {}: runs lie in runs/ unless --out named another",
@@ -147,7 +169,11 @@ fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
     if let Some(command) = training.common.command {
         config.env.command = Some(command);
     }
+    if !track.is_empty() {
+        config.record.track = track;
+    }
     let config = settings::finish(config)?;
+    let trackers = Tracker::all(&config.record.track)?;
     let tasks = tasks::open(&config.env)?;
     let policy = models::open(&config.model.path)?;
     announce(&resumption(checkpoint.as_ref(), &config), &config, &*tasks, &policy, path);
@@ -162,7 +188,7 @@ fn continued(path: &Path, training: TrainingArgs) -> anyhow::Result<Prepared> {
     if config != recorded {
         rewrite(&file, &settings::commented(&config)?)?;
     }
-    Ok(Prepared { config, dir, trainer })
+    Ok(Prepared { config, dir, trainer, trackers })
 }
 
 fn resumption(checkpoint: Option<&CheckpointRef>, config: &Config) -> String {

@@ -113,6 +113,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "record.trajectories_every" "Steps between recorded batches of trajectories; 0 records none."
     "record.entropy_probe" "Evaluation episodes of the initial policy that the trained one scores again; 0 for none."
     "record.gradient_probe" "Steps of those episodes whose gradients are measured, for Proposition 1; 0 for none."
+    "record.track" "Trackers that mirror the run while it is written: \"mlflow\" (MLFLOW_TRACKING_URI) or \"mlflow=URL\"."
 };
 
 /// The key of a dotted name.

@@ -7,4 +7,5 @@ mod program;
 mod remote;
 mod resume;
 mod study;
+mod track;
 mod train;

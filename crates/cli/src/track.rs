@@ -42,6 +42,13 @@ impl Tracker {
             None => (name, None),
         };
         match kind {
+            "mlflow" if url.is_none() && variable("MLFLOW_TRACKING_URI").is_none() => {
+                return Err(refuse(
+                    "mlflow alone takes the server from MLFLOW_TRACKING_URI, which is not set; \
+                     mlflow=URL names it"
+                        .to_owned(),
+                ));
+            }
             "mlflow" => {}
             "wandb" => {
                 return Err(refuse(
@@ -75,7 +82,6 @@ impl Tracker {
         url: Option<&str>,
         experiment: Option<String>,
     ) -> Result<Self, TrackError> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = url.map(str::to_owned).or_else(|| variable("MLFLOW_TRACKING_URI"));
         let address = Address::parse(&url.unwrap_or_default())?;
         let credentials =
@@ -112,6 +118,10 @@ impl Tracker {
     pub(crate) fn mirror(&self, path: &Path) -> Result<Mirror, TrackError> {
         Mirror::open(path, self.options.clone())
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// How long to wait after failures in a row.
@@ -156,13 +166,13 @@ struct Follow {
 
 impl Following {
     /// Starts to mirror the run in `path`.
-    pub(crate) fn start(path: &Path, trackers: Vec<Tracker>, bar: Option<ProgressBar>) -> Self {
+    pub(crate) fn start(path: &Path, trackers: Vec<Tracker>, bar: Option<&ProgressBar>) -> Self {
         let mut threads = Vec::new();
         for tracker in trackers {
             let (end, told) = mpsc::channel();
             let (finished, done) = mpsc::channel();
             let url = tracker.url().to_owned();
-            let (path, voice) = (path.to_owned(), Voice { bar: bar.clone() });
+            let (path, voice) = (path.to_owned(), Voice { bar: bar.cloned() });
             let body = move || {
                 follow(&tracker, &path, &told, &voice);
                 let _ = finished.send(());

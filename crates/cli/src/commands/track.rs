@@ -17,7 +17,7 @@ use crate::track::{Patience, Tracker};
 use crate::{interrupt, output};
 
 /// Time between looks at runs that are followed.
-const LOOK: Duration = Duration::from_millis(1000);
+const LOOK: Duration = Duration::from_secs(1);
 /// Steps in which a pause is waited for, so that Ctrl-C ends it.
 const NAP: Duration = Duration::from_millis(50);
 

@@ -78,7 +78,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
         live.bar(),
         "stopping: what is under way is brought to an end (Ctrl-C again ends at once)",
     );
-    let following = Following::start(dir.path(), trackers, live.bar());
+    let following = Following::start(dir.path(), trackers, live.bar().as_ref());
     let outcome = trainer.run(Some(&mut dir), &mut live);
     live.finish();
     following.finish(match &outcome {

@@ -2,6 +2,7 @@
 //! is told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -123,7 +124,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
         _ => {}
     }
     let length = text.len();
-    let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all((head + &text).as_bytes()).ok()
 }
 
@@ -190,20 +192,23 @@ impl State {
                     let largest = self.largest.entry(kind).or_default();
                     *largest = size.max(*largest);
                 }
-                let run = &mut self.runs[body["run_id"].as_str().unwrap().parse::<usize>().unwrap()];
+                let run =
+                    &mut self.runs[body["run_id"].as_str().unwrap().parse::<usize>().unwrap()];
                 texts(&mut run.params, &body["params"]);
                 texts(&mut run.tags, &body["tags"]);
                 for metric in body["metrics"].as_array().into_iter().flatten() {
                     let key = metric["key"].as_str().unwrap().to_owned();
                     assert!(metric["timestamp"].as_i64().unwrap() > 1_600_000_000_000);
-                    let point = (metric["step"].as_u64().unwrap(), metric["value"].as_f64().unwrap());
+                    let point =
+                        (metric["step"].as_u64().unwrap(), metric["value"].as_f64().unwrap());
                     run.metrics.entry(key).or_default().push(point);
                 }
                 json!({})
             }
             "runs/update" => {
-                let run = &mut self.runs[body["run_id"].as_str().unwrap().parse::<usize>().unwrap()];
-                run.status = body["status"].as_str().unwrap().to_owned();
+                let run =
+                    &mut self.runs[body["run_id"].as_str().unwrap().parse::<usize>().unwrap()];
+                body["status"].as_str().unwrap().clone_into(&mut run.status);
                 json!({})
             }
             _ => return missing(),
@@ -474,7 +479,7 @@ fn mistakes_are_told_with_what_to_do() {
             .into();
         assert_eq!(ran.code, Some(code), "{args}: {}", ran.stderr);
         assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
-        text += &format!("$ empg {args}\n{}", ran.stderr);
+        let _ = write!(text, "$ empg {args}\n{}", ran.stderr);
     }
     assert!(!dir.path().join("runs").exists());
     insta::assert_snapshot!(text);

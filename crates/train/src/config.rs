@@ -427,12 +427,7 @@ pub struct RecordConfig {
 
 impl Default for RecordConfig {
     fn default() -> Self {
-        Self {
-            trajectories_every: 10,
-            entropy_probe: 64,
-            gradient_probe: 96,
-            track: Vec::new(),
-        }
+        Self { trajectories_every: 10, entropy_probe: 64, gradient_probe: 96, track: Vec::new() }
     }
 }
 

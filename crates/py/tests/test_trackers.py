@@ -1,13 +1,16 @@
 """What trackers and tables show of a run: TensorBoard, MLflow, W&B, pandas, DuckDB and Polars, all of
 them the real packages. Runs are made by the program itself (EMPG_BIN)."""
 
+import datetime
 import http.client
+import ipaddress
 import json
 import math
 import os
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -341,7 +344,7 @@ def test_mlflow_has_the_run_to_the_bit(folder, server, client):
 
 
 @contextmanager
-def forgetful(server, forwarded):
+def proxy_of(server, forwarded=1_000_000, tls=None):
     """A proxy that passes on so many batches; one more reaches the server too, but its answer is kept
     back. Gives the proxy's address and the event of that moment."""
     kept_back = threading.Event()
@@ -373,9 +376,13 @@ def forgetful(server, forwarded):
             pass
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    scheme = "http"
+    if tls is not None:
+        proxy.socket = tls.wrap_socket(proxy.socket, server_side=True)
+        scheme = "https"
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{proxy.server_port}", kept_back
+        yield f"{scheme}://127.0.0.1:{proxy.server_port}", kept_back
     finally:
         released.set()
         proxy.shutdown()
@@ -392,7 +399,7 @@ def test_a_killed_upload_goes_on_without_a_point_told_twice(folder, server, clie
         for key, value in flatten("", line)
     }
     assert len(expected) > 3500
-    with forgetful(server, 2) as (proxy, kept_back):
+    with proxy_of(server, 2) as (proxy, kept_back):
         tracker = subprocess.Popen(command("track", target, "--mlflow", proxy, "--experiment", "killed"))
         assert kept_back.wait(PATIENCE)
         tracker.kill()
@@ -403,6 +410,64 @@ def test_a_killed_upload_goes_on_without_a_point_told_twice(folder, server, clie
     assert told["run_id"] == run.info.run_id
     assert told["known"] == 3000 and told["points"] == len(expected) - 3000
     assert values(client, run.info.run_id) == expected
+
+
+def certificates(folder):
+    """An authority, and a certificate of this machine that it has signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    keys = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "here")]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    for which, file in ((0, "authority.pem"), (1, "here.pem")):
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(names[which])
+            .issuer_name(names[0])
+            .public_key(keys[which].public_key())
+            .serial_number(which + 1)
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.BasicConstraints(ca=which == 0, path_length=None), critical=True)
+        )
+        if which == 1:
+            address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+            made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        signed = made.sign(keys[0], hashes.SHA256())
+        (folder / file).write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "here.key").write_bytes(
+        keys[1].private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def test_mlflow_over_tls_is_trusted_by_its_authority_only(folder, server, client, tmp_path):
+    pytest.importorskip("cryptography")
+    certificates(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "here.pem", tmp_path / "here.key")
+    with proxy_of(server, tls=tls) as (proxy, _):
+        arguments = [folder, "--mlflow", proxy, "--experiment", "encrypted"]
+        stranger = subprocess.run(
+            command("track", *arguments), capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert stranger.returncode == 1
+        assert "is not trusted" in stranger.stderr and "CERT_PATH" in stranger.stderr
+        assert only_run(client, "encrypted") is None
+        authority = str(tmp_path / "authority.pem")
+        env = {**os.environ, "MLFLOW_TRACKING_SERVER_CERT_PATH": authority}
+        [told] = empg_track(*arguments, env=env)
+        [again] = empg_track(*arguments, env={**os.environ, "MLFLOW_TRACKING_INSECURE_TLS": "true"})
+    expected = scalars(folder)
+    assert (told["points"], again["known"]) == (len(expected), len(expected))
+    assert values(client, told["run_id"]) == expected
 
 
 def test_mlflow_shows_a_run_while_it_is_written(server, client, tmp_path):

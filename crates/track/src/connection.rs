@@ -1,6 +1,7 @@
 //! One server, spoken to by JSON over HTTP.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,7 +177,9 @@ impl Connection {
             .timeout_global(Some(timeout))
             .timeout_connect(Some(timeout.min(Duration::from_secs(10))))
             .http_status_as_error(false)
-            .max_redirects(3)
+            // A server that moved is told of: most redirections would make a question of a command.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .tls_config(tls.build());
         // What the environment says about proxies is for servers elsewhere.
         let config = if address.is_loopback() { config.proxy(None) } else { config };
@@ -218,12 +221,27 @@ impl Connection {
         sent: Result<http::Response<Body>, ureq::Error>,
     ) -> Result<Value> {
         let address = || self.address.url.clone();
-        let lost = |error: ureq::Error| TrackError::Unreachable {
-            address: address(),
-            what: error.to_string(),
+        let lost = |error: ureq::Error| {
+            let (address, what) = (address(), error.to_string());
+            match error {
+                // What TLS says of the other side.
+                ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    TrackError::Untrusted { address, what }
+                }
+                ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
+                    TrackError::Untrusted { address, what }
+                }
+                _ => TrackError::Unreachable { address, what },
+            }
         };
         let mut response = sent.map_err(lost)?;
         let status = response.status().as_u16();
+        let elsewhere = response.headers().get("location").filter(|_| (300..400).contains(&status));
+        if let Some(place) = elsewhere.and_then(|place| place.to_str().ok()) {
+            let message = format!("it has moved to {}", start_of(place, LONGEST_WORDS));
+            let (address, code) = (address(), String::new());
+            return Err(TrackError::Refused { address, call, status, code, message });
+        }
         let text = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string();
         if !(200..300).contains(&status) {
             let (code, message) = refusal(&text.unwrap_or_default());

@@ -56,6 +56,17 @@ pub enum TrackError {
         /// The run or experiment.
         what: String,
     },
+    /// A server that is not believed to be who it says it is.
+    #[error(
+        "{address} is not trusted ({what}): MLFLOW_TRACKING_SERVER_CERT_PATH names a PEM file with the \
+         authority that signed its certificate"
+    )]
+    Untrusted {
+        /// The server.
+        address: String,
+        /// Why.
+        what: String,
+    },
     /// A certificate that cannot be used.
     #[error("cannot use the certificates of {}: {what}", path.display())]
     Certificate {

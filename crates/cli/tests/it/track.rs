@@ -124,8 +124,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
         _ => {}
     }
     let length = text.len();
-    let head =
-        format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let place = if status == 308 { "location: https://elsewhere/\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 {status} x\r\n{place}content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all((head + &text).as_bytes()).ok()
 }
 
@@ -354,6 +356,7 @@ fn refusals_end_it_at_once_in_the_servers_words() {
         (Fault::Status(401, ""), "status 401"),
         (Fault::Page, "does not answer experiments/get-by-name as an MLflow server does"),
         (Fault::Status(404, "<html>nothing here"), "status 404: <html>nothing here"),
+        (Fault::Status(308, ""), "status 308: it has moved to https://elsewhere/"),
     ] {
         let fake = Fake::start();
         fake.state().always = Some(fault);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::run_data::RunData;
-use crate::statistics::{Paired, mean, paired, quick_bootstrap};
+use crate::statistics::{Paired, Resampler, mean, paired};
 
 /// Settings that do not make another arm.
 const IGNORED: [&str; 3] = ["seed", "env.data", "env.corpus"];
@@ -215,6 +215,7 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
         (0..points).map(|i| i * (n - 1) / (points - 1).max(1)).collect()
     };
     let mut band = Band::default();
+    let mut resamplers: BTreeMap<usize, Resampler> = BTreeMap::new();
     for at in kept {
         let step = longest.steps[at];
         let values: Vec<f64> = have
@@ -231,7 +232,9 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
         band.x.push(step);
         band.mean.push(mean(&values).map(four_digits));
         if have.len() > 1 {
-            let interval = quick_bootstrap(&values);
+            let n = values.len();
+            let interval =
+                resamplers.entry(n).or_insert_with(|| Resampler::quick(n)).interval(&values);
             band.low.push(interval.map(|i| four_digits(i.low)));
             band.high.push(interval.map(|i| four_digits(i.high)));
         }

@@ -35,23 +35,56 @@ pub fn bootstrap(values: &[f64]) -> Option<Interval> {
 
 /// [`bootstrap`] from fewer resamples, for the many points of a curve.
 pub fn quick_bootstrap(values: &[f64]) -> Option<Interval> {
-    resample(values, 400)
+    Resampler::new(values.len(), QUICK).interval(values)
 }
 
 fn resample(values: &[f64], resamples: usize) -> Option<Interval> {
-    if values.len() < 2 {
-        return None;
+    Resampler::new(values.len(), resamples).interval(values)
+}
+
+/// Resamples of [`quick_bootstrap`].
+const QUICK: usize = 400;
+
+/// Which values a bootstrap draws: drawn once where many points have equally many values.
+#[derive(Clone, Debug)]
+pub struct Resampler {
+    /// Positions of the values, resample after resample.
+    drawn: Vec<u32>,
+    /// Values.
+    n: usize,
+    means: Vec<f64>,
+}
+
+impl Resampler {
+    /// The draws of [`quick_bootstrap`].
+    pub fn quick(n: usize) -> Self {
+        Self::new(n, QUICK)
     }
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64 ^ values.len() as u64;
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| {
-            let sum: f64 = values.iter().map(|_| values[below(&mut random, values.len())]).sum();
-            sum / values.len() as f64
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[((resamples - 1) as f64 * share).round() as usize];
-    Some(Interval { low: at(0.025), high: at(0.975) })
+
+    fn new(n: usize, resamples: usize) -> Self {
+        let mut random = 0x9E37_79B9_7F4A_7C15_u64 ^ n as u64;
+        let draws = if n < 2 { 0 } else { n * resamples };
+        let drawn = (0..draws).map(|_| below(&mut random, n) as u32).collect();
+        Self { drawn, n, means: Vec::new() }
+    }
+
+    /// The 95 % interval of the mean; `None` of fewer than two values, or of another number of them.
+    pub fn interval(&mut self, values: &[f64]) -> Option<Interval> {
+        if self.drawn.is_empty() || values.len() != self.n {
+            return None;
+        }
+        self.means.clear();
+        self.means.extend(self.drawn.chunks(self.n).map(|one| {
+            let sum: f64 = one.iter().map(|&i| values[i as usize]).sum();
+            sum / self.n as f64
+        }));
+        let resamples = self.means.len();
+        let mut at = |share: f64| {
+            let place = ((resamples - 1) as f64 * share).round() as usize;
+            *self.means.select_nth_unstable_by(place, f64::total_cmp).1
+        };
+        Some(Interval { low: at(0.025), high: at(0.975) })
+    }
 }
 
 /// A number below `n` (SplitMix64; the bias of the multiplication is below 2⁻⁵⁰ here).

@@ -13,7 +13,7 @@ use empg_report::stability::of_run;
 use empg_run::Run;
 use serde_json::{Value, json};
 
-use super::report::find;
+use super::report::{find, read_all};
 use crate::output;
 
 /// Arguments of `empg analyze`.
@@ -61,17 +61,23 @@ pub(crate) fn run(args: AnalyzeArgs, json: bool) -> anyhow::Result<()> {
         What::Stability(which) => stability(&which)?,
         What::Ablation(which) => ablation(&which)?,
     };
-    Ok(if json { output::line(&value.to_string())? } else { output::text(&text)? })
+    if json {
+        output::line(&value.to_string())?;
+    } else {
+        output::text(&text)?;
+    }
+    Ok(())
 }
 
 /// The runs; what could not be read of them is said.
 fn read(which: &Which) -> anyhow::Result<(Vec<RunData>, Vec<Arm>)> {
     let mut runs = Vec::new();
-    for path in find(&which.runs)? {
-        match RunData::read(&path) {
+    let paths = find(&which.runs)?;
+    for (path, read) in paths.iter().zip(read_all(&paths)) {
+        match read {
             Ok(run) => runs.push(run),
             // A folder's damaged run does not hide the others.
-            Err(error) if !which.runs.contains(&path) => crate::say!("warning: {error}"),
+            Err(error) if !which.runs.contains(path) => crate::say!("warning: {error}"),
             Err(error) => return Err(error.into()),
         }
     }

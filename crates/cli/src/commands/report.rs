@@ -48,11 +48,12 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
     let ReportArgs { runs, out, trajectories, title } = args;
     let started = Instant::now();
     let mut contents = Contents::default();
-    for path in find(&runs)? {
-        match RunData::read(&path) {
+    let paths = find(&runs)?;
+    for (path, read) in paths.iter().zip(read_all(&paths)) {
+        match read {
             Ok(run) => contents.runs.push(run),
             // A folder's damaged run does not hide the others.
-            Err(error) if !runs.contains(&path) => contents.notes.push(error.to_string()),
+            Err(error) if !runs.contains(path) => contents.notes.push(error.to_string()),
             Err(error) => return Err(error.into()),
         }
     }
@@ -95,6 +96,28 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
         out.display(),
         if runs == 1 { "" } else { "s" }
     ))?)
+}
+
+/// Reads runs side by side, in their order.
+pub(super) fn read_all(paths: &[PathBuf]) -> Vec<Result<RunData, empg_run::RunError>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = paths.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = paths
+            .chunks(share)
+            .map(|part| {
+                let read = || part.iter().map(|path| RunData::read(path)).collect::<Vec<_>>();
+                (part, scope.spawn(read))
+            })
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|(part, thread)| {
+                // A reader that died is asked again, here, where its panic is told.
+                thread.join().unwrap_or_else(|_| part.iter().map(|p| RunData::read(p)).collect())
+            })
+            .collect()
+    })
 }
 
 /// Run directories among the arguments, and those within folders that are none, sorted.

@@ -11,6 +11,9 @@ use super::escape::text as esc;
 
 /// Arms that get a paragraph each.
 const PARAGRAPHS: usize = 4;
+/// Seeds below which nothing is said to stand clear of chance: shares of few episodes are often equal
+/// in two seeds, and then have no spread.
+const FEWEST_PAIRS: usize = 3;
 
 /// One paragraph an arm, then what the comparisons say.
 pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifference]) -> String {
@@ -24,6 +27,7 @@ pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifferen
     }
     let firm: Vec<&ArmDifference> = differences
         .iter()
+        .filter(|d| d.paired.pairs >= FEWEST_PAIRS)
         .filter(|d| d.paired.interval.is_some_and(|i| i.low > 0.0 || i.high < 0.0))
         .collect();
     if !differences.is_empty() {
@@ -31,7 +35,7 @@ pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifferen
             writeln!(
                 out,
                 "<p>No difference between arms stands clear of chance over these seeds (every 95 % \
-                 interval of a paired difference holds 0).</p>"
+                 interval of a paired difference holds 0, or has fewer than {FEWEST_PAIRS} seeds).</p>"
             )
         } else {
             let list: Vec<String> = firm

@@ -8,4 +8,5 @@ mod page;
 mod summary;
 mod tables;
 
+pub use curves::{DrawnArm, Metric, drawn, metrics};
 pub use page::{Contents, page};

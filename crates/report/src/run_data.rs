@@ -55,8 +55,20 @@ impl RunData {
     /// A directory that is no run, or whose metrics are damaged.
     pub fn read(path: &Path) -> Result<Self, empg_run::RunError> {
         let run = Run::open(path)?;
-        let mut notes = Vec::new();
         let metrics = run.metrics()?;
+        let (timings, note) = match run.timings() {
+            Ok(timings) => (timings, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let mut data = Self::of(&run, &metrics, &timings);
+        data.notes.extend(note);
+        Ok(data)
+    }
+
+    /// A run with these lines of its metrics and timings.
+    pub fn of(run: &Run, metrics: &[Map<String, Value>], timings: &[Map<String, Value>]) -> Self {
+        let path = run.path();
+        let mut notes = Vec::new();
         let settings = match run.config().map(|text| text.parse::<toml::Table>()) {
             Ok(Ok(table)) => {
                 let mut flat = BTreeMap::new();
@@ -72,51 +84,7 @@ impl RunData {
                 BTreeMap::new()
             }
         };
-        let timings = run.timings().unwrap_or_else(|error| {
-            notes.push(error.to_string());
-            Vec::new()
-        });
-
-        let mut steps = Vec::new();
-        let mut curves: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        let mut evaluations = Vec::new();
-        for line in &metrics {
-            let step = number(line, "step").unwrap_or(f64::NAN);
-            if let Some(results) = line.get("eval").and_then(split_results) {
-                evaluations.push((step, results));
-            }
-            if step > 0.0 {
-                steps.push(step);
-                for (key, value) in line {
-                    if let Some(value) = value.as_f64().filter(|_| key != "step") {
-                        put(&mut curves, key, steps.len(), value);
-                    }
-                }
-            }
-        }
-        for line in &timings {
-            let Some(step) = number(line, "step") else { continue };
-            let Some(at) = steps.iter().position(|s| *s == step) else { continue };
-            for (key, value) in line {
-                if let Some(value) = value.as_f64().filter(|_| key != "step") {
-                    put(&mut curves, key, at + 1, value);
-                }
-            }
-        }
-        for values in curves.values_mut() {
-            values.resize(steps.len(), f64::NAN);
-        }
-
-        let mut table = |name: &str| {
-            // A run that has not come to its end has no tables yet.
-            let have = run.analyses().is_ok_and(|names| names.iter().any(|n| n == name));
-            let table = have.then(|| run.analysis(name).map_err(|e| notes.push(e.to_string())));
-            table.and_then(Result::ok).unwrap_or_default()
-        };
-        let entropy_dynamics = bins(pairs(&table("entropy-dynamics")), BINS);
-        let coupling = coupling(&table("score-norms"), COUPLING_BINS);
-        let planned = settings.get("steps").and_then(|s| s.parse::<f64>().ok());
-        Ok(Self {
+        let mut data = Self {
             name: path.file_name().map_or_else(
                 || path.display().to_string(),
                 |name| name.to_string_lossy().into_owned(),
@@ -126,15 +94,76 @@ impl RunData {
                 Value::Object(info) => info,
                 _ => Map::new(),
             },
-            finished: planned.is_none_or(|n| steps.last().is_some_and(|s| *s >= n)),
-            recorded: run.manifest().trajectories.iter().map(|t| t.step).collect(),
             settings,
-            steps,
-            curves,
-            evaluations,
-            entropy_dynamics,
-            coupling,
+            steps: Vec::new(),
+            curves: BTreeMap::new(),
+            evaluations: Vec::new(),
+            entropy_dynamics: Vec::new(),
+            coupling: None,
+            recorded: Vec::new(),
+            finished: false,
             notes,
+        };
+        data.extend(run, metrics, timings);
+        data
+    }
+
+    /// Adds what the run has committed since: lines of its metrics and of its timings.
+    pub fn extend(
+        &mut self,
+        run: &Run,
+        metrics: &[Map<String, Value>],
+        timings: &[Map<String, Value>],
+    ) {
+        let Self { steps, curves, evaluations, .. } = self;
+        for line in metrics {
+            let step = number(line, "step").unwrap_or(f64::NAN);
+            if let Some(results) = line.get("eval").and_then(split_results) {
+                evaluations.push((step, results));
+            }
+            if step > 0.0 {
+                steps.push(step);
+                for (key, value) in line {
+                    if let Some(value) = value.as_f64().filter(|_| key != "step") {
+                        put(curves, key, steps.len(), value);
+                    }
+                }
+            }
+        }
+        for line in timings {
+            let Some(step) = number(line, "step") else { continue };
+            let Ok(at) = steps.binary_search_by(|s| s.total_cmp(&step)) else { continue };
+            for (key, value) in line {
+                if let Some(value) = value.as_f64().filter(|_| key != "step") {
+                    put(curves, key, at + 1, value);
+                }
+            }
+        }
+        for values in curves.values_mut() {
+            values.resize(steps.len(), f64::NAN);
+        }
+        // A run that has not come to its end has no tables yet.
+        let names = run.analyses().unwrap_or_default();
+        let have = |name: &str| names.iter().any(|n| n == name);
+        if self.entropy_dynamics.is_empty() && have("entropy-dynamics") {
+            self.entropy_dynamics = bins(pairs(&self.table(run, "entropy-dynamics")), BINS);
+        }
+        if self.coupling.is_none() && have("score-norms") {
+            self.coupling = coupling(&self.table(run, "score-norms"), COUPLING_BINS);
+        }
+        let planned = self.settings.get("steps").and_then(|s| s.parse::<f64>().ok());
+        self.finished = planned.is_none_or(|n| self.steps.last().is_some_and(|s| *s >= n));
+        self.recorded = run.manifest().trajectories.iter().map(|t| t.step).collect();
+    }
+
+    /// A table of the run; one that cannot be read is noted, once.
+    fn table(&mut self, run: &Run, name: &str) -> Vec<Map<String, Value>> {
+        run.analysis(name).unwrap_or_else(|error| {
+            let note = error.to_string();
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+            Vec::new()
         })
     }
 

@@ -38,6 +38,7 @@ mod scalars;
 mod storage;
 mod trajectory;
 mod writer;
+mod writing;
 
 pub use checkpoint::{CheckpointFiles, CheckpointRef, FileEntry};
 pub use error::RunError;

@@ -43,7 +43,7 @@ const FIRST: usize = 6;
 
 /// An arm as the script knows it.
 #[derive(Serialize)]
-pub(super) struct DrawnArm<'a> {
+pub struct DrawnArm<'a> {
     label: &'a str,
     environment: &'a str,
     /// Equal for equal recipes.
@@ -55,7 +55,7 @@ pub(super) struct DrawnArm<'a> {
 
 /// A chart's curves.
 #[derive(Serialize)]
-pub(super) struct Metric {
+pub struct Metric {
     key: &'static str,
     title: &'static str,
     arms: Vec<Option<Band>>,
@@ -73,7 +73,7 @@ struct Line {
 }
 
 /// The arms with their colours.
-pub(super) fn drawn(arms: &[Arm]) -> Vec<DrawnArm<'_>> {
+pub fn drawn(arms: &[Arm]) -> Vec<DrawnArm<'_>> {
     let mut recipes: Vec<&str> = Vec::new();
     for arm in arms {
         if !recipes.contains(&arm.recipe.as_str()) {
@@ -138,7 +138,7 @@ pub(super) fn places(
 }
 
 /// The curves of all arms; metrics that no run has are left out.
-pub(super) fn metrics(runs: &[RunData], arms: &[Arm]) -> Vec<Metric> {
+pub fn metrics(runs: &[RunData], arms: &[Arm]) -> Vec<Metric> {
     let points = (ALL_POINTS / (METRICS.len() * arms.len().max(1))).clamp(20, BAND_POINTS);
     METRICS
         .iter()

@@ -31,6 +31,9 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
   let plot = null;
   let log = false;
   const draw = () => {
+    // Who has zoomed in stays there.
+    const zoomed = plot && xs.length && (plot.scales.x.min > xs[0] || plot.scales.x.max < xs.at(-1));
+    const range = zoomed && { min: plot.scales.x.min, max: plot.scales.x.max };
     if (plot) plot.destroy();
     const shown = s => !hidden.has(s.arm);
     bands = allBands.filter(shown);
@@ -79,6 +82,7 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
         }],
       },
     }, data, frame.querySelector(".plot"));
+    if (range) plot.setScale("x", range);
   };
   button.addEventListener("click", () => {
     log = !log;
@@ -86,5 +90,9 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
     draw();
   });
   draw();
-  return { draw, has: arm => allBands.some(b => b.arm === arm) };
+  return {
+    draw,
+    has: arm => allBands.some(b => b.arm === arm),
+    update: (newBands, newLines) => { [allBands, allLines] = [newBands, newLines]; draw(); },
+  };
 }

@@ -1,6 +1,18 @@
 "use strict";
-// The credit viewer: a list of episodes, one episode as a conversation, every step with its credit.
-const EMPG_ROW = 46;
+// The credit viewer: a list of episodes, one episode as a conversation, every step with its credit,
+// the other rollouts of its task beside it. What is shown comes from a source: the report holds all
+// episodes, the dashboard fetches those that are looked at.
+//
+// source = {
+//   all: [{ source, step, group, rollout, task, kind, end, reward, won, turns, entropy, credit,
+//           errors, uncertain }],          summaries, in order; reward may be null
+//   load(i) -> Promise of episode i,
+//   group(i) -> Promise of [{ i, advantage: [], h_norm: [] }], the rollouts of its task,
+//   search(words) -> Promise of a Set of places,
+// }
+const EMPG_ROW = 48;
+// Turns that are built at once; the rest of a long episode follows frame by frame.
+const EMPG_TURNS = 40;
 
 function empgElement(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -10,62 +22,159 @@ function empgElement(tag, attributes, ...children) {
     else if (key === "onclick") node.addEventListener("click", value);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.filter(c => c != null));
+  node.append(...children.flat().filter(c => c != null));
   return node;
 }
 
-// A confident error: low entropy, negative credit, in an episode that was lost.
-const empgConfidentError = (e, t) => !e.won && t.h_norm < 0.25 && t.advantage < 0;
-const empgUncertainSuccess = (e, t) => e.won && t.h_norm > 0.75 && t.base > 0;
+// Sure of itself, blamed, in an episode that was lost; and unsure where it went well. The
+// dashboard's summaries have the same bounds.
+const empgConfidentError = (won, t) => !won && t.h_norm < 0.25 && t.advantage < 0;
+const empgUncertainSuccess = (won, t) => won && t.h_norm > 0.75 && t.base > 0;
 
 function empgSummary(e) {
   const n = Math.max(1, e.turns.length), sum = f => e.turns.reduce((s, t) => s + f(t), 0);
   return {
+    source: e.source, step: e.step, group: e.group, rollout: e.rollout, task: e.task, kind: e.kind,
+    end: e.end, reward: e.reward, won: e.won, turns: e.turns.length,
     entropy: sum(t => t.h) / n,
     credit: sum(t => Math.abs(t.advantage)) / n,
-    errors: e.turns.filter(t => empgConfidentError(e, t)).length,
-    uncertain: e.turns.filter(t => empgUncertainSuccess(e, t)).length,
+    errors: e.turns.filter(t => empgConfidentError(e.won, t)).length,
+    uncertain: e.turns.filter(t => empgUncertainSuccess(e.won, t)).length,
   };
 }
 
-function empgViewer(host, episodes) {
-  const all = episodes.map((e, i) => ({ e, i, s: empgSummary(e) }));
-  const kinds = [...new Set(episodes.map(e => e.kind))].filter(Boolean).sort();
-  const steps = [...new Set(episodes.map(e => e.source + "\u0000" + e.step))];
-  const select = (label, options) => empgElement("select", { "aria-label": label },
-    ...options.map(([value, text]) => empgElement("option", { value }, text)));
+// A source of episodes that are here already.
+function empgEmbedded(episodes) {
+  const key = e => JSON.stringify([e.source, e.step, e.group]);
+  const groups = new Map();
+  episodes.forEach((e, i) => {
+    const k = key(e);
+    if (!groups.has(k)) groups.set(k, []);
+    groups.get(k).push(i);
+  });
+  return {
+    all: episodes.map(empgSummary),
+    load: async i => episodes[i],
+    group: async i => groups.get(key(episodes[i])).map(k => ({
+      i: k, advantage: episodes[k].turns.map(t => t.advantage), h_norm: episodes[k].turns.map(t => t.h_norm),
+    })),
+    search: async words => {
+      const has = text => text.toLowerCase().includes(words);
+      return new Set(episodes.flatMap((e, i) =>
+        has(e.task) || e.turns.some(t => has(t.observation) || has(t.action)) ? [i] : []));
+    },
+  };
+}
+
+const EMPG_ORDERS = [
+  ["", "in order"], ["errors", "confident errors first"], ["uncertain", "uncertain successes first"],
+  ["reward", "highest return first"], ["-reward", "lowest return first"],
+  ["entropy", "highest entropy first"], ["-entropy", "lowest entropy first"],
+  ["credit", "largest credit first"], ["-credit", "smallest credit first"],
+  ["turns", "longest first"], ["-turns", "shortest first"],
+];
+
+let empgViewers = 0;
+
+// Shows a source. `options.selected` is the place shown first, `options.chosen(i)` is told which one
+// is looked at.
+function empgViewer(host, given, options = {}) {
+  const source = Array.isArray(given) ? empgEmbedded(given) : given;
+  const all = source.all, prefix = `empg-${empgViewers++}-row-`;
+  const distinct = of => [...new Set(all.map(of))];
+  const kinds = distinct(s => s.kind).filter(Boolean).sort();
+  const steps = distinct(s => JSON.stringify([s.source, s.step]));
+  const select = (label, choices) => empgElement("select", { "aria-label": label },
+    choices.map(([value, text]) => empgElement("option", { value }, text)));
   const outcome = select("outcome", [["", "won and lost"], ["won", "won"], ["lost", "lost"]]);
   const kind = select("task type", [["", "all task types"], ...kinds.map(k => [k, k])]);
-  const from = select("where from", [["", "all steps"], ...steps.map(s => [s, s.split("\u0000").join(" · step ")])]);
-  const order = select("order", [["", "in order"], ["errors", "confident errors first"], ["uncertain", "uncertain successes first"],
-    ["reward", "highest return first"], ["entropy", "highest entropy first"], ["credit", "largest credit first"]]);
+  const from = select("where from", [["", "all steps"], ...steps.map(s => {
+    const [name, step] = JSON.parse(s);
+    return [s, `${name} · step ${step}`];
+  })]);
+  const marks = select("marks", [["", "with and without marks"], ["errors", "with confident errors"], ["uncertain", "with uncertain successes"]]);
+  const measure = select("measure", [["", "any value"], ["reward", "return"], ["entropy", "entropy"], ["credit", "credit"], ["turns", "steps"]]);
+  const bound = label => empgElement("input", { type: "number", step: "any", class: "bound", "aria-label": label, placeholder: label });
+  const least = bound("least"), most = bound("most");
+  const bounds = empgElement("span", { class: "bounds", hidden: true }, least, " to ", most);
+  const order = select("order", EMPG_ORDERS);
   const search = empgElement("input", { type: "search", placeholder: "search text", "aria-label": "search text" });
   const count = empgElement("span", { class: "quiet", role: "status" });
   const list = empgElement("div", { class: "list", role: "listbox", tabindex: "0", "aria-label": "episodes" });
-  const inner = empgElement("div", {});
+  const inner = empgElement("div", { class: "rows", role: "presentation" });
   list.append(inner);
-  const panel = empgElement("article", { class: "episode", "aria-live": "polite" });
+  const group = empgElement("aside", { class: "group", "aria-label": "rollouts of the same task" });
+  const panel = empgElement("article", { class: "episode", "aria-label": "episode", tabindex: "-1" });
   host.append(
-    empgElement("div", { class: "controls" }, search, outcome, kind, steps.length > 1 ? from : null, order, count),
-    empgElement("div", { class: "viewer" }, list, panel));
+    empgElement("div", { class: "controls", role: "group", "aria-label": "filter and order" }, search, outcome,
+      kinds.length > 1 ? kind : null, steps.length > 1 ? from : null, marks, measure, bounds, order, count),
+    empgElement("div", { class: "viewer" }, list, panel, group),
+    empgElement("details", { class: "keys" }, empgElement("summary", {}, "Keys"),
+      empgElement("p", { class: "quiet" },
+        "In the list: ↑ ↓ or j k, Page Up and Page Down, Home and End; Enter goes to the episode. In the episode: ↑ ↓ between "
+        + "its steps, Enter opens what a step's credit is made of, e goes to the next marked step, [ and ] to the other rollouts "
+        + "of the task, Escape back to the list. / searches.")));
 
-  let shown = all, current = 0;
+  // Rows are a few nodes that are used again while the list scrolls.
+  let shown = all.map((_, i) => i), current = -1, frame = 0;
+  const pool = [];
+  const row = at => {
+    const node = empgElement("div", { class: "row", role: "option" }, empgElement("span", {}), empgElement("small", {}));
+    node.addEventListener("click", () => choose(node.place));
+    return node;
+  };
+  const fill = (node, at) => {
+    const s = all[shown[at]];
+    node.place = at;
+    node.entry = shown[at];
+    node.id = prefix + at;
+    node.setAttribute("aria-setsize", shown.length);
+    node.setAttribute("aria-posinset", at + 1);
+    node.style.transform = `translateY(${at * EMPG_ROW}px)`;
+    node.firstChild.className = s.won ? "won" : "lost";
+    node.firstChild.textContent = s.kind || s.task;
+    const extra = (s.errors ? ` · ${s.errors} confident error${s.errors > 1 ? "s" : ""}` : "")
+      + (s.uncertain ? ` · ${s.uncertain} uncertain success${s.uncertain > 1 ? "es" : ""}` : "");
+    node.lastChild.textContent = `return ${empgFormat(s.reward)} · ${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgFormat(s.entropy)}${extra}`;
+  };
   const rows = () => {
-    const top = Math.max(0, Math.floor(list.scrollTop / EMPG_ROW) - 5);
-    const end = Math.min(shown.length, top + Math.ceil((list.clientHeight || 500) / EMPG_ROW) + 10);
-    inner.style.height = shown.length * EMPG_ROW + "px";
-    inner.replaceChildren(...shown.slice(top, end).map(({ e, s }, k) => {
-      const at = top + k;
-      const marks = (s.errors ? ` · ${s.errors} confident error${s.errors > 1 ? "s" : ""}` : "")
-        + (s.uncertain ? ` · ${s.uncertain} uncertain` : "");
-      const row = empgElement("div", { class: "row", role: "option", id: "empg-row-" + at, "aria-selected": String(at === current) },
-        empgElement("span", { class: e.won ? "won" : "lost" }, e.kind || e.task),
-        empgElement("small", {}, `return ${empgFormat(e.reward)} · ${e.turns.length} steps · H ${empgFormat(s.entropy)}${marks}`));
-      row.style.top = at * EMPG_ROW + "px";
-      row.addEventListener("click", () => choose(at));
-      return row;
-    }));
-    list.setAttribute("aria-activedescendant", "empg-row-" + current);
+    frame = 0;
+    const space = list.clientHeight || 500;
+    const top = Math.max(0, Math.floor(list.scrollTop / EMPG_ROW) - 6);
+    const end = Math.min(shown.length, top + Math.ceil(space / EMPG_ROW) + 12);
+    while (pool.length < end - top) {
+      const node = row();
+      pool.push(node);
+      inner.append(node);
+    }
+    for (let at = top; at < end; at++) {
+      const node = pool[at % pool.length];
+      if (node.place !== at || node.entry !== shown[at]) fill(node, at);
+      node.hidden = false;
+      node.setAttribute("aria-selected", String(at === current));
+    }
+    for (const node of pool) if (!(node.place >= top && node.place < end)) { node.hidden = true; node.place = -1; }
+    if (current >= top && current < end) list.setAttribute("aria-activedescendant", prefix + current);
+    else list.removeAttribute("aria-activedescendant");
+  };
+  const soon = () => { frame ||= requestAnimationFrame(rows); };
+
+  let turn = 0;
+  const show = async i => {
+    const mine = ++turn;
+    panel.setAttribute("aria-busy", "true");
+    options.chosen?.(i);
+    try {
+      const [e, rollouts] = await Promise.all([source.load(i), source.group(i)]);
+      if (mine !== turn) return;
+      const view = empgEpisode(panel, e, all[i]);
+      empgGroup(group, i, all, rollouts, go, view.reveal);
+    } catch (error) {
+      if (mine !== turn) return;
+      panel.replaceChildren(empgElement("p", { class: "empty", role: "alert" }, `This episode cannot be shown: ${error.message}`));
+      group.replaceChildren();
+    }
+    panel.removeAttribute("aria-busy");
   };
   const choose = at => {
     current = Math.max(0, Math.min(shown.length - 1, at));
@@ -73,82 +182,224 @@ function empgViewer(host, episodes) {
     if (y < list.scrollTop) list.scrollTop = y;
     if (y + EMPG_ROW > list.scrollTop + list.clientHeight) list.scrollTop = y + EMPG_ROW - list.clientHeight;
     rows();
-    empgEpisode(panel, shown[current], all, i => {
-      const place = shown.findIndex(x => x.i === i);
-      if (place >= 0) choose(place); else empgEpisode(panel, all[i], all, () => {});
+    show(shown[current]);
+  };
+  // An episode by its place among all, also where the filter hides it.
+  const go = i => {
+    const at = shown.indexOf(i);
+    if (at >= 0) choose(at); else { current = -1; rows(); show(i); }
+  };
+
+  let searched = "", hits = null;
+  const apply = first => {
+    const value = (i, key) => all[i][key] ?? -Infinity;
+    const key = measure.value, low = least.value === "" ? -Infinity : +least.value, high = most.value === "" ? Infinity : +most.value;
+    bounds.hidden = !key;
+    const place = from.value && JSON.parse(from.value);
+    shown = [];
+    all.forEach((s, i) => {
+      if ((!outcome.value || (outcome.value === "won") === !!s.won)
+        && (!kind.value || s.kind === kind.value)
+        && (!place || (s.source === place[0] && s.step === place[1]))
+        && (!marks.value || s[marks.value] > 0)
+        && (!key || (value(i, key) >= low && value(i, key) <= high))
+        && (!hits || hits.has(i))) shown.push(i);
     });
-  };
-  const apply = () => {
-    const words = search.value.toLowerCase();
-    shown = all.filter(({ e }) => (!outcome.value || (outcome.value === "won") === e.won)
-      && (!kind.value || e.kind === kind.value)
-      && (!from.value || from.value === e.source + "\u0000" + e.step)
-      && (!words || e.task.toLowerCase().includes(words)
-        || e.turns.some(t => t.observation.toLowerCase().includes(words) || t.action.toLowerCase().includes(words))));
-    const key = order.value;
-    if (key) {
-      const value = x => key === "reward" ? (x.e.reward ?? -Infinity) : x.s[key];
-      shown = [...shown].sort((a, b) => value(b) - value(a) || a.i - b.i);
+    if (order.value) {
+      const by = order.value.replace("-", ""), sign = order.value.startsWith("-") ? -1 : 1;
+      shown.sort((a, b) => sign * (value(b, by) - value(a, by)) || a - b);
     }
-    count.textContent = `${shown.length} of ${all.length} episodes`;
+    count.textContent = `${shown.length.toLocaleString("en")} of ${all.length.toLocaleString("en")} episodes`;
+    inner.style.height = shown.length * EMPG_ROW + "px";
+    for (const node of pool) node.place = -1;
     list.scrollTop = 0;
-    if (shown.length) choose(0);
-    else { rows(); panel.replaceChildren(empgElement("p", { class: "empty" }, "No episode matches.")); }
+    const wanted = Number.isInteger(first) ? shown.indexOf(first) : 0;
+    if (shown.length) choose(Math.max(0, wanted));
+    else {
+      turn++;
+      current = -1;
+      rows();
+      group.replaceChildren();
+      panel.replaceChildren(empgElement("p", { class: "empty" }, all.length ? "No episode matches." : "There are no episodes."));
+    }
   };
-  list.addEventListener("scroll", rows, { passive: true });
+  let typing = 0;
+  const find = () => {
+    clearTimeout(typing);
+    typing = setTimeout(async () => {
+      const words = search.value.trim().toLowerCase();
+      if (words === searched) return;
+      searched = words;
+      if (!words) { hits = null; apply(); return; }
+      count.textContent = "searching …";
+      try {
+        const found = await source.search(words);
+        if (words !== searched) return;
+        hits = found;
+        apply();
+      } catch (error) {
+        count.textContent = `the search failed: ${error.message}`;
+      }
+    }, 150);
+  };
+  list.addEventListener("scroll", soon, { passive: true });
+  new ResizeObserver(soon).observe(list);
   list.addEventListener("keydown", event => {
-    const move = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[event.key];
-    if (move) { event.preventDefault(); choose(current + move); }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor(list.clientHeight / EMPG_ROW) - 1);
+    const move = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -1e9, End: 1e9 }[event.key];
+    if (move) { event.preventDefault(); if (shown.length) choose(current + move); }
+    else if (event.key === "Enter") { event.preventDefault(); (panel.querySelector(".step") || panel).focus(); }
   });
-  for (const control of [outcome, kind, from, order]) control.addEventListener("change", apply);
-  search.addEventListener("input", apply);
-  apply();
+  host.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+    if (event.key === "/") { event.preventDefault(); search.focus(); }
+    if (event.key !== "[" && event.key !== "]") return;
+    const others = [...group.querySelectorAll("button")];
+    const at = others.findIndex(b => b.getAttribute("aria-current") === "true");
+    const next = others[at + (event.key === "]" ? 1 : -1)];
+    if (next) { event.preventDefault(); next.click(); }
+  });
+  panel.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const buttons = [...panel.querySelectorAll(".step")], at = buttons.indexOf(document.activeElement);
+    let next = null;
+    if (event.key === "ArrowDown" && at >= 0) next = buttons[at + 1];
+    else if (event.key === "ArrowUp" && at >= 0) next = buttons[at - 1];
+    else if (event.key === "e") next = buttons.find((b, k) => k > at && b.classList.contains("marked")) || buttons.find(b => b.classList.contains("marked"));
+    else if (event.key === "Escape") next = list;
+    if (next) { event.preventDefault(); next.focus(); next.scrollIntoView({ block: "nearest" }); }
+  });
+  for (const control of [outcome, kind, from, marks, measure, order]) control.addEventListener("change", apply);
+  for (const control of [least, most]) control.addEventListener("input", apply);
+  search.addEventListener("input", find);
+  apply(options.selected);
 }
 
-function empgEpisode(panel, { e, i, s }, all, go) {
+const empgSigned = v => (v > 0 ? "+" : "") + empgFormat(v).replace("-", "−");
+const empgTint = (v, largest, low, high) =>
+  `rgba(var(--${v >= 0 ? "good" : "bad"}), ${(low + (high - low) * Math.min(1, Math.abs(v) / largest)).toFixed(3)})`;
+
+// One episode. Gives what brings a step into view.
+function empgEpisode(panel, e, s) {
   const largest = Math.max(1e-9, ...e.turns.map(t => Math.abs(t.advantage)));
-  const siblings = all.filter(x => x.e.group === e.group && x.e.step === e.step && x.e.source === e.source);
   const header = empgElement("header", {},
     empgElement("div", {}, empgElement("strong", { class: e.won ? "won" : "lost" }, e.kind || "episode"),
-      ` return ${empgFormat(e.reward)} · ${e.turns.length} steps` + (e.end ? ` · ${e.end}` : "")),
-    empgElement("div", { class: "quiet mono" }, e.task),
-    siblings.length > 1 ? empgElement("div", { class: "siblings", role: "group", "aria-label": "rollouts of the same task" },
-      empgElement("span", { class: "quiet" }, "same task: "),
-      ...siblings.map(x => empgElement("button", {
-        type: "button", "aria-current": String(x.i === i), onclick: () => go(x.i),
-        title: `return ${empgFormat(x.e.reward)}, ${x.e.turns.length} steps, H ${empgFormat(x.s.entropy)}`,
-      }, empgElement("span", { class: x.e.won ? "won" : "lost" }, empgFormat(x.e.reward))))) : null);
-  const turns = e.turns.map((t, k) => {
-    const sign = t.advantage >= 0 ? "good" : "bad";
-    const strength = 0.06 + 0.3 * Math.abs(t.advantage) / largest;
-    const words = empgElement("span", { class: "words" });
-    if (t.tokens && t.tokens.length && t.entropies && t.entropies.length === t.tokens.length) {
-      t.tokens.forEach((token, n) => {
-        const text = token.replace(/^##/, "").replaceAll("Ġ", " ").replaceAll("Ċ", "\n").replaceAll("▁", " ");
-        const space = n > 0 && !token.startsWith("##") && !/^[ĠĊ▁\s]/.test(token) && !t.tokens.some(x => /[Ġ▁]/.test(x));
-        const span = empgElement("span", { title: `entropy ${empgFormat(t.entropies[n])} nats` }, text);
-        span.style.background = `rgba(var(--shade), ${Math.min(0.75, t.entropies[n] / 3).toFixed(3)})`;
-        words.append(space ? " " : "", span);
-      });
-    } else words.append(t.action || "(nothing)");
-    const mark = empgConfidentError(e, t) ? "confident error" : empgUncertainSuccess(e, t) ? "uncertain success" : null;
-    const step = empgElement("button", { class: "step", type: "button", "aria-expanded": "false" },
-      words,
-      empgElement("span", { class: "numbers" },
-        `credit ${empgFormat(t.advantage)}`, empgElement("span", {}, `H ${empgFormat(t.h)}`), empgElement("span", {}, `g ${empgFormat(t.g)}`),
-        empgElement("span", {}, `bonus ${empgFormat(t.bonus)}`), mark ? empgElement("span", { class: "mark" }, mark) : null));
-    step.style.borderLeftColor = `rgba(var(--${sign}), .9)`;
-    step.style.background = `rgba(var(--${sign}), ${strength.toFixed(3)})`;
-    const turn = empgElement("section", { class: "turn", "aria-label": `step ${k + 1}` },
-      empgElement("div", { class: t.observation.length > 600 ? "observation long" : "observation", tabindex: t.observation.length > 600 ? "0" : null }, t.observation), step);
-    step.addEventListener("click", () => {
-      const open = turn.querySelector(".waterfall");
-      step.setAttribute("aria-expanded", String(!open));
-      if (open) open.remove(); else turn.append(empgWaterfall(t));
-    });
-    return turn;
+      ` return ${empgFormat(e.reward)} · ${e.turns.length} step${e.turns.length === 1 ? "" : "s"}` + (e.end ? ` · ${e.end}` : "")
+      + (s.errors ? ` · ${s.errors} confident error${s.errors > 1 ? "s" : ""}` : "")
+      + (s.uncertain ? ` · ${s.uncertain} uncertain success${s.uncertain > 1 ? "es" : ""}` : "")),
+    empgElement("div", { class: "quiet mono task" }, e.task),
+    empgElement("div", { class: "scale quiet", "aria-hidden": "true" },
+      "credit −", empgElement("i", { class: "credit-scale" }), "+ ", empgElement("i", { class: "shade-scale" }), " token entropy 0 … 2 nats"));
+  const body = empgElement("div", { class: "turns" });
+  panel.replaceChildren(header, body);
+  panel.scrollTop = 0;
+  let built = 0;
+  const build = upTo => {
+    const part = document.createDocumentFragment();
+    for (; built < Math.min(upTo, e.turns.length); built++) part.append(empgTurn(e, built, largest));
+    body.append(part);
+  };
+  build(EMPG_TURNS);
+  const more = () => {
+    if (!body.isConnected || built >= e.turns.length) return;
+    build(built + EMPG_TURNS);
+    requestAnimationFrame(more);
+  };
+  requestAnimationFrame(more);
+  return {
+    reveal: k => {
+      build(k + 1);
+      const step = body.children[k]?.querySelector(".step");
+      step?.scrollIntoView({ block: "center" });
+      step?.focus({ preventScroll: true });
+    },
+  };
+}
+
+function empgTurn(e, k, largest) {
+  const t = e.turns[k];
+  const mark = empgConfidentError(e.won, t) ? "confident error" : empgUncertainSuccess(e.won, t) ? "uncertain success" : null;
+  const number = (name, value) => empgElement("span", {}, `${name} `, empgElement("b", {}, value));
+  const step = empgElement("button", { class: mark ? "step marked" : "step", type: "button", "aria-expanded": "false" },
+    empgWords(t),
+    empgElement("span", { class: "numbers" }, number("credit", empgSigned(t.advantage)), number("H", empgFormat(t.h)),
+      number("g", empgFormat(t.g)), number("bonus", empgSigned(t.bonus)), mark ? empgElement("span", { class: "mark" }, mark) : null));
+  step.style.borderLeftColor = empgTint(t.advantage, largest, 0.5, 1);
+  step.style.backgroundColor = empgTint(t.advantage, largest, 0.03, 0.26);
+  const long = t.observation.length > 600;
+  const turn = empgElement("section", { class: "turn", "aria-label": `step ${k + 1}` },
+    t.observation ? empgElement("div", { class: long ? "observation long" : "observation", tabindex: long ? "0" : null,
+      role: long ? "region" : null, "aria-label": long ? `observation of step ${k + 1}` : null }, t.observation) : null,
+    step);
+  step.addEventListener("click", () => {
+    const open = turn.querySelector(".waterfall");
+    step.setAttribute("aria-expanded", String(!open));
+    if (open) open.remove(); else turn.append(empgWaterfall(t));
   });
-  panel.replaceChildren(header, ...turns);
+  return turn;
+}
+
+// A token as it reads: markers of spaces and of pieces of words are the tokenizer's, not the text's.
+const empgToken = token => token.replace(/^##/, "").replaceAll("Ġ", " ").replaceAll("Ċ", "\n").replaceAll("▁", " ");
+
+// What the agent wrote, its tokens shaded by entropy where they are known.
+function empgWords(t) {
+  const words = empgElement("span", { class: "words" });
+  if (!t.tokens?.length || t.entropies?.length !== t.tokens.length) {
+    words.append(t.action || "(nothing)");
+    return words;
+  }
+  const marked = t.tokens.some(x => /[Ġ▁]/.test(x));
+  t.tokens.forEach((token, n) => {
+    const apart = n > 0 && !marked && !token.startsWith("##") && !/^[Ċ\s]/.test(token);
+    const span = empgElement("span", { title: `entropy ${empgFormat(t.entropies[n])} nats` }, empgToken(token));
+    span.style.backgroundColor = `rgba(var(--shade), ${Math.min(0.5, Math.max(0, t.entropies[n]) / 4).toFixed(3)})`;
+    words.append(apart ? " " : "", span);
+  });
+  return words;
+}
+
+// The task's rollouts, each with a strip of its steps' credit.
+function empgGroup(host, i, all, rollouts, go, reveal) {
+  const largest = Math.max(1e-9, ...rollouts.flatMap(r => r.advantage.map(Math.abs)));
+  const longest = Math.max(1, ...rollouts.map(r => r.advantage.length));
+  const strip = r => {
+    const n = r.advantage.length;
+    const node = empgElement("span", { class: "strip", "aria-hidden": "true" });
+    node.style.width = `${Math.max(4, 100 * n / longest)}%`;
+    const stops = r.advantage.map((a, k) => `${empgTint(a, largest, 0.08, 1)} ${(100 * k / n).toFixed(2)}% ${(100 * (k + 1) / n).toFixed(2)}%`);
+    if (n) node.style.backgroundImage = `linear-gradient(90deg, ${stops.join(", ")})`;
+    if (r.i === i) {
+      node.classList.add("own");
+      node.title = "a click shows the step";
+      node.addEventListener("click", event => {
+        event.stopPropagation();
+        const box = node.getBoundingClientRect();
+        reveal(Math.min(n - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * n))));
+      });
+    }
+    return node;
+  };
+  const won = rollouts.filter(r => all[r.i]?.won).length;
+  host.replaceChildren(
+    empgElement("h3", {}, "The task's rollouts"),
+    empgElement("p", { class: "quiet" }, `${won} of ${rollouts.length} won. A cell is a step, coloured by its credit.`),
+    ...rollouts.filter(r => all[r.i]).map(r => {
+      const s = all[r.i];
+      const label = `${s.won ? "won" : "lost"}, return ${empgFormat(s.reward)}, ${s.turns} steps, entropy ${empgFormat(s.entropy)}`;
+      return empgElement("button", { type: "button", "aria-current": String(r.i === i), "aria-label": label, onclick: () => go(r.i) },
+        empgElement("span", { class: s.won ? "won" : "lost" }, `${empgFormat(s.reward)}`),
+        empgElement("small", {}, `${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgFormat(s.entropy)}`), strip(r));
+    }));
+}
+
+const EMPG_SVG = "http://www.w3.org/2000/svg";
+function empgShape(tag, attributes, text) {
+  const node = document.createElementNS(EMPG_SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text != null) node.textContent = text;
+  return node;
 }
 
 // Base advantage → scaled by g → plus bonus → minus centring → final advantage.
@@ -156,22 +407,27 @@ function empgWaterfall(t) {
   const scaled = t.base * t.g;
   const bars = [["base A", 0, t.base], ["× g", t.base, scaled], ["+ ζ·f", scaled, scaled + t.bonus],
     ["− mean", scaled + t.bonus, scaled + t.bonus - t.centring], ["credit", 0, t.advantage]];
-  const values = bars.flatMap(b => [b[1], b[2]]).concat(0);
+  const values = bars.flatMap(b => [b[1], b[2]]).concat(0).filter(Number.isFinite);
   const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  const y = v => 12 + (1 - (v - low) / span) * 110;
-  const parts = bars.map(([name, from, to], i) => {
+  const y = v => 18 + (1 - ((Number.isFinite(v) ? v : 0) - low) / span) * 108;
+  const words = `base ${empgFormat(t.base)}, times g ${empgFormat(t.g)}, plus bonus ${empgFormat(t.bonus)}, minus mean ${empgFormat(t.centring)}, credit ${empgFormat(t.advantage)}`;
+  const svg = empgShape("svg", { viewBox: "0 0 560 160", role: "img", "aria-label": words });
+  svg.append(empgShape("line", { x1: 8, x2: 552, y1: y(0), y2: y(0), class: "zero" }));
+  bars.forEach(([name, from, to], i) => {
     const x = 14 + i * 108, top = Math.min(y(from), y(to)), height = Math.max(1.5, Math.abs(y(from) - y(to)));
-    const colour = to >= from ? "var(--good)" : "var(--bad)";
     const whole = i === 0 || i === 4;
-    return `<rect x="${x}" y="${top}" width="84" height="${height}" rx="2" fill="rgba(${colour}, ${whole ? .85 : .5})"/>`
-      + `<text x="${x + 42}" y="152" text-anchor="middle">${name}</text>`
-      + `<text x="${x + 42}" y="${Math.max(11, top - 3)}" text-anchor="middle">${empgFormat(whole ? to : to - from)}</text>`;
+    if (i < 4) svg.append(empgShape("line", { x1: x + 84, x2: x + 108, y1: y(to), y2: y(to), class: "bridge" }));
+    svg.append(
+      empgShape("rect", { x, y: top, width: 84, height, rx: 2, class: `${to >= from ? "up" : "down"}${whole ? " whole" : ""}` }),
+      empgShape("text", { x: x + 42, y: 153, "text-anchor": "middle" }, name),
+      empgShape("text", { x: x + 42, y: Math.max(11, top - 4), "text-anchor": "middle" }, whole ? empgFormat(to) : empgSigned(to - from)));
   });
-  const box = empgElement("div", { class: "waterfall" });
-  box.innerHTML = `<svg viewBox="0 0 560 160" role="img" aria-label="base ${empgFormat(t.base)}, times g ${empgFormat(t.g)}, plus bonus ${empgFormat(t.bonus)}, minus mean ${empgFormat(t.centring)}, credit ${empgFormat(t.advantage)}">`
-    + `<line x1="8" x2="552" y1="${y(0)}" y2="${y(0)}" stroke="var(--line)"/>${parts.join("")}</svg>`;
-  box.append(empgElement("div", { class: "quiet" },
-    `A = ${empgFormat(t.base)} · g = ${empgFormat(t.g)} (H = ${empgFormat(t.h)} nats, normalised ${empgFormat(t.h_norm)}) · `
-    + `f of the next step ${t.f_next == null ? "– (last step)" : empgFormat(t.f_next)} · bonus ${empgFormat(t.bonus)} · mean over steps ${empgFormat(t.centring)} · credit ${empgFormat(t.advantage)}`));
-  return box;
+  const terms = [["A", empgFormat(t.base)], ["H", `${empgFormat(t.h)} nats`], ["H normalised", empgFormat(t.h_norm)], ["g", empgFormat(t.g)],
+    ["f of the next step", t.f_next == null ? "none: the last step" : empgFormat(t.f_next)], ["bonus", empgFormat(t.bonus)],
+    ["mean over steps", empgFormat(t.centring)], ["credit", empgFormat(t.advantage)]];
+  const known = t.tokens?.length && t.entropies?.length === t.tokens.length;
+  return empgElement("div", { class: "waterfall" }, svg,
+    empgElement("dl", { class: "terms" }, terms.map(([name, value]) => empgElement("div", {}, empgElement("dt", {}, name), empgElement("dd", {}, value)))),
+    known ? empgElement("p", { class: "quiet" }, "Entropy by token: "
+      + t.tokens.map((token, n) => `${empgToken(token).trim() || "␣"} ${empgFormat(t.entropies[n])}`).join(" · ")) : null);
 }

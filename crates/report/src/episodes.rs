@@ -148,6 +148,11 @@ impl Vocabulary {
         read().unwrap_or_default()
     }
 
+    /// Whether it knows no token.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn parse(tokenizer: &Value) -> Self {
         let mut texts = HashMap::new();
         if let Some(vocabulary) = tokenizer.pointer("/model/vocab").and_then(Value::as_object) {

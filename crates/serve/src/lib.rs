@@ -1,4 +1,5 @@
-//! What others can ask over HTTP: environments ([`OpenEnv`]) and passages ([`Retrieval`]).
+//! What others can ask over HTTP: environments ([`OpenEnv`]), passages ([`Retrieval`]), and what
+//! became of runs ([`Dashboard`]).
 //!
 //! The retriever of Deep Search: BM25 over a corpus, for whoever trains with
 //! Search-R1, verl-agent, verl or SkyRL and points at a `/retrieve` address.
@@ -26,11 +27,13 @@
 //! ```
 
 mod answer;
+mod dashboard;
 mod openenv;
 mod request;
 mod retrieval;
 mod server;
 
+pub use dashboard::{Dashboard, DashboardError, DashboardOptions, Token, TokenError};
 pub use openenv::{OpenEnv, SessionLimits};
 pub use retrieval::{Limits, Retrieval};
-pub use server::{ServeError, Server, Service, interrupted, runtime};
+pub use server::{Listening, ServeError, Server, Service, interrupted, runtime};

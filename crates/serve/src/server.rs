@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
+use crate::dashboard::Dashboard;
 use crate::openenv::OpenEnv;
 use crate::retrieval::Retrieval;
 
@@ -57,19 +58,63 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Clone, Debug)]
 pub struct Service {
     router: Router,
-    /// Whose sessions end before the server does.
-    sessions: Option<OpenEnv>,
+    /// What ends before the server does.
+    lasting: Option<Lasting>,
+}
+
+/// What outlives a request.
+#[derive(Clone, Debug)]
+enum Lasting {
+    /// Sessions.
+    Env(OpenEnv),
+    /// Streams of changes.
+    Dashboard(Dashboard),
+}
+
+impl Lasting {
+    async fn end(&self) {
+        match self {
+            Self::Env(env) => env.end().await,
+            Self::Dashboard(dashboard) => dashboard.end(),
+        }
+    }
 }
 
 impl From<Retrieval> for Service {
     fn from(retrieval: Retrieval) -> Self {
-        Self { router: retrieval.router(), sessions: None }
+        Self { router: retrieval.router(), lasting: None }
     }
 }
 
 impl From<OpenEnv> for Service {
     fn from(env: OpenEnv) -> Self {
-        Self { router: env.router(), sessions: Some(env) }
+        Self { router: env.router(), lasting: Some(Lasting::Env(env)) }
+    }
+}
+
+impl From<Dashboard> for Service {
+    fn from(dashboard: Dashboard) -> Self {
+        Self { router: dashboard.router(), lasting: Some(Lasting::Dashboard(dashboard)) }
+    }
+}
+
+/// An address that is taken; who connects waits.
+#[derive(Debug)]
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listening {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What answers there.
+    pub fn serve(self, service: impl Into<Service>) -> Server {
+        let Self { listener, address } = self;
+        Server { listener, address, service: service.into() }
     }
 }
 
@@ -91,10 +136,18 @@ impl Server {
         host: &str,
         port: u16,
     ) -> Result<Self, ServeError> {
+        Ok(Self::listen(host, port).await?.serve(service))
+    }
+
+    /// Listens before there is anything to serve.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`].
+    pub async fn listen(host: &str, port: u16) -> Result<Listening, ServeError> {
         let refused = |source| ServeError::Bind { host: host.to_owned(), port, source };
         let listener = TcpListener::bind((host, port)).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, service: service.into() })
+        Ok(Listening { listener, address })
     }
 
     /// Where it listens.
@@ -112,7 +165,7 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let (end, ended) = oneshot::channel::<()>();
-        let Service { router, sessions } = self.service;
+        let Service { router, lasting } = self.service;
         // Answers are written whole: nothing is gained by waiting for more.
         let listener = self.listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let mut serving = tokio::spawn(async move {
@@ -120,13 +173,13 @@ impl Server {
                 .with_graceful_shutdown(async move { drop(ended.await) })
                 .await
         });
-        let leaving = sessions.clone();
+        let leaving = lasting.clone();
         let stopping = tokio::spawn(async move {
             stop.await;
             drop(end);
             // Sessions outlive the connections that they began as.
-            if let Some(sessions) = leaving {
-                let _ = tokio::time::timeout(LAST_REQUESTS, sessions.end()).await;
+            if let Some(leaving) = leaving {
+                let _ = tokio::time::timeout(LAST_REQUESTS, leaving.end()).await;
             }
             tokio::time::sleep(LAST_REQUESTS).await;
         });
@@ -140,8 +193,8 @@ impl Server {
         })
         .await;
         // All requests may be answered before the last session has said goodbye.
-        if let Some(sessions) = sessions {
-            let _ = tokio::time::timeout(LAST_REQUESTS, sessions.end()).await;
+        if let Some(lasting) = lasting {
+            let _ = tokio::time::timeout(LAST_REQUESTS, lasting.end()).await;
         }
         stopping.abort();
         serving.abort();

@@ -3,6 +3,7 @@
 mod advantage;
 mod analyze;
 mod config;
+mod dashboard;
 mod env;
 mod eval;
 mod play;
@@ -50,6 +51,8 @@ enum Command {
     Report(report::ReportArgs),
     /// The paper's analyses of finished runs
     Analyze(analyze::AnalyzeArgs),
+    /// Runs in a browser, live: list, comparison, the credit of every step
+    Dashboard(dashboard::DashboardArgs),
     /// Run arms × environments × seeds and compare them
     Study(study::StudyArgs),
     /// Mirror runs to an MLflow server, live or afterwards
@@ -78,6 +81,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, json),
         Command::Report(args) => report::run(args, json),
         Command::Analyze(args) => analyze::run(args, json),
+        Command::Dashboard(args) => dashboard::run(args, json),
         Command::Study(args) => study::run(args, json),
         Command::Track(args) => track::run(args, json),
         Command::Sft(args) => sft::run(args, json),

@@ -1,8 +1,10 @@
 //! The server as its clients see it.
 
 mod client;
+mod dashboard;
 mod openenv;
 mod requests;
+mod runs;
 mod shutdown;
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! The command as a user meets it: the built binary, its output, its exit codes, its run directory.
 
 mod config;
+mod dashboard;
 mod environments;
 mod help;
 mod program;

@@ -74,10 +74,13 @@ const EMPG_ORDERS = [
   ["turns", "longest first"], ["-turns", "shortest first"],
 ];
 
+// Three digits are enough where many numbers stand together.
+const empgShort = v => v == null || !Number.isFinite(v) ? "–" : Math.abs(v) >= 1000 || (v !== 0 && Math.abs(v) < 1e-3) ? empgFormat(v) : String(+v.toPrecision(3)).replace("-", "−");
+
 let empgViewers = 0;
 
 // Shows a source. `options.selected` is the place shown first, `options.chosen(i)` is told which one
-// is looked at.
+// is looked at, `options.lead` stands before the filters.
 function empgViewer(host, given, options = {}) {
   const source = Array.isArray(given) ? empgEmbedded(given) : given;
   const all = source.all, prefix = `empg-${empgViewers++}-row-`;
@@ -92,8 +95,8 @@ function empgViewer(host, given, options = {}) {
     const [name, step] = JSON.parse(s);
     return [s, `${name} · step ${step}`];
   })]);
-  const marks = select("marks", [["", "with and without marks"], ["errors", "with confident errors"], ["uncertain", "with uncertain successes"]]);
-  const measure = select("measure", [["", "any value"], ["reward", "return"], ["entropy", "entropy"], ["credit", "credit"], ["turns", "steps"]]);
+  const marks = select("marks", [["", "any marks"], ["errors", "with confident errors"], ["uncertain", "with uncertain successes"]]);
+  const measure = select("measure", [["", "any values"], ["reward", "return"], ["entropy", "entropy"], ["credit", "credit"], ["turns", "steps"]]);
   const bound = label => empgElement("input", { type: "number", step: "any", class: "bound", "aria-label": label, placeholder: label });
   const least = bound("least"), most = bound("most");
   const bounds = empgElement("span", { class: "bounds", hidden: true }, least, " to ", most);
@@ -106,7 +109,7 @@ function empgViewer(host, given, options = {}) {
   const group = empgElement("aside", { class: "group", "aria-label": "rollouts of the same task" });
   const panel = empgElement("article", { class: "episode", "aria-label": "episode", tabindex: "-1" });
   host.append(
-    empgElement("div", { class: "controls", role: "group", "aria-label": "filter and order" }, search, outcome,
+    empgElement("div", { class: "controls", role: "group", "aria-label": "filter and order" }, options.lead, search, outcome,
       kinds.length > 1 ? kind : null, steps.length > 1 ? from : null, marks, measure, bounds, order, count),
     empgElement("div", { class: "viewer" }, list, panel, group),
     empgElement("details", { class: "keys" }, empgElement("summary", {}, "Keys"),
@@ -118,8 +121,8 @@ function empgViewer(host, given, options = {}) {
   // Rows are a few nodes that are used again while the list scrolls.
   let shown = all.map((_, i) => i), current = -1, frame = 0;
   const pool = [];
-  const row = at => {
-    const node = empgElement("div", { class: "row", role: "option" }, empgElement("span", {}), empgElement("small", {}));
+  const row = () => {
+    const node = empgElement("div", { class: "row", role: "option" }, empgElement("span", {}), empgElement("i", {}), empgElement("small", {}));
     node.addEventListener("click", () => choose(node.place));
     return node;
   };
@@ -135,7 +138,8 @@ function empgViewer(host, given, options = {}) {
     node.firstChild.textContent = s.kind || s.task;
     const extra = (s.errors ? ` · ${s.errors} confident error${s.errors > 1 ? "s" : ""}` : "")
       + (s.uncertain ? ` · ${s.uncertain} uncertain success${s.uncertain > 1 ? "es" : ""}` : "");
-    node.lastChild.textContent = `return ${empgFormat(s.reward)} · ${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgFormat(s.entropy)}${extra}`;
+    node.children[1].textContent = `${s.group}.${s.rollout}`;
+    node.lastChild.textContent = `return ${empgShort(s.reward)} · ${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgShort(s.entropy)}${extra}`;
   };
   const rows = () => {
     frame = 0;
@@ -276,7 +280,7 @@ function empgViewer(host, given, options = {}) {
   apply(options.selected);
 }
 
-const empgSigned = v => (v > 0 ? "+" : "") + empgFormat(v).replace("-", "−");
+const empgSigned = v => (v > 0 ? "+" : "") + empgShort(v).replace("-", "−");
 const empgTint = (v, largest, low, high) =>
   `rgba(var(--${v >= 0 ? "good" : "bad"}), ${(low + (high - low) * Math.min(1, Math.abs(v) / largest)).toFixed(3)})`;
 
@@ -285,7 +289,7 @@ function empgEpisode(panel, e, s) {
   const largest = Math.max(1e-9, ...e.turns.map(t => Math.abs(t.advantage)));
   const header = empgElement("header", {},
     empgElement("div", {}, empgElement("strong", { class: e.won ? "won" : "lost" }, e.kind || "episode"),
-      ` return ${empgFormat(e.reward)} · ${e.turns.length} step${e.turns.length === 1 ? "" : "s"}` + (e.end ? ` · ${e.end}` : "")
+      ` return ${empgShort(e.reward)} · ${e.turns.length} step${e.turns.length === 1 ? "" : "s"}` + (e.end ? ` · ${e.end}` : "")
       + (s.errors ? ` · ${s.errors} confident error${s.errors > 1 ? "s" : ""}` : "")
       + (s.uncertain ? ` · ${s.uncertain} uncertain success${s.uncertain > 1 ? "es" : ""}` : "")),
     empgElement("div", { class: "quiet mono task" }, e.task),
@@ -323,8 +327,8 @@ function empgTurn(e, k, largest) {
   const number = (name, value) => empgElement("span", {}, `${name} `, empgElement("b", {}, value));
   const step = empgElement("button", { class: mark ? "step marked" : "step", type: "button", "aria-expanded": "false" },
     empgWords(t),
-    empgElement("span", { class: "numbers" }, number("credit", empgSigned(t.advantage)), number("H", empgFormat(t.h)),
-      number("g", empgFormat(t.g)), number("bonus", empgSigned(t.bonus)), mark ? empgElement("span", { class: "mark" }, mark) : null));
+    empgElement("span", { class: "numbers" }, number("credit", empgSigned(t.advantage)), number("H", empgShort(t.h)),
+      number("g", empgShort(t.g)), number("bonus", empgSigned(t.bonus)), mark ? empgElement("span", { class: "mark" }, mark) : null));
   step.style.borderLeftColor = empgTint(t.advantage, largest, 0.5, 1);
   step.style.backgroundColor = empgTint(t.advantage, largest, 0.03, 0.26);
   const long = t.observation.length > 600;
@@ -353,7 +357,7 @@ function empgWords(t) {
   const marked = t.tokens.some(x => /[Ġ▁]/.test(x));
   t.tokens.forEach((token, n) => {
     const apart = n > 0 && !marked && !token.startsWith("##") && !/^[Ċ\s]/.test(token);
-    const span = empgElement("span", { title: `entropy ${empgFormat(t.entropies[n])} nats` }, empgToken(token));
+    const span = empgElement("span", { title: `entropy ${empgShort(t.entropies[n])} nats`, class: /^<\|.*\|>$/.test(token) ? "special" : null }, empgToken(token));
     span.style.backgroundColor = `rgba(var(--shade), ${Math.min(0.5, Math.max(0, t.entropies[n]) / 4).toFixed(3)})`;
     words.append(apart ? " " : "", span);
   });
@@ -368,7 +372,7 @@ function empgGroup(host, i, all, rollouts, go, reveal) {
     const n = r.advantage.length;
     const node = empgElement("span", { class: "strip", "aria-hidden": "true" });
     node.style.width = `${Math.max(4, 100 * n / longest)}%`;
-    const stops = r.advantage.map((a, k) => `${empgTint(a, largest, 0.08, 1)} ${(100 * k / n).toFixed(2)}% ${(100 * (k + 1) / n).toFixed(2)}%`);
+    const stops = r.advantage.map((a, k) => `${empgTint(a, largest, 0.16, 1)} ${(100 * k / n).toFixed(2)}% ${(100 * (k + 1) / n).toFixed(2)}%`);
     if (n) node.style.backgroundImage = `linear-gradient(90deg, ${stops.join(", ")})`;
     if (r.i === i) {
       node.classList.add("own");
@@ -387,10 +391,10 @@ function empgGroup(host, i, all, rollouts, go, reveal) {
     empgElement("p", { class: "quiet" }, `${won} of ${rollouts.length} won. A cell is a step, coloured by its credit.`),
     ...rollouts.filter(r => all[r.i]).map(r => {
       const s = all[r.i];
-      const label = `${s.won ? "won" : "lost"}, return ${empgFormat(s.reward)}, ${s.turns} steps, entropy ${empgFormat(s.entropy)}`;
+      const label = `${s.won ? "won" : "lost"}, return ${empgShort(s.reward)}, ${s.turns} steps, entropy ${empgShort(s.entropy)}`;
       return empgElement("button", { type: "button", "aria-current": String(r.i === i), "aria-label": label, onclick: () => go(r.i) },
-        empgElement("span", { class: s.won ? "won" : "lost" }, `${empgFormat(s.reward)}`),
-        empgElement("small", {}, `${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgFormat(s.entropy)}`), strip(r));
+        empgElement("span", { class: s.won ? "won" : "lost" }, empgShort(s.reward)),
+        empgElement("small", {}, `${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgShort(s.entropy)}`), strip(r));
     }));
 }
 
@@ -420,7 +424,7 @@ function empgWaterfall(t) {
     svg.append(
       empgShape("rect", { x, y: top, width: 84, height, rx: 2, class: `${to >= from ? "up" : "down"}${whole ? " whole" : ""}` }),
       empgShape("text", { x: x + 42, y: 153, "text-anchor": "middle" }, name),
-      empgShape("text", { x: x + 42, y: Math.max(11, top - 4), "text-anchor": "middle" }, whole ? empgFormat(to) : empgSigned(to - from)));
+      empgShape("text", { x: x + 42, y: Math.max(11, top - 4), "text-anchor": "middle" }, whole ? empgShort(to) : empgSigned(to - from)));
   });
   const terms = [["A", empgFormat(t.base)], ["H", `${empgFormat(t.h)} nats`], ["H normalised", empgFormat(t.h_norm)], ["g", empgFormat(t.g)],
     ["f of the next step", t.f_next == null ? "none: the last step" : empgFormat(t.f_next)], ["bonus", empgFormat(t.bonus)],
@@ -429,5 +433,5 @@ function empgWaterfall(t) {
   return empgElement("div", { class: "waterfall" }, svg,
     empgElement("dl", { class: "terms" }, terms.map(([name, value]) => empgElement("div", {}, empgElement("dt", {}, name), empgElement("dd", {}, value)))),
     known ? empgElement("p", { class: "quiet" }, "Entropy by token: "
-      + t.tokens.map((token, n) => `${empgToken(token).trim() || "␣"} ${empgFormat(t.entropies[n])}`).join(" · ")) : null);
+      + t.tokens.map((token, n) => `${empgToken(token).trim() || "␣"} ${empgShort(t.entropies[n])}`).join(" · ")) : null);
 }

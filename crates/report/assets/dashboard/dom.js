@@ -63,7 +63,8 @@ export function spark(values, label) {
   let path = "", open = false;
   values.forEach((v, i) => {
     if (v == null) { open = false; return; }
-    path += `${open ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`;
+    // A point alone is a dot.
+    path += `${open ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}${open ? "" : "h.01"}`;
     open = true;
   });
   svg.append(shape("line", { x1: 0, x2: 96, y1: 23.5, y2: 23.5, class: "floor" }), shape("path", { d: path || "M0 0" }));

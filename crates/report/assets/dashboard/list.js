@@ -17,7 +17,7 @@ const COLUMNS = [
 const settings = { sort: "updated", down: true, words: "", state: "" };
 
 export function list(main) {
-  const search = h("input", { type: "search", placeholder: "filter by name, algorithm, environment", "aria-label": "filter runs" });
+  const search = h("input", { type: "search", class: "wide", placeholder: "filter by name, algorithm, environment", "aria-label": "filter runs" });
   const states = h("select", { "aria-label": "state" }, [["", "all states"], ...STATES.map(s => [s, s])]
     .map(([value, text]) => h("option", { value }, text)));
   search.value = settings.words;
@@ -71,7 +71,7 @@ export function list(main) {
     cells.environment.textContent = r.environment || "–";
     cells.seed.textContent = r.seed ?? "–";
     const left = r.state === "running" && r.steps && r.seconds_a_step ? (r.steps - (r.step || 0)) * r.seconds_a_step : null;
-    const bar = r.steps ? h("progress", { max: r.steps, value: r.step || 0, "aria-label": `steps of ${r.name}` }) : null;
+    const bar = r.steps && r.state !== "finished" ? h("progress", { max: r.steps, value: r.step || 0, "aria-label": `steps of ${r.name}` }) : null;
     cells.step.replaceChildren(h("div", {}, r.steps ? `${r.step ?? 0} / ${r.steps}` : `${r.step ?? 0}`), ...(bar ? [bar] : []),
       ...(left ? [h("div", { class: "quiet small" }, `${duration(left)} left`)] : []));
     cells.success.replaceChildren(...(r.spark.length ? [spark(r.spark, `success over training, now ${percent(r.success)}`)] : []),

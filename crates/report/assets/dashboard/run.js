@@ -46,11 +46,10 @@ export function run(main, [id, tab = "curves", ...rest]) {
 // #/run/ID/credit/STEP/GROUP.ROLLOUT
 function credit(host, id, [step, place_of]) {
   const picker = h("select", { "aria-label": "recorded step" });
-  const status = h("span", { class: "quiet", role: "status" });
+  const status = h("p", { class: "quiet wide", role: "status" });
   const body = h("div", {});
-  host.append(h("p", { class: "quiet" }, "Every agent step with its credit: its colour is the final advantage, the shade of a token its entropy. "
-    + "Choose a step for what its credit is made of."),
-  h("div", { class: "controls" }, h("label", {}, "recorded step ", picker), status), body);
+  host.append(h("p", { class: "quiet wide" }, "Every agent step with its credit: its colour is the final advantage, the shade of a token its entropy. "
+    + "Choose a step for what its credit is made of."), status, body);
   const abort = new AbortController();
   let shown = null, steps = [], gone = false, serial = 0;
 
@@ -80,6 +79,7 @@ function credit(host, id, [step, place_of]) {
       body.replaceChildren();
       const selected = source.all.findIndex(s => `${s.step}.${s.group}.${s.rollout}` === place_of || (s.step === of && `${s.group}.${s.rollout}` === place_of));
       globalThis.empgViewer(body, source, {
+        lead: picker,
         selected: selected < 0 ? undefined : selected,
         chosen: i => {
           const s = source.all[i];

@@ -72,11 +72,11 @@ function met(id, signal) {
         found.set(key, t);
       });
       const rows = [...found.values()].sort((a, b) => a.won / a.n - b.won / b.n || b.errors - a.errors);
-      const head = [h("tr", {}, ["task", "type", "step", "won", "confident errors"].map(word => h("th", { scope: "col" }, word)))];
+      const head = [h("tr", {}, ["task", "type", "step", "won", "confident errors"].map(word => h("th", { scope: "col", class: word === "type" ? "text" : null }, word)))];
       host.replaceChildren(h("p", { class: "quiet" }, `${rows.length} groups of rollouts; those won least come first${rows.length > 500 ? ", 500 of them are shown" : ""}.`),
         table("tasks that training met", head, rows.slice(0, 500).map(t => h("tr", {},
           h("th", { scope: "row", class: "mono" }, h("a", { href: place("run", id, "credit", String(t.step), `${t.group}.${t.rollout}`) }, t.task)),
-          [t.kind, t.step, `${t.won} of ${t.n}`, t.errors].map(cell => h("td", {}, String(cell)))))));
+          h("td", { class: "text" }, t.kind), [t.step, `${t.won} of ${t.n}`, t.errors].map(cell => h("td", {}, String(cell)))))));
     } catch (error) {
       if (error.name !== "AbortError") host.replaceChildren(h("p", { role: "alert" }, error.message));
     }
@@ -86,12 +86,12 @@ function met(id, signal) {
 
 function panels({ panels }) {
   return panels.map(({ name, count, tasks }) => {
-    const head = [h("tr", {}, ["task", "type", "initial policy"].map(word => h("th", { scope: "col" }, word)))];
+    const head = [h("tr", {}, ["task", "type", "initial policy"].map(word => h("th", { scope: "col", class: word === "task" ? null : "text" }, word)))];
     const known = tasks.some(t => t.won_before != null);
     return h("details", {}, h("summary", {}, `The panel of ${name} tasks: ${count}`),
       h("p", { class: "quiet" }, known ? "Outcomes of single tasks are known where the run kept the initial policy's episodes for the entropy dynamics."
         : "The run did not keep the outcomes of single tasks."),
-      table(`panel of ${name} tasks`, head, tasks.slice(0, 1000).map(t => h("tr", {}, h("th", { scope: "row", class: "mono" }, t.id), h("td", {}, t.kind),
-        h("td", { class: t.won_before == null ? null : t.won_before ? "won" : "lost" }, t.won_before == null ? "–" : t.won_before ? "won" : "lost")))));
+      table(`panel of ${name} tasks`, head, tasks.slice(0, 1000).map(t => h("tr", {}, h("th", { scope: "row", class: "mono" }, t.id), h("td", { class: "text" }, t.kind),
+        h("td", { class: `text ${t.won_before == null ? "" : t.won_before ? "won" : "lost"}` }, t.won_before == null ? "–" : t.won_before ? "won" : "lost")))));
   });
 }

@@ -16,6 +16,8 @@ use super::scan::{Found, Stamp, leads_out};
 const SPARK: usize = 48;
 /// A writer that has committed nothing for so long, and for ten times its usual step, is stalled.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// What cannot be read is tried again after so many looks, where its manifest stays as it is.
+const LOOKS: u32 = 30;
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +43,8 @@ pub(super) struct LiveRun {
     pub(super) data: Option<Arc<RunData>>,
     pub(super) recorded: Arc<Vec<TrajectoryEntry>>,
     error: Option<String>,
+    /// Looks until what could not be read is tried again.
+    rest: u32,
     written: Option<bool>,
     pub(super) line: Line,
 }
@@ -82,6 +86,7 @@ impl LiveRun {
             data: None,
             recorded: Arc::default(),
             error: None,
+            rest: 0,
             written: None,
         };
         run.read(root);
@@ -92,13 +97,15 @@ impl LiveRun {
     pub(super) fn look(&mut self, root: &Path, stamp: Stamp) -> bool {
         // A writer may end without another commit, and a damaged file may be mended.
         let held = self.written != Some(false) && self.follower.is_some();
-        if self.found.stamp == stamp && !held && self.error.is_none() {
+        let changed = self.found.stamp != stamp;
+        self.rest = self.rest.saturating_sub(1);
+        let again = self.error.is_some() && self.rest == 0;
+        if !changed && !held && !again {
             return false;
         }
         let before = (self.line.clone(), self.recorded.len());
-        let changed = self.found.stamp != stamp;
         self.found.stamp = stamp;
-        if changed || self.error.is_some() {
+        if changed || again {
             self.read(root);
         } else {
             self.settle();
@@ -114,6 +121,7 @@ impl LiveRun {
         if let Err(error) = followed {
             // What was read stays on show; the next look begins anew.
             self.follower = None;
+            self.rest = LOOKS;
             self.error = Some(error);
         } else {
             self.error = None;

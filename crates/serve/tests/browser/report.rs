@@ -28,7 +28,7 @@ pub(crate) fn opens_quietly() {
         page.wait("document.querySelectorAll('.turn').length === 6");
         assert_eq!(page.eval("window.planted === undefined"), true);
         let wide = page.eval("document.documentElement.scrollWidth").as_u64().unwrap();
-        assert!(wide <= width, "{wide}");
+        assert!(wide <= u64::from(width), "{wide}");
         let nameless = page.nameless();
         assert!(nameless.is_empty(), "{nameless:#?}");
     }

@@ -31,6 +31,7 @@ __all__ = [
     "Commands",
     "project",
     "environment_names",
+    "RunFollower",
     "RunReader",
     "Table",
 ]
@@ -298,6 +299,7 @@ class RunFollower:
     @property
     def created(self) -> float | None: ...
 
+@final
 class RunReader:
     def __new__(cls, path: str | PathLike[str]) -> RunReader: ...
     def refresh(self) -> None: ...

@@ -163,15 +163,18 @@ function empgViewer(host, given, options = {}) {
   };
   const soon = () => { frame ||= requestAnimationFrame(rows); };
 
-  let turn = 0;
+  // What is shown, or about to be; and the rollouts of its task.
+  let turn = 0, showing = -1, members = [];
   const show = async i => {
     const mine = ++turn;
+    showing = i;
     panel.setAttribute("aria-busy", "true");
     options.chosen?.(i);
     try {
       const [e, rollouts] = await Promise.all([source.load(i), source.group(i)]);
       if (mine !== turn) return;
       const view = empgEpisode(panel, e, all[i]);
+      members = rollouts.map(r => r.i);
       empgGroup(group, i, all, rollouts, go, view.reveal);
     } catch (error) {
       if (mine !== turn) return;
@@ -259,10 +262,8 @@ function empgViewer(host, given, options = {}) {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
     if (event.key === "/") { event.preventDefault(); search.focus(); }
     if (event.key !== "[" && event.key !== "]") return;
-    const others = [...group.querySelectorAll("button")];
-    const at = others.findIndex(b => b.getAttribute("aria-current") === "true");
-    const next = others[at + (event.key === "]" ? 1 : -1)];
-    if (next) { event.preventDefault(); next.click(); }
+    const at = members.indexOf(showing), next = at < 0 ? undefined : members[at + (event.key === "]" ? 1 : -1)];
+    if (next != null) { event.preventDefault(); go(next); }
   });
   panel.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -296,8 +297,10 @@ function empgEpisode(panel, e, s) {
     empgElement("div", { class: "scale quiet", "aria-hidden": "true" },
       "credit −", empgElement("i", { class: "credit-scale" }), "+ ", empgElement("i", { class: "shade-scale" }), " token entropy 0 … 2 nats"));
   const body = empgElement("div", { class: "turns" });
+  // Who was in the episode before stays in this one.
+  const within = panel.contains(document.activeElement);
   panel.replaceChildren(header, body);
-  panel.scrollTop = 0;
+  if (within) panel.focus({ preventScroll: true });
   let built = 0;
   const build = upTo => {
     const part = document.createDocumentFragment();
@@ -385,7 +388,7 @@ function empgGroup(host, i, all, rollouts, go, reveal) {
     }
     return node;
   };
-  const won = rollouts.filter(r => all[r.i]?.won).length;
+  const won = rollouts.filter(r => all[r.i]?.won).length, within = host.contains(document.activeElement);
   host.replaceChildren(
     empgElement("h3", {}, "The task's rollouts"),
     empgElement("p", { class: "quiet" }, `${won} of ${rollouts.length} won. A cell is a step, coloured by its credit.`),
@@ -396,6 +399,7 @@ function empgGroup(host, i, all, rollouts, go, reveal) {
         empgElement("span", { class: s.won ? "won" : "lost" }, empgShort(s.reward)),
         empgElement("small", {}, `${s.turns} step${s.turns === 1 ? "" : "s"} · H ${empgShort(s.entropy)}`), strip(r));
     }));
+  if (within) host.querySelector("[aria-current=true]")?.focus({ preventScroll: true });
 }
 
 const EMPG_SVG = "http://www.w3.org/2000/svg";

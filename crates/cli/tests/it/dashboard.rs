@@ -24,7 +24,7 @@ impl Running {
     }
 
     /// Status and body of an answer.
-    fn get(&self, address: &str, path: &str, headers: &str) -> (u16, String) {
+    fn get(address: &str, path: &str, headers: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(address).unwrap();
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
@@ -52,9 +52,9 @@ fn an_empty_folder_is_served_until_interrupted() {
     let running = Running::start(dir.path(), &["--port", "0"]);
     let address = running.line.strip_prefix("http://").unwrap().to_owned();
     assert!(address.starts_with("127.0.0.1:"), "{address}");
-    let (status, page) = running.get(&address, "/", "");
+    let (status, page) = Running::get(&address, "/", "");
     assert!(status == 200 && page.contains("<title>EMPG runs</title>"), "{status} {page}");
-    assert!(running.get(&address, "/api/runs", "").1.contains("\"runs\":[]"));
+    assert!(Running::get(&address, "/api/runs", "").1.contains("\"runs\":[]"));
 
     let port = address.rsplit(':').next().unwrap();
     let second = run_in(dir.path(), &format!("dashboard --port {port}"));
@@ -74,10 +74,10 @@ fn others_need_a_token() {
     let (url, token) = (line["url"].as_str().unwrap(), line["token"].as_str().unwrap());
     assert!(token.len() >= 32 && url.ends_with(&format!("/?token={token}")), "{line}");
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
-    assert_eq!(running.get(address, "/api/runs", "").0, 401);
+    assert_eq!(Running::get(address, "/api/runs", "").0, 401);
     let bearer = format!("Authorization: Bearer {token}\r\n");
-    assert_eq!(running.get(address, "/api/runs", &bearer).0, 200);
-    assert_eq!(running.get(address, &format!("/?token={token}"), "").0, 303);
+    assert_eq!(Running::get(address, "/api/runs", &bearer).0, 200);
+    assert_eq!(Running::get(address, &format!("/?token={token}"), "").0, 303);
     let (code, said) = running.end();
     assert_eq!(code, Some(0));
     assert!(said.contains("from other machines") && said.contains("not encrypted"), "{said}");

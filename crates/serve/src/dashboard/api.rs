@@ -19,6 +19,8 @@ const COMPARED: usize = 200;
 /// Characters of a search at most.
 const WORDS: usize = 200;
 
+/// A status and what is said.
+type Refused = (StatusCode, String);
 type Asked = (State<Arc<Shared>>, RawQuery);
 
 /// The list: every run's row, and the version that it stands at.
@@ -105,10 +107,10 @@ pub(super) async fn episodes((State(shared), RawQuery(query)): Asked) -> Respons
 /// One episode with every step's credit.
 pub(super) async fn episode((State(shared), RawQuery(query)): Asked) -> Response {
     answer(shared, query, |shared, query, view| {
-        let (group, rollout) =
-            query.number("group").zip(query.number("rollout")).ok_or_else(|| {
-                pages::error(StatusCode::BAD_REQUEST, "group and rollout are numbers")
-            })?;
+        let (group, rollout) = query
+            .number("group")
+            .zip(query.number("rollout"))
+            .ok_or_else(|| (StatusCode::BAD_REQUEST, "group and rollout are numbers".to_owned()))?;
         let entry = chosen_step(query, view)?;
         let root = shared.board.root();
         let episode = shared.recorded.episode(root, view, entry, group, rollout);
@@ -116,7 +118,7 @@ pub(super) async fn episode((State(shared), RawQuery(query)): Asked) -> Response
             Some(episode) => {
                 serde_json::to_string(&episode).map_err(|error| failed(&error.to_string()))
             }
-            None => Err(pages::error(StatusCode::NOT_FOUND, "the step has no such episode")),
+            None => Err((StatusCode::NOT_FOUND, "the step has no such episode".to_owned())),
         }
     })
     .await
@@ -127,7 +129,7 @@ pub(super) async fn group((State(shared), RawQuery(query)): Asked) -> Response {
     answer(shared, query, |shared, query, view| {
         let group: u32 = query
             .number("group")
-            .ok_or_else(|| pages::error(StatusCode::BAD_REQUEST, "group is a number"))?;
+            .ok_or_else(|| (StatusCode::BAD_REQUEST, "group is a number".to_owned()))?;
         let entry = chosen_step(query, view)?;
         let file = shared.recorded.file(shared.board.root(), view, entry);
         let file = file.map_err(|error| failed(&error))?;
@@ -179,42 +181,38 @@ pub(super) async fn search((State(shared), RawQuery(query)): Asked) -> Response 
 }
 
 /// `step=all`, one step, or the last one.
-fn chosen_steps<'a>(
-    query: &Query,
-    view: &'a RunView,
-) -> Result<Vec<&'a TrajectoryEntry>, Response> {
+fn chosen_steps<'a>(query: &Query, view: &'a RunView) -> Result<Vec<&'a TrajectoryEntry>, Refused> {
     if query.get("step") == Some("all") {
         return Ok(view.recorded.iter().collect());
     }
     chosen_step(query, view).map(|entry| vec![entry])
 }
 
-fn chosen_step<'a>(query: &Query, view: &'a RunView) -> Result<&'a TrajectoryEntry, Response> {
+fn chosen_step<'a>(query: &Query, view: &'a RunView) -> Result<&'a TrajectoryEntry, Refused> {
     let entry = match query.get("step") {
         Some(step) => view.recorded.iter().find(|t| Ok(t.step) == step.parse()),
         None => view.recorded.last(),
     };
-    entry.ok_or_else(|| {
-        pages::error(StatusCode::NOT_FOUND, "no episodes were recorded at this step")
-    })
+    entry
+        .ok_or_else(|| (StatusCode::NOT_FOUND, "no episodes were recorded at this step".to_owned()))
 }
 
 /// Answers about one run, on a thread beside those that serve connections.
 async fn answer(
     shared: Arc<Shared>,
     query: Option<String>,
-    work: impl FnOnce(&Shared, &Query, &RunView) -> Result<String, Response> + Send + 'static,
+    work: impl FnOnce(&Shared, &Query, &RunView) -> Result<String, Refused> + Send + 'static,
 ) -> Response {
     let query = Query::parse(query.as_deref().unwrap_or_default());
     let Some(view) = query.get("id").and_then(|id| shared.board.run(id)) else { return missing() };
     aside(move || work(&shared, &query, &view)).await
 }
 
-async fn aside(work: impl FnOnce() -> Result<String, Response> + Send + 'static) -> Response {
+async fn aside(work: impl FnOnce() -> Result<String, Refused> + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(text)) => pages::json(StatusCode::OK, text),
-        Ok(Err(refused)) => refused,
-        Err(error) => failed(&error.to_string()),
+        Ok(Err((status, what))) => pages::error(status, &what),
+        Err(error) => pages::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
@@ -222,6 +220,6 @@ fn missing() -> Response {
     pages::error(StatusCode::NOT_FOUND, "there is no such run in the folder")
 }
 
-fn failed(what: &str) -> Response {
-    pages::error(StatusCode::INTERNAL_SERVER_ERROR, what)
+fn failed(what: &str) -> Refused {
+    (StatusCode::INTERNAL_SERVER_ERROR, what.to_owned())
 }

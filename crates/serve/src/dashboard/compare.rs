@@ -14,9 +14,12 @@ use super::board::RunView;
 /// Comparisons that are kept.
 const KEPT: usize = 32;
 
-/// Comparisons that were made, by the runs and their versions.
+/// Runs and their versions.
+type Key = Vec<(String, u64)>;
+
+/// Comparisons that were made.
 #[derive(Debug, Default)]
-pub(super) struct Comparisons(VecDeque<(Vec<(String, u64)>, Arc<str>)>);
+pub(super) struct Comparisons(VecDeque<(Key, Arc<str>)>);
 
 #[derive(Serialize)]
 struct Comparison<'a> {
@@ -53,8 +56,7 @@ struct SplitRow<'a> {
 impl Comparisons {
     /// The comparison of runs as JSON.
     pub(super) fn of(&mut self, runs: &[(String, RunView)]) -> Arc<str> {
-        let key: Vec<(String, u64)> =
-            runs.iter().map(|(id, view)| (id.clone(), view.version)).collect();
+        let key: Key = runs.iter().map(|(id, view)| (id.clone(), view.version)).collect();
         if let Some((_, found)) = self.0.iter().find(|(k, _)| *k == key) {
             return Arc::clone(found);
         }

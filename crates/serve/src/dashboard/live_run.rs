@@ -130,12 +130,11 @@ impl LiveRun {
     }
 
     fn follow(&mut self) -> empg_run::Result<()> {
-        let mut follower = match self.follower.take() {
-            Some(follower) => follower,
-            None => {
-                self.data = None;
-                Follower::open(&self.found.path)?
-            }
+        let mut follower = if let Some(follower) = self.follower.take() {
+            follower
+        } else {
+            self.data = None;
+            Follower::open(&self.found.path)?
         };
         loop {
             let news = follower.look()?;

@@ -26,6 +26,10 @@ pub(crate) fn find() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
 /// A page in a browser of its own.
 pub(crate) struct Page {
     socket: WebSocket<TcpStream>,
@@ -82,18 +86,18 @@ impl Page {
         let session = String::new();
         let mut page =
             Self { socket, session, last: 0, events: VecDeque::new(), browser, _profile: profile };
-        let target = page.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = page.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        page.session =
-            page.call("Target.attachToTarget", attach)["sessionId"].as_str().unwrap().to_owned();
+        let attached = page.call("Target.attachToTarget", &attach);
+        page.session = text(&attached["sessionId"]);
         for domain in ["Page", "Runtime", "Log", "Network", "Accessibility"] {
-            page.call(&format!("{domain}.enable"), json!({}));
+            page.call(&format!("{domain}.enable"), &json!({}));
         }
         page
     }
 
     /// Asks the browser.
-    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last += 1;
         let id = self.last;
         let mut request = json!({ "id": id, "method": method, "params": parameters });
@@ -119,7 +123,7 @@ impl Page {
     pub(crate) fn eval(&mut self, script: &str) -> Value {
         let parameters =
             json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let result = self.call("Runtime.evaluate", parameters);
+        let result = self.call("Runtime.evaluate", &parameters);
         assert!(result["exceptionDetails"].is_null(), "{script}: {}", result["exceptionDetails"]);
         result["result"]["value"].clone()
     }
@@ -142,7 +146,7 @@ impl Page {
 
     /// Goes to an address and waits until the page is there.
     pub(crate) fn go(&mut self, url: &str) {
-        self.call("Page.navigate", json!({ "url": url }));
+        self.call("Page.navigate", &json!({ "url": url }));
         self.wait("document.readyState === 'complete'");
     }
 
@@ -150,10 +154,10 @@ impl Page {
     pub(crate) fn shape(&mut self, width: u32, height: u32, dark: bool) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
-        self.call("Emulation.setDeviceMetricsOverride", metrics);
+        self.call("Emulation.setDeviceMetricsOverride", &metrics);
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
     /// Presses a key.
@@ -172,11 +176,11 @@ impl Page {
         let event = |kind: &str| json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
         self.call(
             "Input.dispatchKeyEvent",
-            event(if text.is_empty() { "rawKeyDown" } else { "keyDown" }),
+            &event(if text.is_empty() { "rawKeyDown" } else { "keyDown" }),
         );
         self.call(
             "Input.dispatchKeyEvent",
-            json!({ "type": "keyUp", "key": key, "windowsVirtualKeyCode": code }),
+            &json!({ "type": "keyUp", "key": key, "windowsVirtualKeyCode": code }),
         );
     }
 
@@ -224,7 +228,7 @@ impl Page {
             "tab",
             "slider",
         ];
-        let tree = self.call("Accessibility.getFullAXTree", json!({}));
+        let tree = self.call("Accessibility.getFullAXTree", &json!({}));
         let nodes = tree["nodes"].as_array().unwrap();
         let mut bad = Vec::new();
         for node in nodes.iter().filter(|n| n["ignored"] != true) {
@@ -236,29 +240,4 @@ impl Page {
         }
         bad
     }
-
-    /// A picture of what is seen.
-    pub(crate) fn picture(&mut self, path: &std::path::Path) {
-        let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
-        std::fs::write(path, decode(shot["data"].as_str().unwrap())).unwrap();
-    }
-}
-
-/// Bytes from base64.
-fn decode(text: &str) -> Vec<u8> {
-    let value = |b: u8| match b {
-        b'A'..=b'Z' => b - b'A',
-        b'a'..=b'z' => b - b'a' + 26,
-        b'0'..=b'9' => b - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let letters: Vec<u8> = text.bytes().filter(|b| *b != b'=').map(value).collect();
-    let mut bytes = Vec::with_capacity(letters.len() * 3 / 4);
-    for four in letters.chunks(4) {
-        let bits =
-            four.iter().fold(0u32, |bits, b| bits << 6 | u32::from(*b)) << (6 * (4 - four.len()));
-        bytes.extend(&bits.to_be_bytes()[1..four.len()]);
-    }
-    bytes
 }

@@ -26,7 +26,7 @@ pub(crate) fn ten_thousand_trajectories() {
     let begun = Instant::now();
     page.eval("location.hash = '#/run/large/credit/all'");
     page.wait("document.querySelectorAll('.turn').length === 10");
-    println!("10,000 trajectories on show after {:.2} s", begun.elapsed().as_secs_f64());
+    eprintln!("10,000 trajectories on show after {:.2} s", begun.elapsed().as_secs_f64());
     let count = "document.querySelector('.controls [role=status]:last-child').textContent";
     assert_eq!(page.eval(count), "10,000 of 10,000 episodes");
 
@@ -55,7 +55,7 @@ pub(crate) fn ten_thousand_trajectories() {
             last: [...list.querySelectorAll('.row')].some(r => !r.hidden && r.ariaPosInSet === '10000') };
         })()",
     );
-    println!("scrolling through 10,000 rows: {result}");
+    eprintln!("scrolling through 10,000 rows: {result}");
     assert!(result["most"].as_u64().unwrap() < 100, "{result}");
     assert!(result["nodes"].as_u64().unwrap() < 1500, "{result}");
     assert_eq!(result["empty"], 0, "rows are there when they are scrolled to: {result}");
@@ -71,14 +71,17 @@ pub(crate) fn ten_thousand_trajectories() {
           return performance.now() - begun;
         })()",
     );
-    println!("sorting them: {timed} ms");
+    eprintln!("sorting them: {timed} ms");
     let begun = Instant::now();
     page.eval(
         "{ const s = document.querySelector('[aria-label=\"search text\"]'); s.value = 'mug 17 from drawer 9'; \
          s.dispatchEvent(new Event('input')); }",
     );
     page.wait(&format!("{count} === '16 of 10,000 episodes'"));
-    println!("searching them, with the pause after typing: {:.2} s", begun.elapsed().as_secs_f64());
+    eprintln!(
+        "searching them, with the pause after typing: {:.2} s",
+        begun.elapsed().as_secs_f64()
+    );
     assert_eq!(json!(page.complaints()), json!([]));
 }
 
@@ -106,7 +109,7 @@ pub(crate) fn a_thousand_steps() {
           return performance.now() - begun;
         })()",
     );
-    println!("a thousand steps: the first are on show after {timed} ms");
+    eprintln!("a thousand steps: the first are on show after {timed} ms");
     page.wait("document.querySelectorAll('.turn').length === 1000");
     // A click on the strip shows the step.
     page.eval(

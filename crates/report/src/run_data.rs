@@ -44,6 +44,8 @@ pub struct RunData {
     pub recorded: Vec<u64>,
     /// Whether the last step of the settings is committed.
     pub finished: bool,
+    /// What it was started on, in words; empty where that is unknown.
+    pub machine: String,
     /// What could not be read, in words.
     pub notes: Vec<String>,
 }
@@ -102,6 +104,7 @@ impl RunData {
             coupling: None,
             recorded: Vec::new(),
             finished: false,
+            machine: run.machine().map(|m| m.to_string()).unwrap_or_default(),
             notes,
         };
         data.extend(run, metrics, timings);
@@ -127,6 +130,10 @@ impl RunData {
                     if let Some(value) = value.as_f64().filter(|_| key != "step") {
                         put(curves, key, steps.len(), value);
                     }
+                }
+                let size = number(line, "advantage_abs").filter(|size| *size > 0.0);
+                if let (Some(bonus), Some(size)) = (number(line, "bonus"), size) {
+                    put(curves, "bonus_share", steps.len(), bonus / size);
                 }
             }
         }
@@ -190,6 +197,7 @@ impl RunData {
             coupling: None,
             recorded: Vec::new(),
             finished: true,
+            machine: String::new(),
             notes: Vec::new(),
         }
     }
@@ -253,5 +261,45 @@ fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String
         other => {
             into.insert(prefix.to_owned(), other.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use empg_run::{RunDir, StepRecord};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_no_number_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rün <b>");
+        let config = "steps = 4\n[env]\nname = \"households\"\n";
+        let mut run = RunDir::create(&path, config, &json!({})).unwrap();
+        let lines = [
+            json!({"eval": [{"split": "unseen", "success": 0.5, "episodes": 4, "by_task": {}}]}),
+            json!({"success": 0.5, "bonus": 0.1, "advantage_abs": 0.4}),
+            json!({"success": null, "grad_norm": 1e300, "bonus": 0.1, "advantage_abs": 0.0}),
+            json!({"success": 0.75, "eval": "damaged"}),
+        ];
+        for (step, line) in lines.into_iter().enumerate() {
+            let Value::Object(metrics) = line else { unreachable!() };
+            let record = StepRecord { step: step as u64, metrics, ..StepRecord::default() };
+            run.commit(&record).unwrap();
+        }
+        let data = RunData::read(&path).unwrap();
+        assert_eq!(data.steps, [1.0, 2.0, 3.0]);
+        let success = &data.curves["success"];
+        assert!(success[1].is_nan() && success[2] == 0.75 && success.len() == 3);
+        assert!(data.curves["grad_norm"][0].is_nan() && data.curves["grad_norm"][2].is_nan());
+        assert!((data.curves["bonus_share"][0] - 0.25).abs() < 1e-12);
+        assert!(data.curves["bonus_share"][1].is_nan());
+        assert!(data.before("unseen").is_some() && data.after("unseen").is_none());
+        assert!(!data.finished && data.notes.is_empty() && data.coupling.is_none());
+        assert!(data.machine.contains(std::env::consts::ARCH), "{}", data.machine);
+        let contents = crate::html::Contents { runs: vec![data], ..Default::default() };
+        let page = crate::html::page(&contents);
+        assert!(page.contains("rün &lt;b&gt;") && !page.contains("NaN"));
     }
 }

@@ -30,6 +30,7 @@ mod jsonl;
 #[cfg(test)]
 mod kill_tests;
 mod layout;
+mod machine;
 mod manifest;
 mod reader;
 mod record;
@@ -43,6 +44,7 @@ mod writing;
 pub use checkpoint::{CheckpointFiles, CheckpointRef, FileEntry};
 pub use error::RunError;
 pub use follow::{FollowedStep, Follower, News};
+pub use machine::Machine;
 pub use manifest::{CheckpointEntry, FORMAT, Manifest, Prefix, TrajectoryEntry};
 pub use reader::Run;
 pub use record::StepRecord;

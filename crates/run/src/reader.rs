@@ -9,7 +9,7 @@ use crate::checkpoint::{State, read_checked};
 use crate::layout::{
     ANALYSES, CONFIG, CREATED, LOCK, METRICS, PANELS, TIMINGS, check_name, trajectory_file,
 };
-use crate::{CheckpointRef, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
+use crate::{CheckpointRef, Machine, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
 
 /// A run as it was when it was opened. It takes no lock and changes nothing.
 #[derive(Clone, Debug)]
@@ -57,8 +57,17 @@ impl Run {
 
     /// When the run was created, in seconds since 1970; unknown where that file is gone.
     pub fn created(&self) -> Option<f64> {
+        self.creation()?.get("unix_seconds")?.as_f64()
+    }
+
+    /// What the run was started on; unknown for runs of older versions.
+    pub fn machine(&self) -> Option<Machine> {
+        serde_json::from_value(self.creation()?.get_mut("machine")?.take()).ok()
+    }
+
+    fn creation(&self) -> Option<Value> {
         let bytes = fs::read(self.root.join(CREATED)).ok()?;
-        serde_json::from_slice::<Value>(&bytes).ok()?.get("unix_seconds")?.as_f64()
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// The resolved configuration, TOML.

@@ -12,6 +12,7 @@ use crate::layout::{
     ANALYSES, CHECKPOINTS, CONFIG, CREATED, LOCK, MANIFEST, METRICS, PANELS, TIMINGS, TRAJECTORIES,
     check_name, checkpoint_dir, is_of_a_new_run, partial, trajectory_file,
 };
+use crate::machine::Machine;
 use crate::manifest::{Manifest, TrajectoryEntry, encode};
 use crate::storage::{Disk, Storage, write_whole};
 use crate::{CheckpointRef, Result, RunError, StepRecord, events, jsonl, trajectory};
@@ -94,7 +95,8 @@ impl RunDir {
             let path = root.join(folder);
             run.storage.create_dir(&path).map_err(|e| RunError::io("create", &path, 0, e))?;
         }
-        let created = encode(&serde_json::json!({ "unix_seconds": seconds }), Path::new(CREATED))?;
+        let created = serde_json::json!({ "unix_seconds": seconds, "machine": Machine::here() });
+        let created = encode(&created, Path::new(CREATED))?;
         write_whole(run.storage.as_mut(), &root.join(CREATED), &created)?;
         write_whole(run.storage.as_mut(), &root.join(CONFIG), config_toml.as_bytes())?;
         run.append(METRICS, 0, &[])?;

@@ -10,7 +10,7 @@ use crate::run_data::RunData;
 use super::escape;
 
 /// The curves that are drawn: key and title.
-const METRICS: [(&str, &str); 15] = [
+const METRICS: [(&str, &str); 16] = [
     ("success", "success of training episodes"),
     ("return", "return, penalties included"),
     ("turns", "episode length, turns"),
@@ -20,6 +20,7 @@ const METRICS: [(&str, &str); 15] = [
     ("grad_norm", "gradient norm"),
     ("g_std", "spread of g (standard deviation)"),
     ("bonus", "mean future-clarity bonus"),
+    ("bonus_share", "mean bonus ÷ mean size of the credit"),
     ("advantage_abs", "mean size of the credit"),
     ("ineffective", "share of commands without effect"),
     ("token_entropy", "token entropy, nats"),

@@ -273,7 +273,7 @@ fn differing_by_arm(firsts: &[&RunData], arms: &[Arm]) -> String {
 /// Names, seeds, versions, and what was noticed while reading.
 pub(super) fn runs(runs: &[RunData], arms: &[Arm]) -> String {
     let mut out = String::from(
-        "<div class=\"scroll\"><table><tr><th>run</th><th class=\"text\">arm</th><th>seed</th><th>steps</th><th>made with</th><th class=\"text\">notes</th></tr>",
+        "<div class=\"scroll\"><table><tr><th>run</th><th class=\"text\">arm</th><th>seed</th><th>steps</th><th>made with</th><th class=\"text\">machine</th><th class=\"text\">notes</th></tr>",
     );
     for (arm, i) in arms.iter().flat_map(|a| a.runs.iter().map(move |i| (a, *i))) {
         let run = &runs[i];
@@ -284,12 +284,13 @@ pub(super) fn runs(runs: &[RunData], arms: &[Arm]) -> String {
         let version = run.info.get("empg").and_then(serde_json::Value::as_str).unwrap_or("–");
         let _ = write!(
             out,
-            "<tr><td class=\"mono\">{}</td><td class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td></tr>",
+            "<tr><td class=\"mono\">{}</td><td class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}</td></tr>",
             esc(&run.name),
             esc(&arm.label),
             esc(run.settings.get("seed").map_or("–", String::as_str)),
             run.steps.last().copied().unwrap_or(0.0),
             esc(&format!("empg {version}")),
+            esc(if run.machine.is_empty() { "–" } else { &run.machine }),
             esc(&notes.join("; "))
         );
     }

@@ -1,13 +1,13 @@
 //! The reader: a finished run, or one that is being written.
 
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{State, read_checked};
 use crate::layout::{
-    ANALYSES, CONFIG, CREATED, LOCK, METRICS, PANELS, TIMINGS, check_name, trajectory_file,
+    ANALYSES, CONFIG, CREATED, METRICS, PANELS, TIMINGS, check_name, trajectory_file,
 };
 use crate::{CheckpointRef, Machine, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
 
@@ -51,8 +51,7 @@ impl Run {
     /// Whether a process writes the run now. Where locks cannot be asked for (some network file
     /// systems), the answer is no.
     pub fn is_being_written(&self) -> bool {
-        let Ok(lock) = fs::File::open(self.root.join(LOCK)) else { return false };
-        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+        self.being_written().unwrap_or(false)
     }
 
     /// When the run was created, in seconds since 1970; unknown where that file is gone.

@@ -1,7 +1,8 @@
 //! One transformer block over a pack, forward and backward.
 //!
 //! Work that is independent per row goes in tiles of rows, so that what lies between two matrix
-//! products stays in the cache.
+//! products stays in the cache; threads take tiles. Weight gradients sum over rows, so they follow
+//! behind the tiles of a span, shared out by the weights' rows.
 
 use std::ops::Range;
 
@@ -9,18 +10,22 @@ use crate::{
     config::ModelConfig,
     ops::{
         attention::{self, Heads, KeyPlan, Scratch},
-        linear::{Linear, add_bias, add_bias_backward, pack_backward, pack_forward},
-        matmul::Write,
+        linear::{Linear, add_bias, add_bias_backward},
+        matmul::{Precision, Write},
         rms_norm,
         rope::RopeTable,
         swiglu,
     },
     params::LayerRanges,
+    share::{cut, run},
     workspace::{BlockActivations, Tile, part},
 };
 
-/// Rows of a tile.
+/// Rows of a tile on one thread, and of the span whose weight gradients are added at once.
 const TILE: usize = 192;
+/// The same on several threads: smaller tiles, so that all have their share to the end, and
+/// spans of many tiles.
+const SHARED: (usize, usize) = (96, 2048);
 
 /// What all blocks of one pass share.
 pub(crate) struct Pass<'a> {
@@ -30,15 +35,17 @@ pub(crate) struct Pass<'a> {
     pub(crate) plan: &'a KeyPlan,
     pub(crate) rope: &'a RopeTable,
     pub(crate) threads: usize,
+    pub(crate) precision: Precision,
 }
 
-fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(TILE).map(move |start| start..(start + TILE).min(rows))
+fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = rows.end;
+    rows.step_by(len).map(move |start| start..(start + len).min(end))
 }
 
-/// The part of a (rows, width) buffer that holds the rows of a tile.
-fn span(tile: &Range<usize>, width: usize) -> Range<usize> {
-    tile.start * width..tile.end * width
+/// The part of a (rows, width) buffer that holds some rows.
+fn span(rows: &Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
 }
 
 impl Pass<'_> {
@@ -46,8 +53,17 @@ impl Pass<'_> {
         &self.params[range.clone()]
     }
 
-    fn linear(&self, rows: usize, inputs: usize, outputs: usize) -> Linear {
-        Linear { rows, inputs, outputs, threads: self.threads }
+    fn linear(&self, inputs: usize, outputs: usize) -> Linear {
+        let (threads, precision) = (self.threads, self.precision);
+        Linear { rows: 0, inputs, outputs, threads, precision }
+    }
+
+    fn tiles(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        parts(rows, if self.threads == 1 { TILE } else { SHARED.0 })
+    }
+
+    fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
+        parts(0..rows, if self.threads == 1 { TILE } else { SHARED.1 })
     }
 
     fn heads(&self) -> Heads {
@@ -68,66 +84,75 @@ impl Pass<'_> {
         output: &mut [f32],
         acts: &mut BlockActivations,
         buffers: &mut Tile,
-        scratch: &mut Scratch,
+        scratch: &mut [Scratch],
     ) {
         let c = self.config;
         let (n, r, hidden, inter) =
             (self.positions.len(), rows.len(), c.hidden_size, c.intermediate_size);
         let (qkv_size, attention_size) = (c.qkv_size(), c.attention_size());
-        let Tile { rows: [buffer, _, _], weights: [w0, w1, w2], .. } = buffers;
+        let Tile { workers, weights: [w0, w1, w2], .. } = buffers;
 
         let input_inv = part(&mut acts.input_inv, n);
         let qkv = part(&mut acts.qkv, n * qkv_size);
-        let norm = self.weight(&layer.input_norm);
-        pack_forward(self.weight(&layer.qkv), qkv_size, hidden, w0);
-        for tile in tiles(n) {
-            let x = part(buffer, tile.len() * hidden);
-            let inv = &mut input_inv[tile.clone()];
-            rms_norm::forward(&input[span(&tile, hidden)], norm, c.rms_norm_eps, x, inv);
-            let qkv = &mut qkv[span(&tile, qkv_size)];
-            self.linear(tile.len(), hidden, qkv_size).forward(x, w0, qkv, Write::Replace);
-            if let Some(bias) = &layer.qkv_bias {
-                add_bias(qkv, self.weight(bias));
-            }
-            self.rope.forward(qkv, qkv_size, self.rotated_heads(), &self.positions[tile]);
+        let into_qkv = self.linear(hidden, qkv_size);
+        into_qkv.pack_forward(self.weight(&layer.qkv), w0);
+        {
+            let norm = self.weight(&layer.input_norm);
+            let (mut inv, mut qkv) = (input_inv, &mut *qkv);
+            let jobs = self.tiles(0..n).map(|tile| {
+                let (t, inv) = (tile.len(), cut(&mut inv, tile.len()));
+                (tile, inv, cut(&mut qkv, t * qkv_size))
+            });
+            run(workers, jobs.collect::<Vec<_>>(), |(tile, inv, qkv), buffer| {
+                let x = part(buffer, tile.len() * hidden);
+                rms_norm::forward(&input[span(&tile, hidden)], norm, c.rms_norm_eps, x, inv);
+                into_qkv.on(tile.len()).forward(x, w0, qkv, Write::Replace);
+                if let Some(bias) = &layer.qkv_bias {
+                    add_bias(qkv, self.weight(bias));
+                }
+                self.rope.forward(qkv, qkv_size, self.rotated_heads(), &self.positions[tile]);
+            });
         }
 
         let attended = part(&mut acts.attention, r * attention_size);
         let log_z = part(&mut acts.log_z, r * c.num_heads);
-        attention::forward(qkv, self.plan, rows, self.heads(), attended, log_z, scratch);
+        let (plan, precision) = (self.plan, self.precision);
+        attention::forward(qkv, plan, rows, self.heads(), precision, attended, log_z, scratch);
 
-        let middle = part(&mut acts.middle, r * hidden);
-        let middle_inv = part(&mut acts.middle_inv, r);
-        let gate_up = part(&mut acts.gate_up, r * 2 * inter);
-        pack_forward(self.weight(&layer.o_proj), hidden, attention_size, w0);
-        pack_forward(self.weight(&layer.gate_up), 2 * inter, hidden, w1);
-        pack_forward(self.weight(&layer.down), hidden, inter, w2);
-        for tile in tiles(r) {
-            let wide = span(&tile, hidden);
-            let middle = &mut middle[wide.clone()];
+        let (out, up, down) = (
+            self.linear(attention_size, hidden),
+            self.linear(hidden, 2 * inter),
+            self.linear(inter, hidden),
+        );
+        out.pack_forward(self.weight(&layer.o_proj), w0);
+        up.pack_forward(self.weight(&layer.gate_up), w1);
+        down.pack_forward(self.weight(&layer.down), w2);
+        let norm = self.weight(&layer.post_norm);
+        let mut middle = part(&mut acts.middle, r * hidden);
+        let mut inv = part(&mut acts.middle_inv, r);
+        let mut gate_up = part(&mut acts.gate_up, r * 2 * inter);
+        let mut output = output;
+        let jobs = self.tiles(0..r).map(|tile| {
+            let t = tile.len();
+            let (middle, inv) = (cut(&mut middle, t * hidden), cut(&mut inv, t));
+            (tile, middle, inv, cut(&mut gate_up, t * 2 * inter), cut(&mut output, t * hidden))
+        });
+        run(workers, jobs.collect::<Vec<_>>(), |(tile, middle, inv, gate_up, output), buffer| {
+            let t = tile.len();
             for (m, &row) in middle.chunks_exact_mut(hidden).zip(&rows[tile.clone()]) {
                 m.copy_from_slice(&input[row as usize * hidden..][..hidden]);
             }
-            self.linear(tile.len(), attention_size, hidden).forward(
-                &attended[span(&tile, attention_size)],
-                w0,
-                middle,
-                Write::Add,
-            );
-            let x = part(buffer, tile.len() * hidden.max(inter));
-            let normed = &mut x[..tile.len() * hidden];
-            let inv = &mut middle_inv[tile.clone()];
-            let norm = self.weight(&layer.post_norm);
+            let attended = &attended[span(&tile, attention_size)];
+            out.on(t).forward(attended, w0, middle, Write::Add);
+            let x = part(buffer, t * hidden.max(inter));
+            let normed = &mut x[..t * hidden];
             rms_norm::forward(middle, norm, c.rms_norm_eps, normed, inv);
-            let gate_up = &mut gate_up[span(&tile, 2 * inter)];
-            let up = self.linear(tile.len(), hidden, 2 * inter);
-            up.forward(normed, w1, gate_up, Write::Replace);
-            let active = &mut x[..tile.len() * inter];
+            up.on(t).forward(normed, w1, gate_up, Write::Replace);
+            let active = &mut x[..t * inter];
             swiglu::forward(gate_up, inter, active);
-            let output = &mut output[wide];
             output.copy_from_slice(middle);
-            self.linear(tile.len(), inter, hidden).forward(active, w2, output, Write::Add);
-        }
+            down.on(t).forward(active, w2, output, Write::Add);
+        });
     }
 
     /// Turns `d_rows` (R, hidden), the gradient of the output, into the gradient after the
@@ -146,41 +171,68 @@ impl Pass<'_> {
         let c = self.config;
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let attention_size = c.attention_size();
-        let Tile { rows: [active, d_active, d_gate_up], weights: [w0, w1, w2], activation } =
+        let Tile { rows: [active, d_gate_up, x, dx], workers, weights: [w0, w1, w2], activation } =
             buffers;
-        pack_backward(self.weight(&layer.down), hidden, inter, w0);
-        pack_backward(self.weight(&layer.gate_up), 2 * inter, hidden, w1);
-        pack_backward(self.weight(&layer.o_proj), hidden, attention_size, w2);
-        for tile in tiles(rows) {
-            let t = tile.len();
-            let d = &mut d_rows[span(&tile, hidden)];
-            let middle = &acts.middle[span(&tile, hidden)];
-            let gate_up = &acts.gate_up[span(&tile, 2 * inter)];
-            let inv = &acts.middle_inv[tile.clone()];
-
-            let down = self.linear(t, inter, hidden);
-            let active = part(active, t * inter.max(hidden));
-            let d_active = part(d_active, t * inter.max(hidden));
-            let d_gate_up = part(d_gate_up, t * 2 * inter);
+        let (out, up, down) = (
+            self.linear(attention_size, hidden),
+            self.linear(hidden, 2 * inter),
+            self.linear(inter, hidden),
+        );
+        down.pack_backward(self.weight(&layer.down), w0);
+        up.pack_backward(self.weight(&layer.gate_up), w1);
+        out.pack_backward(self.weight(&layer.o_proj), w2);
+        let norm = self.weight(&layer.post_norm);
+        for rows in self.spans(rows) {
+            let n = rows.len();
+            let active = part(active, n * inter);
+            let d_gate_up = part(d_gate_up, n * 2 * inter);
+            let (x, dx) = (part(x, n * hidden), part(dx, n * hidden));
             {
-                let (y, dy) = (&mut active[..t * inter], &mut d_active[..t * inter]);
-                down.backward_input(d, w0, dy, Write::Replace);
-                swiglu::backward(dy, gate_up, inter, y, d_gate_up);
-                down.backward_weight(d, y, &mut grads[layer.down.clone()], activation);
+                let (mut active, mut d_gate_up) = (&mut *active, &mut *d_gate_up);
+                let (mut x, mut dx) = (&mut *x, &mut *dx);
+                let jobs = self.tiles(rows.clone()).map(|tile| {
+                    let t = tile.len();
+                    let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
+                    let d_gate_up = cut(&mut d_gate_up, t * 2 * inter);
+                    (tile, cut(&mut active, t * inter), d_gate_up, x, dx)
+                });
+                let d_rows = &*d_rows;
+                let jobs = jobs.collect::<Vec<_>>();
+                run(workers, jobs, |(tile, active, d_gate_up, x, dx), buffer| {
+                    let t = tile.len();
+                    let d_active = part(buffer, t * inter);
+                    let d = &d_rows[span(&tile, hidden)];
+                    let gate_up = &acts.gate_up[span(&tile, 2 * inter)];
+                    down.on(t).backward_input(d, w0, d_active, Write::Replace);
+                    swiglu::backward(d_active, gate_up, inter, active, d_gate_up);
+                    let middle = &acts.middle[span(&tile, hidden)];
+                    rms_norm::recompute(middle, norm, &acts.middle_inv[tile], x);
+                    up.on(t).backward_input(d_gate_up, w1, dx, Write::Replace);
+                });
             }
-            let norm = self.weight(&layer.post_norm);
-            let (x, dx) = (&mut active[..t * hidden], &mut d_active[..t * hidden]);
-            rms_norm::recompute(middle, norm, inv, x);
-            let up = self.linear(t, hidden, 2 * inter);
-            up.backward_weight(d_gate_up, x, &mut grads[layer.gate_up.clone()], activation);
-            up.backward_input(d_gate_up, w1, dx, Write::Replace);
-            rms_norm::backward(dx, middle, norm, inv, d, &mut grads[layer.post_norm.clone()]);
-
-            let attended = &acts.attention[span(&tile, attention_size)];
-            let d_attended = &mut d_attention[span(&tile, attention_size)];
-            let out = self.linear(t, attention_size, hidden);
-            out.backward_weight(d, attended, &mut grads[layer.o_proj.clone()], activation);
-            out.backward_input(d, w2, d_attended, Write::Replace);
+            let d = &mut d_rows[span(&rows, hidden)];
+            let middle = &acts.middle[span(&rows, hidden)];
+            let inv = &acts.middle_inv[rows.clone()];
+            let all = |linear: Linear| Linear { rows: n, ..linear };
+            all(down).backward_weight(d, active, &mut grads[layer.down.clone()], activation);
+            all(up).backward_weight(d_gate_up, x, &mut grads[layer.gate_up.clone()], activation);
+            rms_norm::backward_weight(dx, middle, inv, &mut grads[layer.post_norm.clone()]);
+            {
+                let mut d = &mut *d;
+                let mut d_attended = &mut d_attention[span(&rows, attention_size)];
+                let jobs = self.tiles(0..n).map(|tile| {
+                    let t = tile.len();
+                    (tile, cut(&mut d, t * hidden), cut(&mut d_attended, t * attention_size))
+                });
+                run(workers, jobs.collect::<Vec<_>>(), |(tile, d, d_attended), _| {
+                    let wide = span(&tile, hidden);
+                    let (dx, middle) = (&dx[wide.clone()], &middle[wide]);
+                    rms_norm::backward(dx, middle, norm, &inv[tile.clone()], d);
+                    out.on(tile.len()).backward_input(d, w2, d_attended, Write::Replace);
+                });
+            }
+            let attended = &acts.attention[span(&rows, attention_size)];
+            all(out).backward_weight(d, attended, &mut grads[layer.o_proj.clone()], activation);
         }
     }
 
@@ -197,7 +249,7 @@ impl Pass<'_> {
         d_qkv: &mut Vec<f32>,
         grads: &mut [f32],
         buffers: &mut Tile,
-        scratch: &mut Scratch,
+        scratch: &mut [Scratch],
     ) {
         let c = self.config;
         let (n, hidden, qkv_size) = (self.positions.len(), c.hidden_size, c.qkv_size());
@@ -209,31 +261,47 @@ impl Pass<'_> {
             self.plan,
             rows,
             self.heads(),
+            self.precision,
             &acts.attention,
             &acts.log_z,
             d_qkv,
             scratch,
         );
-        let Tile { rows: [normed, d_normed, _], weights: [w0, ..], activation } = buffers;
-        pack_backward(self.weight(&layer.qkv), qkv_size, hidden, w0);
+        let Tile { rows: [_, _, x, dx], workers, weights: [w0, ..], activation } = buffers;
+        let into_qkv = self.linear(hidden, qkv_size);
+        into_qkv.pack_backward(self.weight(&layer.qkv), w0);
         let norm = self.weight(&layer.input_norm);
-        for tile in tiles(n) {
-            let t = tile.len();
-            let d_qkv = &mut d_qkv[span(&tile, qkv_size)];
-            let positions = &self.positions[tile.clone()];
-            self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), positions);
+        for rows in self.spans(n) {
+            let n = rows.len();
+            let (x, dx) = (part(x, n * hidden), part(dx, n * hidden));
+            let d_qkv = &mut d_qkv[span(&rows, qkv_size)];
+            {
+                let (mut x, mut dx, mut d_qkv) = (&mut *x, &mut *dx, &mut *d_qkv);
+                let mut d_stream = &mut d_stream[span(&rows, hidden)];
+                let jobs = self.tiles(rows.clone()).map(|tile| {
+                    let t = tile.len();
+                    let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
+                    let d_qkv = cut(&mut d_qkv, t * qkv_size);
+                    (tile, d_qkv, x, dx, cut(&mut d_stream, t * hidden))
+                });
+                run(workers, jobs.collect::<Vec<_>>(), |(tile, d_qkv, x, dx, d_stream), _| {
+                    let positions = &self.positions[tile.clone()];
+                    self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), positions);
+                    let input = &input[span(&tile, hidden)];
+                    let inv = &acts.input_inv[tile.clone()];
+                    rms_norm::recompute(input, norm, inv, x);
+                    into_qkv.on(tile.len()).backward_input(d_qkv, w0, dx, Write::Replace);
+                    rms_norm::backward(dx, input, norm, inv, d_stream);
+                });
+            }
             if let Some(bias) = &layer.qkv_bias {
                 add_bias_backward(d_qkv, &mut grads[bias.clone()]);
             }
-            let (x, dx) = (part(normed, t * hidden), part(d_normed, t * hidden));
-            let inv = &acts.input_inv[tile.clone()];
-            let input = &input[span(&tile, hidden)];
-            rms_norm::recompute(input, norm, inv, x);
-            let linear = self.linear(t, hidden, qkv_size);
+            let linear = Linear { rows: n, ..into_qkv };
             linear.backward_weight(d_qkv, x, &mut grads[layer.qkv.clone()], activation);
-            linear.backward_input(d_qkv, w0, dx, Write::Replace);
-            let d = &mut d_stream[span(&tile, hidden)];
-            rms_norm::backward(dx, input, norm, inv, d, &mut grads[layer.input_norm.clone()]);
+            let input = &input[span(&rows, hidden)];
+            let dw = &mut grads[layer.input_norm.clone()];
+            rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
         }
     }
 }

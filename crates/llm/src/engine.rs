@@ -8,18 +8,23 @@ use crate::{
     block::Pass,
     error::EngineError,
     ops::{
-        embedding, head,
-        linear::{Linear, pack_backward, pack_forward},
+        embedding,
+        head::{self, RowScore},
+        linear::Linear,
         matmul::Write,
         rms_norm,
     },
     packed::{PackedBatch, Target},
     params::Model,
+    share::run,
     workspace::{Tile, Workspace, part},
 };
 
-/// Rows whose logits exist at the same time.
-const HEAD_ROWS: usize = 96;
+/// Rows whose logits exist at the same time, on one thread and on several: the head's weights and
+/// gradients are read once per so many rows.
+const HEAD_ROWS: (usize, usize) = (96, 384);
+/// Rows of the head that one thread takes at a time.
+const HEAD_SHARE: usize = 24;
 
 /// How the loss changes with what was scored at one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,6 +67,16 @@ impl RowTargets {
     }
 }
 
+/// What a forward pass leaves for the backward pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    /// The input of every block.
+    Inputs,
+    /// The same and every block's activations.
+    All,
+}
+
 /// The callback that turns a score into gradients.
 type Loss<'a> = &'a mut dyn FnMut(usize, TokenScore) -> TargetGrad;
 
@@ -83,7 +98,7 @@ impl Model {
         if targets.rows.is_empty() {
             return Ok(Vec::new());
         }
-        self.forward_blocks(batch, &targets.rows, false, ws);
+        self.forward_blocks(batch, &targets.rows, Keep::Nothing, ws);
         self.run_head(batch, &targets, temperature, None, ws)
     }
 
@@ -117,7 +132,8 @@ impl Model {
         if targets.rows.is_empty() {
             return Ok(Vec::new());
         }
-        self.forward_blocks(batch, &targets.rows, true, ws);
+        let keep = if ws.checkpointing { Keep::Inputs } else { Keep::All };
+        self.forward_blocks(batch, &targets.rows, keep, ws);
         let scores = self.run_head(batch, &targets, temperature, Some((loss, grads)), ws)?;
         self.backward_blocks(batch, &targets.rows, grads, ws);
         Ok(scores)
@@ -137,13 +153,13 @@ impl Model {
         batch.validate(&self.config)
     }
 
-    /// Runs all blocks. `keep` keeps what the backward pass reads; otherwise all blocks share
-    /// one set of buffers. The last block goes on with `target_rows` only.
+    /// Runs all blocks. What is not kept shares one set of buffers. The last block goes on with
+    /// `target_rows` only.
     fn forward_blocks(
         &self,
         batch: &PackedBatch,
         target_rows: &[u32],
-        keep: bool,
+        keep: Keep,
         ws: &mut Workspace,
     ) {
         let c = &self.config;
@@ -152,34 +168,36 @@ impl Model {
         ws.rope.ensure(last_position + 1, c.head_dim, c.rope_theta);
         ws.plan.fill(&batch.segments);
         let layers = self.layout.layers();
-        let (streams, blocks) = if keep { (layers.len() + 1, layers.len()) } else { (2, 1) };
+        let streams = if keep == Keep::Nothing { 2 } else { layers.len() + 1 };
+        let blocks = if keep == Keep::All { layers.len() } else { 1 };
         if ws.streams.len() < streams {
             ws.streams.resize_with(streams, Vec::new);
         }
         if ws.blocks.len() < blocks {
             ws.blocks.resize_with(blocks, Default::default);
         }
-        let Workspace { rope, plan, attention, blocks, streams, tile, threads, .. } = ws;
-        let positions = &batch.positions;
-        let pass =
-            Pass { config: c, params: &self.params, positions, plan, rope, threads: *threads };
+        let Workspace { rope, plan, attention, blocks, streams, tile, .. } = ws;
+        let (threads, precision) = (ws.threads, ws.precision);
+        let (positions, params) = (&batch.positions, &self.params);
+        let pass = Pass { config: c, params, positions, plan, rope, threads, precision };
 
         let table = self.part(&self.layout.embed());
         embedding::forward(&batch.tokens, table, hidden, part(&mut streams[0], n * hidden));
         let all: Vec<u32> = (0..n as u32).collect();
         for (i, layer) in layers.iter().enumerate() {
             let rows = if i + 1 == layers.len() { target_rows } else { &all };
-            let (from, to, block) = if keep { (i, i + 1, i) } else { (i % 2, (i + 1) % 2, 0) };
+            let (from, to) = if keep == Keep::Nothing { (i % 2, (i + 1) % 2) } else { (i, i + 1) };
+            let block = if keep == Keep::All { i } else { 0 };
             let mut output = std::mem::take(&mut streams[to]);
             let out = part(&mut output, rows.len() * hidden);
             let input = &streams[from][..n * hidden];
             pass.forward(layer, input, rows, out, &mut blocks[block], tile, attention);
             streams[to] = output;
         }
-        if !keep && !layers.len().is_multiple_of(2) {
+        if keep == Keep::Nothing && !layers.len().is_multiple_of(2) {
             streams.swap(0, 1);
         }
-        if keep {
+        if keep != Keep::Nothing {
             // The head reads the first stream in either case.
             streams.swap(0, layers.len());
         }
@@ -203,34 +221,48 @@ impl Model {
         let stream = &ws.streams[0][..r * hidden];
         let d_rows = part(&mut ws.d_rows, if loss.is_some() { r * hidden } else { 0 });
         d_rows.fill(0.0);
-        let inv = part(&mut ws.final_inv, HEAD_ROWS);
-        let Tile { rows: [normed, d_normed, _], weights: [w0, w1, _], activation } = &mut ws.tile;
-        pack_forward(weight, vocab, hidden, w0);
+        let at_once = if ws.threads == 1 { HEAD_ROWS.0 } else { HEAD_ROWS.1 };
+        let inv = part(&mut ws.final_inv, at_once);
+        let Tile { rows: [normed, d_normed, ..], workers, weights: [w0, w1, _], activation } =
+            &mut ws.tile;
+        let (threads, precision) = (ws.threads, ws.precision);
+        let linear = Linear { rows: 0, inputs: hidden, outputs: vocab, threads, precision };
+        linear.pack_forward(weight, w0);
         if loss.is_some() {
-            pack_backward(weight, vocab, hidden, w1);
+            linear.pack_backward(weight, w1);
         }
+        let share = if threads == 1 { at_once } else { HEAD_SHARE };
+        let mut summaries = vec![RowScore::default(); at_once];
+        let mut pulls = vec![TargetGrad::default(); at_once];
 
-        for first in (0..r).step_by(HEAD_ROWS) {
-            let chunk = first..(first + HEAD_ROWS).min(r);
+        for first in (0..r).step_by(at_once) {
+            let chunk = first..(first + at_once).min(r);
             let n = chunk.len();
             let wide = first * hidden..chunk.end * hidden;
             let x = &stream[wide.clone()];
             let normed = part(normed, n * hidden);
             rms_norm::forward(x, norm, c.rms_norm_eps, normed, &mut inv[..n]);
-            let linear = Linear { rows: n, inputs: hidden, outputs: vocab, threads: ws.threads };
             let logits = part(&mut ws.logits, n * vocab);
-            linear.forward(normed, w0, logits, Write::Replace);
-            for (row, logits) in chunk.zip(logits.chunks_exact_mut(vocab)) {
-                let summary = head::score(logits, inv_t);
+            let jobs = normed
+                .chunks(share * hidden)
+                .zip(logits.chunks_mut(share * vocab))
+                .zip(summaries.chunks_mut(share));
+            run(workers, jobs, |((x, logits), summaries), _| {
+                linear.on(x.len() / hidden).forward(x, w0, logits, Write::Replace);
+                for (logits, summary) in logits.chunks_exact(vocab).zip(summaries) {
+                    *summary = head::score(logits, inv_t);
+                }
+            });
+            // Gradients at the targets' own tokens, applied once the rows are rewritten.
+            let mut own = Vec::new();
+            for (at, row) in chunk.enumerate() {
                 let mut total = TargetGrad::default();
-                // Gradients at the targets' own tokens, applied once the row is rewritten.
-                let mut own = Vec::new();
                 for &index in targets.of(row) {
                     let target = batch.targets[index as usize];
-                    let token = target.token as usize;
+                    let place = at * vocab + target.token as usize;
                     let score = TokenScore {
-                        logprob: logits[token] * inv_t - summary.log_z,
-                        entropy: summary.entropy,
+                        logprob: logits[place] * inv_t - summaries[at].log_z,
+                        entropy: summaries[at].entropy,
                     };
                     check_score(index as usize, target.row, score)?;
                     scores[index as usize] = score;
@@ -239,23 +271,36 @@ impl Model {
                         check_grad(index as usize, grad)?;
                         total.dlogprob += grad.dlogprob;
                         total.dentropy += grad.dentropy;
-                        own.push((token, grad.dlogprob));
+                        own.push((place, grad.dlogprob));
                     }
                 }
-                if loss.is_some() {
-                    head::backward(logits, inv_t, summary, total.dlogprob, total.dentropy);
-                    for (token, dlogprob) in own {
-                        logits[token] += inv_t * dlogprob;
-                    }
-                }
+                pulls[at] = total;
             }
             if let Some((_, grads)) = &mut loss {
+                let jobs = logits
+                    .chunks_mut(share * vocab)
+                    .zip(summaries.chunks(share))
+                    .zip(pulls.chunks(share));
+                run(workers, jobs, |((logits, summaries), pulls), _| {
+                    let rows = logits.chunks_exact_mut(vocab).zip(summaries).zip(pulls);
+                    for ((logits, &summary), pull) in rows {
+                        head::backward(logits, inv_t, summary, pull.dlogprob, pull.dentropy);
+                    }
+                });
+                for (place, dlogprob) in own {
+                    logits[place] += inv_t * dlogprob;
+                }
                 let d_normed = part(d_normed, n * hidden);
-                linear.backward_input(logits, w1, d_normed, Write::Replace);
+                let jobs = logits.chunks(share * vocab).zip(d_normed.chunks_mut(share * hidden));
+                run(workers, jobs, |(d, dx), _| {
+                    linear.on(dx.len() / hidden).backward_input(d, w1, dx, Write::Replace);
+                });
                 let dw = &mut grads[self.layout.head()];
+                let linear = Linear { rows: n, ..linear };
                 linear.backward_weight(logits, normed, dw, activation);
+                rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide]);
                 let dw = &mut grads[self.layout.final_norm()];
-                rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide], dw);
+                rms_norm::backward_weight(d_normed, x, &inv[..n], dw);
             }
         }
         Ok(scores)
@@ -279,7 +324,6 @@ impl Model {
             blocks,
             streams,
             tile,
-            threads,
             d_stream,
             d_rows,
             d_attention,
@@ -288,16 +332,22 @@ impl Model {
         } = ws;
         // Back to the order of the blocks; see `forward_blocks`.
         streams.swap(0, layers.len());
-        let positions = &batch.positions;
-        let pass =
-            Pass { config: c, params: &self.params, positions, plan, rope, threads: *threads };
+        let (threads, precision, again) = (ws.threads, ws.precision, ws.checkpointing);
+        let (positions, params) = (&batch.positions, &self.params);
+        let pass = Pass { config: c, params, positions, plan, rope, threads, precision };
+        let mut unused = Vec::new();
         let d_attention = part(d_attention, n * c.attention_size());
         let d_stream = part(d_stream, n * hidden);
         let all: Vec<u32> = (0..n as u32).collect();
         for (i, layer) in layers.iter().enumerate().rev() {
             let last = i + 1 == layers.len();
             let rows: &[u32] = if last { target_rows } else { &all };
-            let acts = &blocks[i];
+            let input = &streams[i][..n * hidden];
+            if again {
+                let out = part(&mut unused, rows.len() * hidden);
+                pass.forward(layer, input, rows, out, &mut blocks[0], tile, attention);
+            }
+            let acts = &blocks[if again { 0 } else { i }];
             let d_out: &mut [f32] = if last { &mut d_rows[..r * hidden] } else { d_stream };
             pass.backward_feed_forward(layer, rows.len(), acts, d_out, d_attention, grads, tile);
             if last {
@@ -305,7 +355,7 @@ impl Model {
             }
             pass.backward_attention(
                 layer,
-                &streams[i][..n * hidden],
+                input,
                 rows,
                 acts,
                 &d_attention[..rows.len() * c.attention_size()],

@@ -2,7 +2,7 @@
 
 use crate::ops::{
     attention::{KeyPlan, Scratch},
-    matmul::Panels,
+    matmul::{Panels, Precision},
     rope::RopeTable,
 };
 
@@ -26,11 +26,13 @@ pub(crate) struct BlockActivations {
     pub(crate) gate_up: Vec<f32>,
 }
 
-/// Buffers of one tile of rows, and the packed weights that all tiles multiply with.
+/// Buffers of a part of the rows, and the packed weights that all rows multiply with.
 #[derive(Debug, Default)]
 pub(crate) struct Tile {
-    /// Activations and gradients between two products.
-    pub(crate) rows: [Vec<f32>; 3],
+    /// Activations and gradients between two products: of all rows of a span.
+    pub(crate) rows: [Vec<f32>; 4],
+    /// The same within one job; one a thread.
+    pub(crate) workers: Vec<Vec<f32>>,
     /// Weights of the layer at hand.
     pub(crate) weights: [Panels; 3],
     /// An activation as the right operand of a weight gradient.
@@ -43,9 +45,12 @@ pub(crate) struct Tile {
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) threads: usize,
+    pub(crate) precision: Precision,
+    pub(crate) checkpointing: bool,
     pub(crate) rope: RopeTable,
     pub(crate) plan: KeyPlan,
-    pub(crate) attention: Scratch,
+    /// One a thread.
+    pub(crate) attention: Vec<Scratch>,
     pub(crate) blocks: Vec<BlockActivations>,
     /// Input of every block (N, hidden), then the output of the last (R, hidden).
     pub(crate) streams: Vec<Vec<f32>>,
@@ -66,16 +71,20 @@ impl Workspace {
         Self::with_threads(1)
     }
 
-    /// Buffers for passes whose matrix products are shared by `threads` threads (at least one).
+    /// Buffers for passes that are shared by `threads` threads (at least one). Results depend on
+    /// their number in the last bits of gradients, and on nothing else of the machine's load.
     pub fn with_threads(threads: usize) -> Self {
+        let threads = threads.max(1);
         Self {
-            threads: threads.max(1),
+            threads,
+            precision: Precision::F32,
+            checkpointing: false,
             rope: RopeTable::default(),
             plan: KeyPlan::default(),
-            attention: Scratch::default(),
+            attention: std::iter::repeat_with(Scratch::default).take(threads).collect(),
             blocks: Vec::new(),
             streams: Vec::new(),
-            tile: Tile::default(),
+            tile: Tile { workers: vec![Vec::new(); threads], ..Tile::default() },
             d_stream: Vec::new(),
             d_rows: Vec::new(),
             d_attention: Vec::new(),
@@ -83,6 +92,21 @@ impl Workspace {
             final_inv: Vec::new(),
             logits: Vec::new(),
         }
+    }
+
+    /// The format of the factors of matrix products; f32 unless said otherwise.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Gradient checkpointing: the backward pass computes each block's activations again from
+    /// the block's input, instead of keeping them all (one more forward pass in time).
+    #[must_use]
+    pub fn checkpointing(mut self, on: bool) -> Self {
+        self.checkpointing = on;
+        self
     }
 }
 

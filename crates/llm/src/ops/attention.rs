@@ -3,15 +3,17 @@
 //! A segment's keys are the rows of its ancestors' visible beginnings, then its own rows. Per
 //! (segment, key/value head) the keys and values are gathered side by side; queries go in blocks,
 //! and a block multiplies only with the keys that its last query may see. Probabilities are not
-//! kept: the backward pass recomputes them from the log of each softmax's normaliser.
+//! kept: the backward pass recomputes them from the log of each softmax's normaliser. Threads share
+//! key/value heads, and segments without a common ancestor: they touch no common element.
+#![allow(unsafe_code)]
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use super::{
-    matmul::{Mat, MatMut, Panels, Write, multiply},
+    matmul::{Mat, MatMut, Panels, Precision, Write, multiply},
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
 };
-use crate::packed::PackedSegment;
+use crate::{packed::PackedSegment, share::run};
 
 /// Query rows of one block, over all query heads that share a key/value head.
 const BLOCK: usize = 72;
@@ -52,6 +54,8 @@ impl Heads {
 pub(crate) struct KeyPlan {
     segments: Vec<SegmentKeys>,
     rows: Vec<u32>,
+    /// Segments with a common ancestor, in their order.
+    families: Vec<Vec<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ struct SegmentKeys {
     keys: Range<usize>,
     /// How many of those are ancestors' rows.
     prefix: usize,
+    /// Index in `KeyPlan::families`.
+    family: usize,
 }
 
 impl KeyPlan {
@@ -69,7 +75,8 @@ impl KeyPlan {
     pub(crate) fn fill(&mut self, segments: &[PackedSegment]) {
         self.segments.clear();
         self.rows.clear();
-        for segment in segments {
+        self.families.clear();
+        for (index, segment) in segments.iter().enumerate() {
             let start = self.rows.len();
             if let Some(parent) = segment.parent {
                 // Parents come first, so their list is complete.
@@ -77,29 +84,74 @@ impl KeyPlan {
                 let shared = p.keys.start..p.keys.start + p.prefix + segment.parent_len;
                 self.rows.extend_from_within(shared);
             }
+            let family = match segment.parent {
+                Some(parent) => self.segments[parent].family,
+                None => self.families.len(),
+            };
+            match self.families.get_mut(family) {
+                Some(members) => members.push(index),
+                None => self.families.push(vec![index]),
+            }
             let prefix = self.rows.len() - start;
             self.rows.extend(segment.range.clone().map(|r| r as u32));
             self.segments.push(SegmentKeys {
                 range: segment.range.clone(),
                 keys: start..self.rows.len(),
                 prefix,
+                family,
             });
         }
     }
 
-    /// Per segment with any query: its queries (a range of `query_rows`) and its key rows, as
-    /// far as the last query sees.
+    /// Per segment of a family with any query: its queries (a range of `query_rows`) and its key
+    /// rows, as far as the last query sees.
     fn visits<'a>(
         &'a self,
+        family: &'a [usize],
         query_rows: &'a [u32],
     ) -> impl Iterator<Item = (Range<usize>, &'a [u32], &'a SegmentKeys)> {
-        self.segments.iter().filter_map(move |s| {
+        family.iter().filter_map(move |&s| {
+            let s = &self.segments[s];
             let from = query_rows.partition_point(|&r| (r as usize) < s.range.start);
             let to = query_rows.partition_point(|&r| (r as usize) < s.range.end);
             let last = query_rows[from..to].last()?;
             let seen = s.visible(*last);
             Some((from..to, &self.rows[s.keys.start..s.keys.start + seen], s))
         })
+    }
+
+    /// What can be computed at the same time.
+    fn tasks(&self, heads: Heads) -> Vec<(&[usize], usize)> {
+        let each = |family| (0..heads.keys).map(move |head| (family, head));
+        self.families.iter().map(Vec::as_slice).flat_map(each).collect()
+    }
+}
+
+/// A buffer that tasks write at the same time, each at places of its own.
+struct Places<'a> {
+    data: *mut f32,
+    len: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the buffer is borrowed for as long as this lives, and `at` is unsafe where tasks could
+// meet.
+unsafe impl Sync for Places<'_> {}
+
+impl<'a> Places<'a> {
+    fn new(buffer: &'a mut [f32]) -> Self {
+        Self { data: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// A part of the buffer.
+    ///
+    /// # Safety
+    /// Nobody else holds any of these elements meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn at(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start <= self.len && len <= self.len - start, "a place outside its buffer");
+        // SAFETY: inside the buffer, as just checked; unshared, as the caller says.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 }
 
@@ -157,8 +209,11 @@ fn gather(
 }
 
 /// Columns of rows of x (N, row) += scale · y (L, W).
-fn scatter_add(
-    x: &mut [f32],
+///
+/// # Safety
+/// Nobody else holds any of these elements meanwhile.
+unsafe fn scatter_add(
+    x: &Places<'_>,
     row: usize,
     rows: &[u32],
     columns: &Range<usize>,
@@ -166,8 +221,9 @@ fn scatter_add(
     y: &[f32],
 ) {
     for (y, &r) in y.chunks_exact(columns.len()).zip(rows) {
-        let start = r as usize * row;
-        for (x, y) in x[start + columns.start..start + columns.end].iter_mut().zip(y) {
+        let start = r as usize * row + columns.start;
+        // SAFETY: the function's contract.
+        for (x, y) in unsafe { x.at(start, columns.len()) }.iter_mut().zip(y) {
             *x += y * scale;
         }
     }
@@ -257,27 +313,29 @@ fn block_limits(rows: &[u32], segment: &SegmentKeys, group: usize, limits: &mut 
 }
 
 /// out (R, H·D) from qkv (N, row), for the rows in `query_rows` (R, ascending). `log_z` (R, H)
-/// is kept for the backward pass.
+/// is kept for the backward pass. One scratch a thread.
 pub(crate) fn forward(
     qkv: &[f32],
     plan: &KeyPlan,
     query_rows: &[u32],
     heads: Heads,
+    precision: Precision,
     out: &mut [f32],
     log_z: &mut [f32],
-    scratch: &mut Scratch,
+    scratch: &mut [Scratch],
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
     let per_block = (BLOCK / group).max(1);
-    for (queries, keys, segment) in plan.visits(query_rows) {
-        for head in 0..heads.keys {
+    let (out, log_z) = (Places::new(out), Places::new(log_z));
+    run(scratch, plan.tasks(heads), |(family, head), scratch| {
+        for (queries, keys, segment) in plan.visits(family, query_rows) {
             let [q_cols, k_cols, v_cols] = heads.columns(head);
             let k = part(&mut scratch.k, keys.len() * d);
             gather(qkv, row, keys, &k_cols, 1.0, k);
             let v = part(&mut scratch.v, keys.len() * d);
             gather(qkv, row, keys, &v_cols, 1.0, v);
-            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t());
-            scratch.values.pack(Mat::new(v, keys.len(), d));
+            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t(), precision, 1);
+            scratch.values.pack(Mat::new(v, keys.len(), d), precision, 1);
             for first in queries.clone().step_by(per_block) {
                 let block = first..(first + per_block).min(queries.end);
                 let rows = &query_rows[block.clone()];
@@ -297,14 +355,20 @@ pub(crate) fn forward(
                 multiply(MatMut::new(o, n, d), s, &scratch.values, Write::Replace, 1);
                 for (i, target) in block.enumerate() {
                     let start = target * heads.queries;
-                    out[start * d..][q_cols.clone()]
-                        .copy_from_slice(&o[i * group * d..(i + 1) * group * d]);
-                    log_z[start + head * group..start + (head + 1) * group]
-                        .copy_from_slice(&z[i * group..(i + 1) * group]);
+                    // SAFETY: the rows of this family and the columns of this head are this
+                    // task's alone.
+                    let (out, log_z) = unsafe {
+                        (
+                            out.at(start * d + q_cols.start, q_cols.len()),
+                            log_z.at(start + head * group, group),
+                        )
+                    };
+                    out.copy_from_slice(&o[i * group * d..(i + 1) * group * d]);
+                    log_z.copy_from_slice(&z[i * group..(i + 1) * group]);
                 }
             }
         }
-    }
+    });
 }
 
 /// dqkv (N, row) += the gradient, from dout (R, H·D) and what [`forward`] read and wrote.
@@ -317,24 +381,26 @@ pub(crate) fn backward(
     plan: &KeyPlan,
     query_rows: &[u32],
     heads: Heads,
+    precision: Precision,
     out: &[f32],
     log_z: &[f32],
     dqkv: &mut [f32],
-    scratch: &mut Scratch,
+    scratch: &mut [Scratch],
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
     let per_block = (BLOCK / group).max(1);
     let wide = group * d;
-    for (queries, keys, segment) in plan.visits(query_rows) {
-        for head in 0..heads.keys {
+    let dqkv = Places::new(dqkv);
+    run(scratch, plan.tasks(heads), |(family, head), scratch| {
+        for (queries, keys, segment) in plan.visits(family, query_rows) {
             let [q_cols, k_cols, v_cols] = heads.columns(head);
             let k = part(&mut scratch.k, keys.len() * d);
             gather(qkv, row, keys, &k_cols, 1.0, k);
             let v = part(&mut scratch.v, keys.len() * d);
             gather(qkv, row, keys, &v_cols, 1.0, v);
-            scratch.keys.pack(Mat::new(k, keys.len(), d));
-            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t());
-            scratch.values_t.pack(Mat::new(v, keys.len(), d).t());
+            scratch.keys.pack(Mat::new(k, keys.len(), d), precision, 1);
+            scratch.keys_t.pack(Mat::new(k, keys.len(), d).t(), precision, 1);
+            scratch.values_t.pack(Mat::new(v, keys.len(), d).t(), precision, 1);
             let dk = part(&mut scratch.dk, keys.len() * d);
             dk.fill(0.0);
             let dv = part(&mut scratch.dv, keys.len() * d);
@@ -371,17 +437,21 @@ pub(crate) fn backward(
                 let (s, ds) = (Mat::new(s, n, width), Mat::new(ds, n, width));
                 // (B, L)ᵀ · (B, D) -> (L, D)
                 let dv = MatMut::new(&mut dv[..width * d], width, d);
-                let right = scratch.block.pack(Mat::new(d_o, n, d));
+                let right = scratch.block.pack(Mat::new(d_o, n, d), precision, 1);
                 multiply(dv, s.t(), right, Write::Add, 1);
                 let dk = MatMut::new(&mut dk[..width * d], width, d);
-                let right = scratch.block.pack(Mat::new(q, n, d));
+                let right = scratch.block.pack(Mat::new(q, n, d), precision, 1);
                 multiply(dk, ds.t(), right, Write::Add, 1);
                 // (B, L) · (L, D) -> (B, D)
                 multiply(MatMut::new(dq, n, d), ds, &scratch.keys, Write::Replace, 1);
-                scatter_add(dqkv, row, rows, &q_cols, heads.scale(), dq);
+                // SAFETY: the rows of this family and the columns of this head are this task's.
+                unsafe { scatter_add(&dqkv, row, rows, &q_cols, heads.scale(), dq) };
             }
-            scatter_add(dqkv, row, keys, &k_cols, 1.0, dk);
-            scatter_add(dqkv, row, keys, &v_cols, 1.0, dv);
+            // SAFETY: as above; the keys are rows of this family too.
+            unsafe {
+                scatter_add(&dqkv, row, keys, &k_cols, 1.0, dk);
+                scatter_add(&dqkv, row, keys, &v_cols, 1.0, dv);
+            }
         }
-    }
+    });
 }

@@ -12,15 +12,15 @@ pub(crate) unsafe trait Vector: Copy {
     const WIDTH: usize;
     /// All lanes zero.
     unsafe fn zero() -> Self;
-    /// All lanes `x`.
-    unsafe fn splat(x: f32) -> Self;
-    /// Reads `WIDTH` values.
+    /// One factor in all lanes.
+    unsafe fn splat(from: *const f32) -> Self;
+    /// Reads `WIDTH` factors or sums.
     unsafe fn load(from: *const f32) -> Self;
-    /// Writes `WIDTH` values.
+    /// Writes `WIDTH` sums.
     unsafe fn store(self, to: *mut f32);
-    /// self · b + c.
+    /// self · b + c; `self` and `b` are factors, `c` and the result sums.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
-    /// self + b.
+    /// self + b, of sums.
     unsafe fn add(self, b: Self) -> Self;
 }
 
@@ -36,8 +36,9 @@ unsafe impl Vector for Plain {
         Self([0.0; 4])
     }
     #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Self([x; 4])
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller's pointer is good for one value.
+        Self([unsafe { from.read_unaligned() }; 4])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
@@ -85,8 +86,8 @@ mod x86 {
             unsafe { _mm256_setzero_ps() }
         }
         #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            unsafe { _mm256_set1_ps(x) }
+        unsafe fn splat(from: *const f32) -> Self {
+            unsafe { _mm256_set1_ps(*from) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
@@ -114,8 +115,8 @@ mod x86 {
             unsafe { _mm512_setzero_ps() }
         }
         #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            unsafe { _mm512_set1_ps(x) }
+        unsafe fn splat(from: *const f32) -> Self {
+            unsafe { _mm512_set1_ps(*from) }
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {

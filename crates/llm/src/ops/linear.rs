@@ -1,8 +1,8 @@
 //! Linear layer y = x·Wᵀ + b with W as checkpoints store it, `[out, in]`.
 
-use super::matmul::{Mat, MatMut, Panels, Write, multiply};
+use super::matmul::{Mat, MatMut, Panels, Precision, Write, multiply};
 
-/// Rows, inputs and outputs of a linear layer, and the threads that share it.
+/// Rows, inputs and outputs of a linear layer, the threads that share it and their arithmetic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear {
     /// Rows of x and y.
@@ -13,19 +13,27 @@ pub(crate) struct Linear {
     pub(crate) outputs: usize,
     /// Threads for one product.
     pub(crate) threads: usize,
-}
-
-/// Packs w (O, I) for [`Linear::forward`].
-pub(crate) fn pack_forward(w: &[f32], outputs: usize, inputs: usize, panels: &mut Panels) {
-    panels.pack(Mat::new(w, outputs, inputs).t());
-}
-
-/// Packs w (O, I) for [`Linear::backward_input`].
-pub(crate) fn pack_backward(w: &[f32], outputs: usize, inputs: usize, panels: &mut Panels) {
-    panels.pack(Mat::new(w, outputs, inputs));
+    /// Format of the factors.
+    pub(crate) precision: Precision,
 }
 
 impl Linear {
+    /// The same layer over other rows, on one thread: a part of a product that is shared out.
+    pub(crate) fn on(self, rows: usize) -> Self {
+        Self { rows, threads: 1, ..self }
+    }
+
+    /// Packs w (O, I) for [`Linear::forward`].
+    pub(crate) fn pack_forward(&self, w: &[f32], panels: &mut Panels) {
+        let w = Mat::new(w, self.outputs, self.inputs).t();
+        panels.pack(w, self.precision, self.threads);
+    }
+
+    /// Packs w (O, I) for [`Linear::backward_input`].
+    pub(crate) fn pack_backward(&self, w: &[f32], panels: &mut Panels) {
+        panels.pack(Mat::new(w, self.outputs, self.inputs), self.precision, self.threads);
+    }
+
     /// y (R, O) = or += x (R, I) · w (O, I)ᵀ
     pub(crate) fn forward(&self, x: &[f32], w: &Panels, y: &mut [f32], write: Write) {
         let x = Mat::new(x, self.rows, self.inputs);
@@ -47,7 +55,8 @@ impl Linear {
         panels: &mut Panels,
     ) {
         let dy = Mat::new(dy, self.rows, self.outputs).t();
-        let x = panels.pack(Mat::new(x, self.rows, self.inputs));
+        let x = Mat::new(x, self.rows, self.inputs);
+        let x = panels.pack(x, self.precision, self.threads);
         multiply(MatMut::new(dw, self.outputs, self.inputs), dy, x, Write::Add, self.threads);
     }
 }

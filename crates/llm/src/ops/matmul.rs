@@ -3,18 +3,57 @@
 //! A panel holds 32 columns, row after row, so that the kernel reads it as one stream; whoever
 //! multiplies many rows with one matrix packs it once. Every element of a product sums over the
 //! inner dimension in order: a row's result does not depend on the other rows, to the bit.
+//!
+//! Factors are f32, or bfloat16 in pairs along the inner dimension: both fill 32-bit lanes, so one
+//! kernel serves them. A *step* is one lane of the inner dimension: one f32, or one pair.
 #![allow(unsafe_code)]
+
+use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::lanes::{Lane32, Vector, by_width};
+use super::{
+    bf16::{by_pairs, pair_columns, pair_rows},
+    lanes::{Lane32, Vector, by_width},
+};
 
 /// Columns of a panel.
 const PANEL: usize = 32;
-/// Part of the inner dimension that one sweep covers, so that the left rows stay in the cache.
+/// Steps that one sweep covers, so that its operands stay in the cache.
 const DEPTH: usize = 768;
 /// Most rows that the kernel takes at a time.
 const ROWS: usize = 12;
+/// Left rows that are swept over a panel while it is in the cache.
+const CHUNK: usize = 96;
+
+/// Number format of the factors of matrix products. Sums, and everything else, are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16: 8 bits of precision, the range of f32. Twice as fast where the processor
+    /// multiplies pairs by itself.
+    Bf16,
+}
+
+impl Precision {
+    /// Steps of an inner dimension.
+    fn steps(self, len: usize) -> usize {
+        match self {
+            Self::F32 => len,
+            Self::Bf16 => len.div_ceil(2),
+        }
+    }
+
+    /// Elements of the inner dimension in one step.
+    fn factors(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+}
 
 /// A read-only matrix: element (r, c) is `data[r · row_stride + c · col_stride]`.
 #[derive(Clone, Copy)]
@@ -94,43 +133,75 @@ pub(crate) enum Write {
 /// A right operand (rows, cols), packed; the memory is reused when it is packed again.
 #[derive(Default)]
 pub(crate) struct Panels {
-    /// (⌈cols/32⌉, rows, 32); columns beyond the last are zero.
+    /// (⌈cols/32⌉, steps, 32); columns beyond the last are zero.
     data: Vec<Lane32>,
     rows: usize,
     cols: usize,
+    precision: Precision,
 }
 
 impl std::fmt::Debug for Panels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Panels({}x{})", self.rows, self.cols)
+        write!(f, "Panels({}x{}, {:?})", self.rows, self.cols, self.precision)
     }
 }
 
 impl Panels {
-    /// Packs a matrix.
-    pub(crate) fn pack(&mut self, matrix: Mat<'_>) -> &Self {
-        (self.rows, self.cols) = (matrix.rows, matrix.cols);
-        let len = matrix.cols.div_ceil(PANEL) * matrix.rows;
+    /// Packs a matrix; `threads` above 1 share the panels by rayon.
+    pub(crate) fn pack(&mut self, matrix: Mat<'_>, precision: Precision, threads: usize) -> &Self {
+        (self.rows, self.cols, self.precision) = (matrix.rows, matrix.cols, precision);
+        let steps = precision.steps(matrix.rows);
+        let len = matrix.cols.div_ceil(PANEL) * steps;
         if self.data.len() < len {
             self.data.resize(len, Lane32::ZERO);
         }
         if matrix.rows == 0 || matrix.cols == 0 {
             return self;
         }
-        for (p, panel) in self.data[..len].chunks_exact_mut(matrix.rows).enumerate() {
+        let fill = |(p, panel): (usize, &mut [Lane32])| {
             let first = p * PANEL;
             let width = PANEL.min(matrix.cols - first);
-            if matrix.col_stride == 1 {
-                for (r, out) in panel.iter_mut().enumerate() {
-                    let row = &matrix.data[r * matrix.row_stride + first..][..width];
-                    out.0[..width].copy_from_slice(row);
-                    out.0[width..].fill(0.0);
-                }
-            } else {
-                pack_columns(matrix, first, width, panel);
+            match (precision, matrix.col_stride) {
+                (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
+                (Precision::F32, _) => pack_columns(matrix, first, width, panel),
+                (Precision::Bf16, 1) => pack_row_pairs(matrix, first, width, panel),
+                (Precision::Bf16, _) => pack_column_pairs(matrix, first, width, panel),
             }
+        };
+        let data = &mut self.data[..len];
+        if threads <= 1 {
+            data.chunks_exact_mut(steps).enumerate().for_each(fill);
+        } else {
+            data.par_chunks_exact_mut(steps).enumerate().for_each(fill);
         }
         self
+    }
+
+    fn steps(&self) -> usize {
+        self.precision.steps(self.rows)
+    }
+}
+
+fn pack_rows(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    for (r, out) in panel.iter_mut().enumerate() {
+        let row = &matrix.data[r * matrix.row_stride + first..][..width];
+        out.0[..width].copy_from_slice(row);
+        out.0[width..].fill(0.0);
+    }
+}
+
+fn pack_row_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    let zeros = [0.0; PANEL];
+    for (s, out) in panel.iter_mut().enumerate() {
+        let row = |r: usize| {
+            if r < matrix.rows {
+                &matrix.data[r * matrix.row_stride + first..][..width]
+            } else {
+                &zeros[..width]
+            }
+        };
+        pair_rows(row(2 * s), row(2 * s + 1), &mut out.0[..width]);
+        out.0[width..].fill(0.0);
     }
 }
 
@@ -147,6 +218,25 @@ fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32
             let column = &matrix.data[(first + lane) * matrix.col_stride + start..];
             for (out, value) in block.iter_mut().zip(column) {
                 out.0[lane] = *value;
+            }
+        }
+    }
+}
+
+fn pack_column_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    const BATCH: usize = 16;
+    assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
+    for (b, block) in panel.chunks_mut(BATCH).enumerate() {
+        let (start, end) = (b * 2 * BATCH, ((b + 1) * 2 * BATCH).min(matrix.rows));
+        if width < PANEL {
+            block.fill(Lane32::ZERO);
+        }
+        let mut pairs = [0.0; BATCH];
+        for lane in 0..width {
+            let column = (first + lane) * matrix.col_stride;
+            pair_columns(&matrix.data[column + start..column + end], &mut pairs);
+            for (out, pair) in block.iter_mut().zip(pairs) {
+                out.0[lane] = pair;
             }
         }
     }
@@ -176,25 +266,102 @@ pub(crate) fn multiply(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write
         }
         return;
     }
+    let run = match rhs.precision {
+        Precision::F32 => sweep,
+        Precision::Bf16 => sweep_pairs,
+    };
     if threads <= 1 {
-        sweep(&mut { dst }, lhs, rhs, write);
+        run(&mut { dst }, lhs, rhs, write);
         return;
     }
-    // Whole groups of kernel rows per thread: the bits do not depend on the split.
-    let share = dst.rows.div_ceil(threads).next_multiple_of(ROWS);
+    // Several shares a thread, so that none waits long for another. Whole groups of kernel rows:
+    // the bits do not depend on the split.
+    let share = dst.rows.div_ceil(4 * threads).next_multiple_of(ROWS).max(CHUNK);
     let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
     dst.data[..(rows - 1) * stride + cols].par_chunks_mut(share * stride).enumerate().for_each(
         |(i, data)| {
             let first = i * share;
             let rows = share.min(rows - first);
             let lhs = Mat { data: &lhs.data[first * lhs.row_stride..], rows, ..lhs };
-            sweep(&mut MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
+            run(&mut MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
         },
     );
 }
 
 by_width! {
     fn sweep(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+}
+
+by_pairs! {
+    fn sweep_pairs(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+}
+
+thread_local! {
+    /// Left rows of a chunk as the kernel reads them.
+    static LEFT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A chunk of left rows over some steps. Row r begins `(r / ROWS) · block + (r % ROWS) · row`
+/// elements on; one step further are `step` elements.
+#[derive(Clone, Copy)]
+struct Left {
+    data: *const f32,
+    block: usize,
+    row: usize,
+    step: usize,
+}
+
+impl Left {
+    /// The rows as they lie, or a copy in `buffer` where they must be rounded, or where their
+    /// inner dimension is strided and would miss the cache at every step.
+    fn new(
+        lhs: Mat<'_>,
+        rows: std::ops::Range<usize>,
+        from: usize,
+        k: usize,
+        precision: Precision,
+        buffer: &mut Vec<f32>,
+    ) -> Self {
+        let dense = lhs.col_stride == 1;
+        if precision == Precision::F32 && dense {
+            let data = lhs.data[rows.start * lhs.row_stride + from..].as_ptr();
+            return Self { data, block: ROWS * lhs.row_stride, row: lhs.row_stride, step: 1 };
+        }
+        let len = rows.len().next_multiple_of(ROWS) * k;
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        }
+        let buffer = &mut buffer[..len];
+        let first = from * precision.factors();
+        let end = (first + k * precision.factors()).min(lhs.cols);
+        if dense {
+            for (row, out) in rows.zip(buffer.chunks_exact_mut(k)) {
+                let row = row * lhs.row_stride;
+                pair_columns(&lhs.data[row + first..row + end], out);
+            }
+            return Self { data: buffer.as_ptr(), block: ROWS * k, row: k, step: 1 };
+        }
+        assert_eq!(lhs.row_stride, 1, "one of the strides is 1");
+        for (out, start) in buffer.chunks_exact_mut(ROWS * k).zip(rows.clone().step_by(ROWS)) {
+            let width = ROWS.min(rows.end - start);
+            for (s, out) in out.chunks_exact_mut(ROWS).enumerate() {
+                let column = |c: usize| &lhs.data[c * lhs.col_stride + start..][..width];
+                let out = &mut out[..width];
+                match precision {
+                    Precision::F32 => out.copy_from_slice(column(first + s)),
+                    Precision::Bf16 => {
+                        let zeros = [0.0; ROWS];
+                        let at = first + 2 * s;
+                        let high = if at + 1 < end { column(at + 1) } else { &zeros[..width] };
+                        for ((out, low), high) in out.iter_mut().zip(column(at)).zip(high) {
+                            *out = super::bf16::pair(*low, *high);
+                        }
+                    }
+                }
+            }
+        }
+        Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS }
+    }
 }
 
 /// # Safety
@@ -207,56 +374,65 @@ unsafe fn sweep_impl<V: Vector, const NV: usize>(
     rhs: &Panels,
     write: Write,
 ) {
-    let depth = lhs.cols;
     // Rows whose accumulators fit the registers: 12 · 2 of 32, 3 · 4 of 16.
     let most = match V::WIDTH {
         16 => ROWS,
         8 => 3,
         _ => 1,
     };
-    for from in (0..depth).step_by(DEPTH) {
-        let k = DEPTH.min(depth - from);
+    let steps = rhs.precision.steps(lhs.cols);
+    // Taken out, not borrowed in a closure: a closure would not be compiled for the caller's
+    // instruction set.
+    let mut buffer = LEFT.take();
+    for from in (0..steps).step_by(DEPTH) {
+        let k = DEPTH.min(steps - from);
         let add = write == Write::Add || from > 0;
-        let mut row = 0;
-        while row < dst.rows {
-            let take = match (dst.rows - row).min(most) {
-                12.. => 12,
-                8.. => 8,
-                6.. => 6,
-                4.. => 4,
-                n => n,
-            };
+        for start in (0..dst.rows).step_by(CHUNK) {
+            let chunk = start..(start + CHUNK).min(dst.rows);
+            let left = Left::new(lhs, chunk.clone(), from, k, rhs.precision, &mut buffer);
             for p in 0..dst.cols.div_ceil(PANEL) {
                 let first = p * PANEL;
                 let width = PANEL.min(dst.cols - first);
-                // SAFETY: `row`, `from` and `first` are inside the checked views; panel p has
-                // rhs.rows ≥ depth rows.
-                unsafe {
-                    let call = Call {
-                        k,
-                        a: lhs.data.as_ptr().add(row * lhs.row_stride + from * lhs.col_stride),
-                        a_rows: lhs.row_stride,
-                        a_cols: lhs.col_stride,
-                        b: rhs.data.as_ptr().add(p * rhs.rows + from),
-                        c: dst.data.as_mut_ptr().add(row * dst.row_stride + first),
-                        c_rows: dst.row_stride,
-                        width,
-                        add,
+                let mut row = 0;
+                while row < chunk.len() {
+                    let take = match (chunk.len() - row).min(most) {
+                        12.. => 12,
+                        8.. => 8,
+                        6.. => 6,
+                        4.. => 4,
+                        n => n,
                     };
-                    match take {
-                        12 => kernel::<V, NV, 12>(call),
-                        8 => kernel::<V, NV, 8>(call),
-                        6 => kernel::<V, NV, 6>(call),
-                        4 => kernel::<V, NV, 4>(call),
-                        3 => kernel::<V, NV, 3>(call),
-                        2 => kernel::<V, NV, 2>(call),
-                        _ => kernel::<V, NV, 1>(call),
+                    // SAFETY: `row`, `from` and `first` are inside the checked views; panel p
+                    // has rhs.steps() ≥ steps rows; rows of one call are of one block of
+                    // `left`, because every `take` but a block's last divides ROWS.
+                    unsafe {
+                        let call = Call {
+                            k,
+                            a: left.data.add(row / ROWS * left.block + row % ROWS * left.row),
+                            a_rows: left.row,
+                            a_cols: left.step,
+                            b: rhs.data.as_ptr().add(p * rhs.steps() + from),
+                            c: dst.data.as_mut_ptr().add((start + row) * dst.row_stride + first),
+                            c_rows: dst.row_stride,
+                            width,
+                            add,
+                        };
+                        match take {
+                            12 => kernel::<V, NV, 12>(call),
+                            8 => kernel::<V, NV, 8>(call),
+                            6 => kernel::<V, NV, 6>(call),
+                            4 => kernel::<V, NV, 4>(call),
+                            3 => kernel::<V, NV, 3>(call),
+                            2 => kernel::<V, NV, 2>(call),
+                            _ => kernel::<V, NV, 1>(call),
+                        }
                     }
+                    row += take;
                 }
             }
-            row += take;
         }
     }
+    LEFT.set(buffer);
 }
 
 /// One call of the kernel: c (M, width) = or += a (M, k) · b (k, 32).
@@ -294,7 +470,7 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
             if NV == 2 {
                 let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
                 for r in 0..M {
-                    let x = V::splat(*rows[r].add(offset));
+                    let x = V::splat(rows[r].add(offset));
                     for v in 0..NV {
                         acc[r][v] = w[v].mul_add(x, acc[r][v]);
                     }
@@ -304,7 +480,7 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
                 for v in 0..NV {
                     let w = V::load(panel.add(v * V::WIDTH));
                     for r in 0..M {
-                        let x = V::splat(*rows[r].add(offset));
+                        let x = V::splat(rows[r].add(offset));
                         acc[r][v] = w.mul_add(x, acc[r][v]);
                     }
                 }
@@ -359,8 +535,8 @@ mod tests {
                 let at = |m: &Mat<'_>, r, c| f64::from(m.data[r * m.row_stride + c * m.col_stride]);
                 let mut panels = Panels::default();
                 // Dirty memory must not show.
-                panels.pack(Mat::new(&noise(40 * 70, 3), 40, 70));
-                panels.pack(rhs);
+                panels.pack(Mat::new(&noise(40 * 70, 3), 40, 70), Precision::F32, 1);
+                panels.pack(rhs, Precision::F32, 1);
                 for (write, threads, old) in
                     [(Write::Replace, 1, 0.0), (Write::Add, 1, 1.0), (Write::Add, 3, 1.0)]
                 {
@@ -385,7 +561,7 @@ mod tests {
         let (m, n, k) = (29, 70, 900);
         let (a, b) = (noise(m * k, 4), noise(k * n, 5));
         let mut panels = Panels::default();
-        panels.pack(Mat::new(&b, k, n));
+        panels.pack(Mat::new(&b, k, n), Precision::F32, 1);
         let mut all = vec![0.0; m * n];
         multiply(MatMut::new(&mut all, m, n), Mat::new(&a, m, k), &panels, Write::Replace, 1);
         for (row, x) in all.chunks(n).zip(a.chunks(k)) {
@@ -403,7 +579,7 @@ mod tests {
         let (m, n, k) = (14, 45, 50);
         let (a, b) = (noise(m * k, 6), noise(k * n, 7));
         let mut panels = Panels::default();
-        panels.pack(Mat::new(&b, k, n));
+        panels.pack(Mat::new(&b, k, n), Precision::F32, 1);
         let lhs = Mat::new(&a, m, k);
         let mut widest = vec![1.0; m * n];
         multiply(MatMut::new(&mut widest, m, n), lhs, &panels, Write::Add, 1);
@@ -432,10 +608,76 @@ mod tests {
     }
 
     #[test]
+    fn pairs_of_bfloat16_equal_products_of_rounded_factors() {
+        use super::super::bf16::{PlainPairs, round};
+
+        let rounded = |x: &f32| f64::from(f32::from_bits(round(*x) << 16));
+        for (m, n, k) in [(1, 1, 1), (13, 33, 5), (110, 64, 40), (31, 31, 17), (5, 70, 1700)] {
+            for flip in 0..4 {
+                let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+                let lhs = if flip & 1 == 0 { Mat::new(&a, m, k) } else { Mat::new(&a, k, m).t() };
+                let rhs = if flip & 2 == 0 { Mat::new(&b, k, n) } else { Mat::new(&b, n, k).t() };
+                let at = |m: &Mat<'_>, r, c| rounded(&m.data[r * m.row_stride + c * m.col_stride]);
+                let mut panels = Panels::default();
+                panels.pack(Mat::new(&noise(40 * 70, 3), 40, 70), Precision::F32, 1);
+                panels.pack(rhs, Precision::Bf16, 2);
+                let check = |c: &[f32], old: f64| {
+                    for (i, got) in c.iter().enumerate() {
+                        let (r, j) = (i / n, i % n);
+                        let exact: f64 = (0..k).map(|i| at(&lhs, r, i) * at(&rhs, i, j)).sum();
+                        let apart = (f64::from(*got) - exact - old).abs();
+                        assert!(apart < 2e-4, "{m} {n} {k} {flip}: {got} for {exact}");
+                    }
+                };
+                for (write, threads, old) in [(Write::Replace, 1, 0.0), (Write::Add, 3, 1.0)] {
+                    let mut c = vec![1.0; m * n];
+                    multiply(MatMut::new(&mut c, m, n), lhs, &panels, write, threads);
+                    check(&c, old);
+                }
+                // Without the instruction for pairs.
+                let mut c = vec![1.0; m * n];
+                let mut dst = MatMut::new(&mut c, m, n);
+                // SAFETY: `PlainPairs` needs nothing; the shapes agree.
+                unsafe { sweep_impl::<PlainPairs, 8>(&mut dst, lhs, &panels, Write::Add) };
+                check(&c, 1.0);
+                #[cfg(target_arch = "x86_64")]
+                {
+                    use super::super::bf16::x86::{Pairs256, Pairs512};
+                    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                    fn avx512(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
+                        // SAFETY: this function enables what the vector needs.
+                        unsafe { sweep_impl::<Pairs512, 2>(dst, lhs, rhs, Write::Add) }
+                    }
+                    #[target_feature(enable = "avx2,fma")]
+                    fn avx2(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
+                        // SAFETY: this function enables what the vector needs.
+                        unsafe { sweep_impl::<Pairs256, 4>(dst, lhs, rhs, Write::Add) }
+                    }
+                    use super::super::simd::{Level, level};
+                    for wide in [false, true] {
+                        let mut c = vec![1.0; m * n];
+                        let dst = &mut MatMut::new(&mut c, m, n);
+                        match (wide, level()) {
+                            // SAFETY: just detected.
+                            (true, Level::Avx512) => unsafe { avx512(dst, lhs, &panels) },
+                            // SAFETY: just detected.
+                            (false, Level::Avx512 | Level::Avx2) => unsafe {
+                                avx2(dst, lhs, &panels);
+                            },
+                            _ => continue,
+                        }
+                        check(&c, 1.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_inner_dimension_gives_zero() {
         let mut c = [7.0; 2];
         let mut panels = Panels::default();
-        panels.pack(Mat::new(&[], 0, 2));
+        panels.pack(Mat::new(&[], 0, 2), Precision::F32, 1);
         multiply(MatMut::new(&mut c, 1, 2), Mat::new(&[], 1, 0), &panels, Write::Replace, 1);
         assert_eq!(c, [0.0; 2]);
     }

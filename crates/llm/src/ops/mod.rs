@@ -7,6 +7,7 @@
 #![allow(clippy::inline_always)]
 
 pub(crate) mod attention;
+pub(crate) mod bf16;
 pub(crate) mod embedding;
 pub(crate) mod head;
 pub(crate) mod lanes;

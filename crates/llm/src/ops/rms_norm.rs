@@ -49,27 +49,19 @@ fn backward_impl<const FMA: bool>(
     w: &[f32],
     inv_rms: &[f32],
     dx: &mut [f32],
-    dw: &mut [f32],
 ) {
     let d = w.len();
     let rows = dy.chunks_exact(d).zip(x.chunks_exact(d));
     for (((dy, x), dx), &inv) in rows.zip(dx.chunks_exact_mut(d)).zip(inv_rms) {
-        let mut dot = 0.0;
-        {
-            // Σ dy·w·x in lanes, and dw on the way.
-            let mut lanes = [0.0f32; super::simd::LANES];
-            let width = lanes.len();
-            let parts = dy.chunks(width).zip(x.chunks(width));
-            for ((dy, x), (w, dw)) in parts.zip(w.chunks(width).zip(dw.chunks_mut(width))) {
-                for i in 0..dy.len().min(x.len()).min(w.len()).min(dw.len()) {
-                    let g = dy[i] * x[i];
-                    lanes[i] = mul_add::<FMA>(g, w[i], lanes[i]);
-                    dw[i] = mul_add::<FMA>(g, inv, dw[i]);
-                }
+        // Σ dy·w·x in lanes.
+        let mut lanes = [0.0f32; super::simd::LANES];
+        let width = lanes.len();
+        for ((dy, x), w) in dy.chunks(width).zip(x.chunks(width)).zip(w.chunks(width)) {
+            for i in 0..dy.len().min(x.len()).min(w.len()) {
+                lanes[i] = mul_add::<FMA>(dy[i] * x[i], w[i], lanes[i]);
             }
-            dot += super::simd::sum_lanes(lanes);
         }
-        let pull = dot * inv * inv * inv / d as f32;
+        let pull = super::simd::sum_lanes(lanes) * inv * inv * inv / d as f32;
         for (((dx, dy), x), w) in dx.iter_mut().zip(dy).zip(x).zip(w) {
             *dx += mul_add::<FMA>(dy * w, inv, -pull * x);
         }
@@ -77,8 +69,23 @@ fn backward_impl<const FMA: bool>(
 }
 
 vectorised! {
-    /// dx (R, D) += J·dy and dw (D) += Σ over rows of dy ⊙ x / rms.
-    pub(crate) fn backward(
-        dy: &[f32], x: &[f32], w: &[f32], inv_rms: &[f32], dx: &mut [f32], dw: &mut [f32],
-    ) = backward_impl
+    /// dx (R, D) += J·dy.
+    pub(crate) fn backward(dy: &[f32], x: &[f32], w: &[f32], inv_rms: &[f32], dx: &mut [f32])
+        = backward_impl
+}
+
+#[inline(always)]
+fn backward_weight_impl<const FMA: bool>(dy: &[f32], x: &[f32], inv_rms: &[f32], dw: &mut [f32]) {
+    let d = dw.len();
+    for ((dy, x), &inv) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(inv_rms) {
+        for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
+            *dw = mul_add::<FMA>(dy * x, inv, *dw);
+        }
+    }
+}
+
+vectorised! {
+    /// dw (D) += Σ over rows, in their order, of dy ⊙ x / rms.
+    pub(crate) fn backward_weight(dy: &[f32], x: &[f32], inv_rms: &[f32], dw: &mut [f32])
+        = backward_weight_impl
 }

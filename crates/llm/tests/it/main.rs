@@ -1,5 +1,6 @@
 //! Integration tests of the engine.
 
+mod arithmetic;
 mod bad_input;
 mod checkpoint;
 mod decode;

@@ -1,0 +1,57 @@
+//! Work shared out over threads: jobs that write disjoint parts of buffers.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Runs every job, each with one of the workers' buffers: on the caller's thread if there is one
+/// worker, by rayon otherwise. Which worker takes a job is left to chance, so a result must not
+/// depend on what the buffers held.
+pub(crate) fn run<J: Send, B: Send>(
+    workers: &mut [B],
+    jobs: impl IntoIterator<Item = J>,
+    work: impl Fn(J, &mut B) + Sync,
+) {
+    if let [only] = workers {
+        jobs.into_iter().for_each(|job| work(job, only));
+        return;
+    }
+    let queue = Mutex::new(jobs.into_iter().collect::<Vec<_>>().into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let (next, work) = (&next, &work);
+    rayon::scope(|scope| {
+        for buffers in workers {
+            scope.spawn(move |_| {
+                while let Some(job) = next() {
+                    work(job, buffers);
+                }
+            });
+        }
+    });
+}
+
+/// Cuts the first `len` elements off a slice.
+pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (head, tail) = std::mem::take(rest).split_at_mut(len);
+    *rest = tail;
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_runs_once_on_any_number_of_workers() {
+        for workers in [1, 2, 5] {
+            let mut data = vec![0; 40];
+            let mut rest = &mut data[..];
+            let jobs: Vec<_> = (0..8).map(|i| (i, cut(&mut rest, 5))).collect();
+            let mut buffers = vec![0usize; workers];
+            run(&mut buffers, jobs, |(i, part), count| {
+                part.iter_mut().for_each(|x| *x += i);
+                *count += 1;
+            });
+            assert_eq!(buffers.iter().sum::<usize>(), 8);
+            assert!(data.chunks(5).enumerate().all(|(i, c)| c.iter().all(|x| *x == i)));
+        }
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) fn run<J: Send, B: Send>(
 }
 
 /// Cuts the first `len` elements off a slice.
+// The slice itself moves on.
+#[allow(clippy::mut_mut)]
 pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (head, tail) = std::mem::take(rest).split_at_mut(len);
     *rest = tail;
@@ -47,7 +49,9 @@ mod tests {
             let jobs: Vec<_> = (0..8).map(|i| (i, cut(&mut rest, 5))).collect();
             let mut buffers = vec![0usize; workers];
             run(&mut buffers, jobs, |(i, part), count| {
-                part.iter_mut().for_each(|x| *x += i);
+                for x in part {
+                    *x += i;
+                }
                 *count += 1;
             });
             assert_eq!(buffers.iter().sum::<usize>(), 8);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use empg_llm::is_gguf;
 use empg_run::Run;
 use empg_train::{Config, Policy, load_policy, tiny};
 
@@ -52,9 +53,9 @@ pub(crate) fn open(path: &str) -> anyhow::Result<Policy> {
         return tiny().context("loading the embedded policy");
     }
     let dir = Path::new(path);
-    if !dir.is_dir() {
+    if !dir.is_dir() && !(is_gguf(dir) && dir.exists()) {
         bail!(
-            "there is no model {path:?}: give `tiny` or a folder with config.json, \
+            "there is no model {path:?}: give `tiny`, a GGUF file or a folder with config.json, \
              model.safetensors and tokenizer.json"
         );
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::chat::CHAT_TEMPLATE;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
+use crate::gguf::{GgufError, is_gguf, load_gguf};
 use crate::params::{Layout, Model};
 use crate::tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
 use crate::tiny_tokenizer::{TURN_END, TURN_START};
@@ -72,6 +73,14 @@ pub enum CheckpointError {
         tokens: usize,
         /// Tokens of the model.
         vocab_size: usize,
+    },
+    /// A GGUF file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<GgufError>,
     },
     /// A model that its own configuration refuses.
     #[error(transparent)]
@@ -171,12 +180,19 @@ pub fn save_model(
     Ok(())
 }
 
-/// Reads the model and the tokenizer of a checkpoint directory.
+/// Reads the model and the tokenizer of a checkpoint directory or of a GGUF file.
 ///
 /// # Errors
 /// Missing, truncated or foreign files; each error names the file, and the tensor and its offset
 /// where there is one.
 pub fn load_model(dir: &Path) -> Result<(Model, Tokenizer), CheckpointError> {
+    if is_gguf(dir) {
+        let loaded = load_gguf(dir).map_err(|source| CheckpointError::Gguf {
+            path: dir.to_owned(),
+            source: Box::new(source),
+        })?;
+        return Ok((loaded.model, loaded.vocabulary.tokenizer));
+    }
     let read = |name: &str| {
         let path = dir.join(name);
         std::fs::read(&path).map_err(|source| CheckpointError::Io { path, source })

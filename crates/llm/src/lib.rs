@@ -14,7 +14,9 @@ mod decode_weights;
 mod decoder;
 mod engine;
 mod error;
+mod gguf;
 mod large_pages;
+mod mapped;
 mod ops;
 mod packed;
 mod panel_linear;
@@ -40,6 +42,10 @@ pub use decoder::{Decoder, SeqId, Turn};
 pub use engine::TargetGrad;
 pub use error::EngineError;
 pub use ops::matmul::Precision;
+pub use gguf::{
+    GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
+    GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
+};
 pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use sampling::{SamplingError, SamplingParams};

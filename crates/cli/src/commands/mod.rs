@@ -6,6 +6,7 @@ mod config;
 mod dashboard;
 mod env;
 mod eval;
+mod export;
 mod play;
 mod prop1;
 mod report;
@@ -59,6 +60,8 @@ enum Command {
     Track(track::TrackArgs),
     /// Fine-tune on the demonstrations of an expert (how tiny is made)
     Sft(sft::SftArgs),
+    /// Write a model as one GGUF file for llama.cpp
+    Export(export::ExportArgs),
     /// Assign EMPG credit to any trainer's trajectories (JSONL in, JSONL out)
     Advantage(advantage::AdvantageArgs),
     /// Check Proposition 1 numerically
@@ -85,6 +88,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Study(args) => study::run(args, json),
         Command::Track(args) => track::run(args, json),
         Command::Sft(args) => sft::run(args, json),
+        Command::Export(args) => export::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),
         Command::Play(args) => play::run(args, json),

@@ -1,0 +1,24 @@
+//! What only a real model shows. The models lie in the folder that `EMPG_TEST_MODELS` names
+//! (`SmolLM2-135M-Instruct.Q4_1.gguf`); without it every test here shows as ignored.
+
+mod gguf;
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let models = std::env::var_os("EMPG_TEST_MODELS").map(PathBuf::from);
+    let trial = |name: &'static str, test: fn(&Path) -> Result<(), Failed>| {
+        let models = models.clone();
+        let ignored = models.is_none();
+        let run = move || models.as_deref().map_or(Ok(()), test);
+        Trial::test(name, run).with_ignored_flag(ignored)
+    };
+    let tests = vec![
+        trial("gguf_tensors", gguf::tensors),
+        trial("gguf_tokens", gguf::tokens),
+        trial("gguf_export", gguf::export),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests).exit();
+}

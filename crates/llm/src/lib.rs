@@ -41,11 +41,11 @@ pub use decode_weights::DecodeWeights;
 pub use decoder::{Decoder, SeqId, Turn};
 pub use engine::TargetGrad;
 pub use error::EngineError;
-pub use ops::matmul::Precision;
 pub use gguf::{
     GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
     GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
 };
+pub use ops::matmul::Precision;
 pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use sampling::{SamplingError, SamplingParams};

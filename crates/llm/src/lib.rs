@@ -45,6 +45,7 @@ pub use gguf::{
     GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
     GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
 };
+pub use ops::adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use ops::matmul::Precision;
 pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};

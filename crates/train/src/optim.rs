@@ -1,6 +1,6 @@
 //! AdamW over the flat parameter buffer, the schedule, gradient clipping.
 
-use empg_llm::Layout;
+use empg_llm::{AdamWStep, Layout, adamw_step, sum_of_squares};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -16,6 +16,7 @@ pub struct AdamW {
     step: u64,
     m: Vec<f32>,
     v: Vec<f32>,
+    threads: usize,
 }
 
 /// What an optimiser step did.
@@ -30,7 +31,15 @@ pub struct OptimStats {
 impl AdamW {
     /// A fresh optimiser for `parameters` weights; `total` optimiser steps shape the schedule.
     pub fn new(config: OptimConfig, parameters: usize, total: u64) -> Self {
-        Self { config, total, step: 0, m: vec![0.0; parameters], v: vec![0.0; parameters] }
+        let zeros = || vec![0.0; parameters];
+        Self { config, total, step: 0, m: zeros(), v: zeros(), threads: 1 }
+    }
+
+    /// Shares its work over threads; the result does not depend on them.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// An optimiser with recorded moments.
@@ -52,7 +61,7 @@ impl AdamW {
                 v.len()
             )));
         }
-        Ok(Self { config, total, step, m, v })
+        Ok(Self { config, total, step, m, v, threads: 1 })
     }
 
     /// First moments, second moments, optimiser steps done.
@@ -91,7 +100,7 @@ impl AdamW {
     ) -> Result<OptimStats, TrainError> {
         let mut square = 0.0f64;
         for spec in layout.entries() {
-            let part = sum_of_squares(&grads[spec.range.clone()]);
+            let part = sum_of_squares(&grads[spec.range.clone()], self.threads);
             if !part.is_finite() {
                 return Err(TrainError::NotFinite { what: "gradient", tensor: spec.name.clone() });
             }
@@ -107,28 +116,22 @@ impl AdamW {
         let correct2 = 1.0 - beta2.powi(self.step as i32);
         let step_size = (lr / correct1) as f32;
         let root = (1.0 / correct2.sqrt()) as f32;
-        let (b1, b2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
+        let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
         for spec in layout.entries() {
             let range = spec.range.clone();
-            let all = range.clone();
             let decay = if spec.shape.len() > 1 { (lr * weight_decay) as f32 } else { 0.0 };
-            let moments = self.m[range.clone()].iter_mut().zip(&mut self.v[range.clone()]);
-            let values = params[range.clone()].iter_mut().zip(&grads[range]);
-            for ((p, &g), (m, v)) in values.zip(moments) {
-                let g = g * scale;
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *p -= step_size * *m / (v.sqrt() * root + eps) + decay * *p;
-            }
-            if !params[all].iter().all(|p| p.is_finite()) {
+            let finite = adamw_step(
+                &mut params[range.clone()],
+                &grads[range.clone()],
+                &mut self.m[range.clone()],
+                &mut self.v[range],
+                &AdamWStep { scale, beta1, beta2, eps, step_size, root, decay },
+                self.threads,
+            );
+            if !finite {
                 return Err(TrainError::NotFinite { what: "weight", tensor: spec.name.clone() });
             }
         }
         Ok(OptimStats { grad_norm, lr })
     }
-}
-
-/// Σ x², summed in blocks so that the error does not grow with the length.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    values.chunks(256).map(|block| f64::from(block.iter().map(|x| x * x).sum::<f32>())).sum()
 }

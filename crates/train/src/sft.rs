@@ -140,7 +140,8 @@ pub fn fine_tune(
         config.threads
     };
     let mut workers = Workers::new(threads);
-    let mut optimizer = AdamW::new(config.optim.clone(), policy.model.params.len(), config.steps);
+    let mut optimizer = AdamW::new(config.optim.clone(), policy.model.params.len(), config.steps)
+        .with_threads(threads);
     let mut cursor = 0u64;
     for step in 1..=config.steps {
         if stop.load(Ordering::Relaxed) {

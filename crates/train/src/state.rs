@@ -88,7 +88,8 @@ impl Trainer {
             state.optimizer_step,
             m,
             v,
-        )?;
+        )?
+        .with_threads(config.threads);
         trainer.policy = Policy { model, tokenizer };
         trainer.stream =
             TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), state.task_cursor);

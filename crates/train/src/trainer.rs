@@ -124,7 +124,8 @@ impl Trainer {
         Ok(Self {
             reference: policy.model.clone(),
             advantage: advantage(&config)?,
-            optimizer: AdamW::new(config.optim.clone(), parameters, updates),
+            optimizer: AdamW::new(config.optim.clone(), parameters, updates)
+                .with_threads(config.threads),
             workers: Workers::new(config.threads),
             stream: TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), 0),
             panels,

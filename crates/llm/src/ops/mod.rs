@@ -6,6 +6,7 @@
 // Loops must be inlined into the function that enables an instruction set to be compiled for it.
 #![allow(clippy::inline_always)]
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod bf16;
 pub(crate) mod embedding;

@@ -13,8 +13,9 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{by_pairs, pair_columns, pair_rows},
+    bf16::{by_pairs, pair, pair_columns, pair_rows},
     lanes::{Lane32, Vector, by_width},
+    simd::vectorised,
 };
 
 /// Columns of a panel.
@@ -301,6 +302,51 @@ thread_local! {
     static LEFT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+#[inline(always)]
+fn left_block_impl<const FMA: bool>(
+    data: &[f32],
+    stride: usize,
+    width: usize,
+    inner: std::ops::Range<usize>,
+    precision: Precision,
+    out: &mut [[f32; ROWS]],
+) {
+    // Whole groups of rows have a known length; the rows beyond the last are never read.
+    let column = |c: usize| {
+        let mut values = [0.0; ROWS];
+        let start = c * stride;
+        if let (true, Some(column)) = (width == ROWS, data[start..].first_chunk()) {
+            return *column;
+        }
+        values[..width].copy_from_slice(&data[start..start + width]);
+        values
+    };
+    match precision {
+        Precision::F32 => {
+            for (out, c) in out.iter_mut().zip(inner) {
+                *out = column(c);
+            }
+        }
+        Precision::Bf16 => {
+            for (out, c) in out.iter_mut().zip(inner.clone().step_by(2)) {
+                let low = column(c);
+                let high = if c + 1 < inner.end { column(c + 1) } else { [0.0; ROWS] };
+                for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+                    *out = pair(low, high);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Packs `width` left rows that lie side by side, over a part of their strided inner dimension.
+    fn left_block(
+        data: &[f32], stride: usize, width: usize, inner: std::ops::Range<usize>,
+        precision: Precision, out: &mut [[f32; ROWS]],
+    ) = left_block_impl
+}
+
 /// A chunk of left rows over some steps. Row r begins `(r / ROWS) · block + (r % ROWS) · row`
 /// elements on; one step further are `step` elements.
 #[derive(Clone, Copy)]
@@ -344,21 +390,8 @@ impl Left {
         assert_eq!(lhs.row_stride, 1, "one of the strides is 1");
         for (out, start) in buffer.chunks_exact_mut(ROWS * k).zip(rows.clone().step_by(ROWS)) {
             let width = ROWS.min(rows.end - start);
-            for (s, out) in out.chunks_exact_mut(ROWS).enumerate() {
-                let column = |c: usize| &lhs.data[c * lhs.col_stride + start..][..width];
-                let out = &mut out[..width];
-                match precision {
-                    Precision::F32 => out.copy_from_slice(column(first + s)),
-                    Precision::Bf16 => {
-                        let zeros = [0.0; ROWS];
-                        let at = first + 2 * s;
-                        let high = if at + 1 < end { column(at + 1) } else { &zeros[..width] };
-                        for ((out, low), high) in out.iter_mut().zip(column(at)).zip(high) {
-                            *out = super::bf16::pair(*low, *high);
-                        }
-                    }
-                }
-            }
+            let (out, _) = out.as_chunks_mut::<ROWS>();
+            left_block(&lhs.data[start..], lhs.col_stride, width, first..end, precision, out);
         }
         Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS }
     }

@@ -3,6 +3,8 @@
 
 use crate::config::ModelConfig;
 use crate::large_pages::zeroed;
+use crate::ops::matmul::Precision;
+use crate::pairs::{Pair32, round};
 use crate::vector::Lane32;
 
 /// Tokens of one block.
@@ -19,14 +21,19 @@ pub(crate) type BlockId = u32;
 
 /// All blocks of a decoder.
 ///
-/// A block holds 32 tokens of every layer. Per layer and key/value head: keys (`head_dim`, 32),
-/// one channel of 32 tokens beside each other, then values (32, `head_dim` rounded up to 32).
+/// A block holds 32 tokens of every layer. Per layer and key/value head in f32: keys
+/// (`head_dim`, 32), one channel of 32 tokens beside each other, then values (32, `head_dim` rounded
+/// up to 32). In bf16 the same in pairs, as products take them: keys (`head_dim`/2, 32) with two
+/// channels in a lane, then values (⌈`head_dim`/32⌉, 16, 32) with two tokens in a lane.
 pub(crate) struct BlockPool {
+    precision: Precision,
     kv_heads: usize,
     head_dim: usize,
     /// Lanes of one token's value row.
     value_lanes: usize,
-    /// Lanes of one head of one layer.
+    /// Rows of keys of one head of one layer.
+    key_rows: usize,
+    /// Rows of keys and values of one head of one layer.
     head_lanes: usize,
     block_lanes: usize,
     /// Blocks per slab.
@@ -37,14 +44,21 @@ pub(crate) struct BlockPool {
 }
 
 impl BlockPool {
-    pub(crate) fn new(config: &ModelConfig) -> Self {
+    pub(crate) fn new(config: &ModelConfig, precision: Precision) -> Self {
         let value_lanes = config.head_dim.div_ceil(BLOCK);
-        let head_lanes = config.head_dim + BLOCK * value_lanes;
+        let numbers = match precision {
+            Precision::F32 => 1,
+            Precision::Bf16 => 2,
+        };
+        let key_rows = config.head_dim.div_ceil(numbers);
+        let head_lanes = key_rows + BLOCK / numbers * value_lanes;
         let block_lanes = head_lanes * config.num_kv_heads * config.num_layers + PADDING;
         Self {
+            precision,
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
             value_lanes,
+            key_rows,
             head_lanes,
             block_lanes,
             slab_blocks: (SLAB_BYTES / (block_lanes * size_of::<Lane32>())).max(1),
@@ -125,10 +139,16 @@ impl BlockPool {
         self.live() * self.block_lanes * size_of::<Lane32>()
     }
 
-    /// Keys and values of one head.
+    /// Keys and values of one head in f32.
     pub(crate) fn head(&self, id: BlockId, layer: usize, head: usize) -> (&[Lane32], &[Lane32]) {
         let start = (layer * self.kv_heads + head) * self.head_lanes;
-        self.block(id)[start..start + self.head_lanes].split_at(self.head_dim)
+        self.block(id)[start..start + self.head_lanes].split_at(self.key_rows)
+    }
+
+    /// Keys and values of one head in bf16.
+    pub(crate) fn pairs(&self, id: BlockId, layer: usize, head: usize) -> (&[Pair32], &[Pair32]) {
+        let (keys, values) = self.head(id, layer, head);
+        (bytemuck::cast_slice(keys), bytemuck::cast_slice(values))
     }
 
     /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a block.
@@ -137,7 +157,21 @@ impl BlockPool {
         let head_lanes = self.head_lanes;
         let start = layer * self.kv_heads * head_lanes;
         let end = start + self.kv_heads * head_lanes;
+        let (precision, key_rows) = (self.precision, self.key_rows);
         let heads = self.block_mut(id)[start..end].chunks_exact_mut(head_lanes);
+        if precision == Precision::Bf16 {
+            for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
+                let (keys, values) = head.split_at_mut(key_rows);
+                write_pairs(
+                    slot,
+                    k,
+                    v,
+                    bytemuck::cast_slice_mut(keys),
+                    bytemuck::cast_slice_mut(values),
+                );
+            }
+            return;
+        }
         for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
             let (keys, values) = head.split_at_mut(dim);
             for (channel, k) in keys.iter_mut().zip(k) {
@@ -147,6 +181,20 @@ impl BlockPool {
             for (lane, v) in row.iter_mut().zip(v.chunks(BLOCK)) {
                 lane.0[..v.len()].copy_from_slice(v);
             }
+        }
+    }
+}
+
+/// One token of one head in pairs.
+fn write_pairs(slot: usize, k: &[f32], v: &[f32], keys: &mut [Pair32], values: &mut [Pair32]) {
+    for (row, k) in keys.iter_mut().zip(k.chunks(2)) {
+        row.0[slot] = round(k[0]) | k.get(1).map_or(0, |k| round(*k) << 16);
+    }
+    // The other half of a lane is another token's.
+    let (keep, shift) = if slot.is_multiple_of(2) { (0xFFFF_0000, 0) } else { (0x0000_FFFF, 16) };
+    for (panel, v) in values.chunks_exact_mut(BLOCK / 2).zip(v.chunks(BLOCK)) {
+        for (lane, v) in panel[slot / 2].0.iter_mut().zip(v) {
+            *lane = *lane & keep | round(*v) << shift;
         }
     }
 }
@@ -171,7 +219,7 @@ mod tests {
             qkv_bias: false,
             max_position_embeddings: 64,
         };
-        let mut pool = BlockPool::new(&config);
+        let mut pool = BlockPool::new(&config, Precision::F32);
         let a = pool.allocate();
         pool.write(a, 1, 3, &[1.0, 2.0], &[3.0, 4.0]);
         pool.retain(a);
@@ -188,5 +236,31 @@ mod tests {
         assert_eq!(pool.live(), 0);
         let again = pool.allocate();
         assert!(pool.head(again, 1, 0).0.iter().all(|lane| lane.0 == [0.0; 32]));
+    }
+
+    #[test]
+    fn pairs_hold_two_channels_of_a_key_and_two_tokens_of_a_value() {
+        let config = ModelConfig {
+            vocab_size: 4,
+            hidden_size: 4,
+            intermediate_size: 4,
+            num_layers: 2,
+            num_heads: 2,
+            num_kv_heads: 2,
+            head_dim: 2,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-6,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            max_position_embeddings: 64,
+        };
+        let mut pool = BlockPool::new(&config, Precision::Bf16);
+        let id = pool.allocate();
+        pool.write(id, 1, 4, &[0.0, 0.0, 1.0, 2.0], &[0.0, 0.0, 3.0, 4.0]);
+        pool.write(id, 1, 5, &[0.0, 0.0, 5.0, 6.0], &[0.0, 0.0, 7.0, 8.0]);
+        let (keys, values) = pool.pairs(id, 1, 1);
+        let both = |pair: u32| (crate::pairs::low(pair), crate::pairs::high(pair));
+        assert_eq!((both(keys[0].0[4]), both(keys[0].0[5])), ((1.0, 2.0), (5.0, 6.0)));
+        assert_eq!((both(values[2].0[0]), both(values[2].0[1])), ((3.0, 7.0), (4.0, 8.0)));
     }
 }

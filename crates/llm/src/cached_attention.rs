@@ -7,6 +7,7 @@
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::ops::simd::{LANES, exp, max, sum_lanes, vectorised};
+use crate::team::Disjoint;
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Queries that share one read of the keys and values.
@@ -42,11 +43,12 @@ pub(crate) struct AttendScratch {
 }
 
 by_width! {
-    /// out (R, queries · dim) from rows (R, `heads.row`) whose first channels are the rotated
-    /// queries; keys and values of the same tokens are already in the cache.
+    /// Rows `first_row`… of out (…, queries · dim) from rows (R, `heads.row`) whose first channels
+    /// are the rotated queries, for one key/value head; keys and values of the same tokens are
+    /// already in the cache. No other thread has these rows of this head.
     pub(crate) fn attend(
-        pool: &BlockPool, layer: usize, span: Span<'_>, heads: Heads, rows: &[f32],
-        out: &mut [f32], scratch: &mut AttendScratch,
+        pool: &BlockPool, layer: usize, head: usize, span: Span<'_>, heads: Heads, rows: &[f32],
+        first_row: usize, out: &Disjoint<'_, f32>, scratch: &mut AttendScratch,
     ) = attend_impl
 }
 
@@ -54,38 +56,39 @@ by_width! {
 unsafe fn attend_impl<L: Lanes>(
     pool: &BlockPool,
     layer: usize,
+    head: usize,
     span: Span<'_>,
     heads: Heads,
     rows: &[f32],
-    out: &mut [f32],
+    first_row: usize,
+    out: &Disjoint<'_, f32>,
     scratch: &mut AttendScratch,
 ) {
     let count = rows.len() / heads.row;
     let group = heads.queries / heads.keys;
-    assert!(
-        rows.len() == count * heads.row && out.len() == count * heads.queries * heads.dim,
-        "rows of queries and result disagree"
-    );
-    for head in 0..heads.keys {
-        let mut query = 0;
-        while query < count * group {
-            let take = match count * group - query {
-                TILE.. => TILE,
-                2.. => 2,
-                _ => 1,
-            };
-            // SAFETY: the caller enables what L needs; `tile` checks its slices.
-            unsafe {
-                match take {
-                    TILE => tile::<L, TILE, 1>(
-                        pool, layer, span, heads, head, query, rows, out, scratch,
-                    ),
-                    2 => tile::<L, 2, 2>(pool, layer, span, heads, head, query, rows, out, scratch),
-                    _ => tile::<L, 1, 4>(pool, layer, span, heads, head, query, rows, out, scratch),
-                }
+    assert!(rows.len() == count * heads.row, "whole rows of queries");
+    let mut query = 0;
+    while query < count * group {
+        let take = match count * group - query {
+            TILE.. => TILE,
+            2.. => 2,
+            _ => 1,
+        };
+        // SAFETY: the caller enables what L needs; `tile` checks its slices.
+        unsafe {
+            match take {
+                TILE => tile::<L, TILE, 1>(
+                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
+                ),
+                2 => tile::<L, 2, 2>(
+                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
+                ),
+                _ => tile::<L, 1, 4>(
+                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
+                ),
             }
-            query += take;
         }
+        query += take;
     }
 }
 
@@ -99,7 +102,8 @@ unsafe fn tile<L: Lanes, const Q: usize, const N: usize>(
     head: usize,
     first_query: usize,
     rows: &[f32],
-    out: &mut [f32],
+    first_row: usize,
+    out: &Disjoint<'_, f32>,
     scratch: &mut AttendScratch,
 ) {
     let dim = heads.dim;
@@ -171,11 +175,13 @@ unsafe fn tile<L: Lanes, const Q: usize, const N: usize>(
         let channels = BLOCK.min(dim - lane * BLOCK);
         unroll!(Q, I => {
             let (row, query_head) = place[I];
-            let start = (row * heads.queries + query_head) * dim + lane * BLOCK;
+            let start = ((first_row + row) * heads.queries + query_head) * dim + lane * BLOCK;
+            // SAFETY: no other thread has this row of this head.
+            let out = unsafe { out.part(start..start + channels) };
             // SAFETY: the caller enables what L needs.
             let (even, odd) = unsafe { (even[I].store(), odd[I].store()) };
             let sums = even.0.iter().zip(&odd.0);
-            for (o, (e, d)) in out[start..start + channels].iter_mut().zip(sums) {
+            for (o, (e, d)) in out.iter_mut().zip(sums) {
                 *o = (e + d) * inverse[I];
             }
         });
@@ -243,5 +249,5 @@ fn softmax_impl<const FMA: bool>(scores: &mut [f32], limit: usize) -> f32 {
 vectorised! {
     /// exp(s − max) of the first `limit` scores, 0 beyond; returns their sum. The length is a
     /// multiple of 32.
-    fn softmax(scores: &mut [f32], limit: usize) -> f32 = softmax_impl
+    pub(crate) fn softmax(scores: &mut [f32], limit: usize) -> f32 = softmax_impl
 }

@@ -1,60 +1,133 @@
 //! Weights as the decoder multiplies with them.
 
-use crate::panel_linear::PanelLinear;
+use crate::ops::matmul::Precision;
+use crate::ops::simd::level;
+use crate::pair_linear::PairLinear;
+use crate::panel_linear::{Output, PanelLinear};
 use crate::params::Model;
+use crate::team::Team;
 
 /// A model's weights in the decoder's layout; made once, shared by the decoders of all threads.
 pub struct DecodeWeights<'m> {
     pub(crate) model: &'m Model,
+    pub(crate) precision: Precision,
     pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) head: PanelLinear,
+    pub(crate) head: Matrix,
 }
 
 /// The matrices of one block.
 pub(crate) struct LayerWeights {
-    pub(crate) qkv: PanelLinear,
-    pub(crate) out: PanelLinear,
-    pub(crate) gate_up: PanelLinear,
-    pub(crate) down: PanelLinear,
+    pub(crate) qkv: Matrix,
+    pub(crate) out: Matrix,
+    pub(crate) gate_up: Matrix,
+    pub(crate) down: Matrix,
+}
+
+/// A weight in either number type.
+pub(crate) enum Matrix {
+    F32(PanelLinear),
+    Bf16(PairLinear),
+}
+
+/// Packed activations.
+#[derive(Default)]
+pub(crate) struct MatrixScratch {
+    floats: Vec<Vec<f32>>,
+    pairs: Vec<u32>,
+}
+
+impl Matrix {
+    fn new(
+        precision: Precision,
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        bias: Option<&[f32]>,
+    ) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(PanelLinear::new(weight, outputs, inputs, bias)),
+            Precision::Bf16 => Self::Bf16(PairLinear::new(weight, outputs, inputs, bias)),
+        }
+    }
+
+    /// y (R, outputs) from x (R, inputs), the outputs shared among the team.
+    pub(crate) fn apply(
+        &self,
+        team: &Team,
+        x: &[f32],
+        y: &mut [f32],
+        into: Output,
+        scratch: &mut MatrixScratch,
+    ) {
+        match self {
+            Self::F32(linear) => linear.apply(team, x, y, into, &mut scratch.floats),
+            Self::Bf16(linear) => linear.apply(team, x, y, into, &mut scratch.pairs),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(linear) => linear.bytes(),
+            Self::Bf16(linear) => linear.bytes(),
+        }
+    }
 }
 
 impl<'m> DecodeWeights<'m> {
-    /// Repacks the weights of `model`.
+    /// Repacks the weights of `model` in f32, on one thread.
     pub fn new(model: &'m Model) -> Self {
+        Self::with_precision(model, Precision::F32, 1)
+    }
+
+    /// Repacks the weights of `model` for products in `precision`, on `threads` threads. In bf16
+    /// the cached keys and values are rounded too; sums, norms and logits stay f32.
+    pub fn with_precision(model: &'m Model, precision: Precision, threads: usize) -> Self {
+        // Detected here once rather than by the first of the threads.
+        level();
         let c = &model.config;
-        let layers = model
-            .layout
-            .layers()
-            .iter()
-            .map(|l| LayerWeights {
-                qkv: PanelLinear::new(
-                    model.part(&l.qkv),
-                    c.qkv_size(),
-                    c.hidden_size,
-                    l.qkv_bias.as_ref().map(|b| model.part(b)),
-                ),
-                out: PanelLinear::new(
-                    model.part(&l.o_proj),
-                    c.hidden_size,
-                    c.attention_size(),
-                    None,
-                ),
-                gate_up: PanelLinear::new(
-                    model.part(&l.gate_up),
-                    2 * c.intermediate_size,
-                    c.hidden_size,
-                    None,
-                ),
-                down: PanelLinear::new(
-                    model.part(&l.down),
-                    c.hidden_size,
-                    c.intermediate_size,
-                    None,
-                ),
-            })
-            .collect();
-        let head =
-            PanelLinear::new(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None);
-        Self { model, layers, head }
+        let make =
+            |weight, outputs, inputs, bias| Matrix::new(precision, weight, outputs, inputs, bias);
+        let layer = |l: &crate::params::LayerRanges| LayerWeights {
+            qkv: make(
+                model.part(&l.qkv),
+                c.qkv_size(),
+                c.hidden_size,
+                l.qkv_bias.as_ref().map(|b| model.part(b)),
+            ),
+            out: make(model.part(&l.o_proj), c.hidden_size, c.attention_size(), None),
+            gate_up: make(model.part(&l.gate_up), 2 * c.intermediate_size, c.hidden_size, None),
+            down: make(model.part(&l.down), c.hidden_size, c.intermediate_size, None),
+        };
+        let ranges = model.layout.layers();
+        let share = ranges.len().div_ceil(threads.max(1)).max(1);
+        let (mut layers, mut head) = (Vec::with_capacity(ranges.len()), None);
+        std::thread::scope(|scope| {
+            let layer = &layer;
+            let others: Vec<_> = ranges[share.min(ranges.len())..]
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().map(layer).collect::<Vec<_>>()))
+                .collect();
+            layers.extend(ranges.iter().take(share).map(layer));
+            head = Some(make(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None));
+            for other in others {
+                match other.join() {
+                    Ok(part) => layers.extend(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        let head = head.unwrap_or_else(|| unreachable!("made above"));
+        Self { model, precision, layers, head }
+    }
+
+    /// The number type of the products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
+        layers.map(Matrix::bytes).sum::<usize>() + self.head.bytes()
     }
 }

@@ -6,20 +6,25 @@ use std::sync::Arc;
 use empg::{TokenId, TokenScore};
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
-use crate::cached_attention::{AttendScratch, Heads, Span, attend};
 use crate::decode_error::DecodeError;
+use crate::decode_pass::{Buffers, Drawn, Draws, Engine, Run};
 use crate::decode_weights::DecodeWeights;
+use crate::ops::matmul::Precision;
 use crate::ops::rope::RopeTable;
-use crate::ops::{embedding, rms_norm, swiglu};
-use crate::panel_linear::Output;
 use crate::params::Model;
-use crate::sampling::{SamplingParams, TurnRng, sample};
+use crate::sampling::{SamplingParams, TurnRng};
+use crate::team::Team;
 
 /// Rows that one pass through the layers takes at most; keeps activations in the cache.
-const CHUNK: usize = 192;
+const CHUNK_F32: usize = 192;
+/// The same for products in bf16, which take half of the time: the weights' way from memory
+/// counts double.
+const CHUNK_BF16: usize = 512;
 /// Keys and values that sequences decoded together should not exceed: about what stays in the
 /// cache from one token to the next.
 const BATCH_BYTES: usize = 12 << 20;
+/// Weights that may stay in the cache from one token to the next.
+const WEIGHT_BYTES: usize = 24 << 20;
 /// Sequences that are decoded together even so.
 const BATCH_MIN: usize = 12;
 
@@ -57,49 +62,29 @@ struct Slot {
     base: Option<usize>,
 }
 
-/// Buffers of one pass.
-#[derive(Default)]
-struct Buffers {
-    tokens: Vec<TokenId>,
-    positions: Vec<u32>,
-    x: Vec<f32>,
-    h: Vec<f32>,
-    inv_rms: Vec<f32>,
-    qkv: Vec<f32>,
-    att: Vec<f32>,
-    gate_up: Vec<f32>,
-    act: Vec<f32>,
-    logits: Vec<f32>,
-    rows: Vec<f32>,
-    linear: Vec<f32>,
-    attend: AttendScratch,
-    sampling: Vec<f32>,
-}
-
 /// New tokens of one slot within a pass.
-struct Run {
+struct SlotRun {
     slot: usize,
     /// Position of the first one.
     first: usize,
     count: usize,
-    /// The context's last token is among them: its logits are wanted by this request.
-    request: Option<usize>,
+    /// The context's last token is among them, and this request draws its successor.
+    draw: Option<usize>,
 }
 
-/// Takes a request, its slot, the logits that follow its context, and a buffer.
-type OnLogits<'a> =
-    dyn FnMut(usize, &mut Slot, &[f32], &mut Vec<f32>) -> Result<(), DecodeError> + 'a;
-
-/// Generates turns for many contexts at once, on one thread.
+/// Generates turns for many contexts at once.
 ///
 /// What a call returns for a sequence depends on the model, its tokens, the turn's seed and the
-/// parameters, not on the other sequences: results are equal to the bit for any batch.
+/// parameters, not on the other sequences or the threads: results are equal to the bit for any batch.
 pub struct Decoder<'m> {
     weights: Arc<DecodeWeights<'m>>,
     max_context: usize,
     rope: RopeTable,
     pool: BlockPool,
     slots: Vec<Slot>,
+    team: Team,
+    /// Of the runs of the next pass.
+    tokens: Vec<TokenId>,
     buffers: Buffers,
 }
 
@@ -125,15 +110,24 @@ impl<'m> Decoder<'m> {
         if max_context == 0 || max_context > positions {
             return Err(DecodeError::ContextLimit { max: max_context, positions });
         }
-        let pool = BlockPool::new(config);
+        let pool = BlockPool::new(config, weights.precision);
         Ok(Self {
             weights,
             max_context,
             rope: RopeTable::default(),
             pool,
             slots: Vec::new(),
+            team: Team::new(1),
+            tokens: Vec::new(),
             buffers: Buffers::default(),
         })
+    }
+
+    /// The same decoder on a team of `threads` threads.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.team = Team::new(threads.max(1));
+        self
     }
 
     /// Tokens that a context can hold.
@@ -293,7 +287,10 @@ impl<'m> Decoder<'m> {
         let mut first = 0;
         while first < requests.len() {
             let (mut last, mut bytes) = (first, 0);
-            while last < requests.len() && (last < first + BATCH_MIN || bytes < BATCH_BYTES) {
+            // Where the weights do not stay in the cache either, reading them once counts more.
+            let all = self.weights.bytes() > WEIGHT_BYTES;
+            while last < requests.len() && (all || last < first + BATCH_MIN || bytes < BATCH_BYTES)
+            {
                 bytes += self.slots[slots[last]].len * self.pool.token_bytes();
                 last += 1;
             }
@@ -302,8 +299,8 @@ impl<'m> Decoder<'m> {
             while !active.is_empty() {
                 let work: Vec<(usize, Option<usize>)> =
                     active.iter().map(|&r| (slots[r], Some(r))).collect();
-                self.compute(&work, &mut |request, slot, logits, scratch| {
-                    let drawn = sample(logits, params, &mut rngs[request], scratch);
+                for (request, drawn) in self.compute(&work, Some((params, &mut rngs))) {
+                    let slot = &mut self.slots[slots[request]];
                     let (token, score) = drawn.ok_or(DecodeError::NotFinite { len: slot.len })?;
                     slot.queued.push(token);
                     slot.len += 1;
@@ -311,8 +308,7 @@ impl<'m> Decoder<'m> {
                     turn.tokens.push(token);
                     turn.scores.push(score);
                     turn.stopped = params.stop.contains(&token);
-                    Ok(())
-                })?;
+                }
                 active.retain(|&r| {
                     !turns[r].stopped
                         && turns[r].tokens.len() < params.max_tokens
@@ -350,7 +346,7 @@ impl<'m> Decoder<'m> {
             for &(slot, _) in &ready {
                 self.adopt(slot);
             }
-            self.compute(&ready, &mut |_, _, _, _| Ok(()))?;
+            self.compute(&ready, None);
         }
         for &slot in slots {
             self.adopt(slot);
@@ -370,17 +366,27 @@ impl<'m> Decoder<'m> {
         self.release(base);
     }
 
-    /// Computes everything queued in the given slots. `wanted` receives the logits that follow
-    /// the last token of every slot that names a request, in order.
+    /// Computes everything queued in the given slots, and draws what follows the last token of
+    /// every slot that names a request, in order.
     fn compute(
         &mut self,
         work: &[(usize, Option<usize>)],
-        wanted: &mut OnLogits<'_>,
-    ) -> Result<(), DecodeError> {
+        mut sampling: Option<(&SamplingParams, &mut [TurnRng])>,
+    ) -> Vec<Drawn> {
         let longest = work.iter().map(|w| self.slots[w.0].len).max().unwrap_or(0);
         let config = &self.weights.model.config;
         self.rope.ensure(longest, config.head_dim, config.rope_theta);
-        let mut runs: Vec<Run> = Vec::new();
+        let most = match self.weights.precision {
+            Precision::F32 => CHUNK_F32,
+            Precision::Bf16 => CHUNK_BF16,
+        };
+        let mut drawn = Vec::new();
+        let mut pass = |decoder: &mut Self, runs: &mut Vec<SlotRun>| {
+            let draws = sampling.as_mut().map(|(params, rngs)| Draws { params, rngs });
+            decoder.pass(runs, draws, &mut drawn);
+            runs.clear();
+        };
+        let mut runs: Vec<SlotRun> = Vec::new();
         let mut rows = 0;
         for &(index, request) in work {
             self.reserve(index);
@@ -388,26 +394,25 @@ impl<'m> Decoder<'m> {
             let queued = std::mem::take(&mut slot.queued);
             let mut done = 0;
             while done < queued.len() {
-                let count = (queued.len() - done).min(CHUNK - rows);
+                let count = (queued.len() - done).min(most - rows);
                 let slot = &mut self.slots[index];
-                self.buffers.tokens.extend_from_slice(&queued[done..done + count]);
+                self.tokens.extend_from_slice(&queued[done..done + count]);
                 let first = slot.computed;
                 slot.computed += count;
                 done += count;
                 rows += count;
-                let request = request.filter(|_| done == queued.len());
-                runs.push(Run { slot: index, first, count, request });
-                if rows == CHUNK {
-                    self.pass(&runs, wanted)?;
-                    runs.clear();
+                let draw = request.filter(|_| done == queued.len());
+                runs.push(SlotRun { slot: index, first, count, draw });
+                if rows == most {
+                    pass(self, &mut runs);
                     rows = 0;
                 }
             }
         }
         if rows > 0 {
-            self.pass(&runs, wanted)?;
+            pass(self, &mut runs);
         }
-        Ok(())
+        drawn
     }
 
     /// Blocks for everything queued in a slot, none of them shared where it will write.
@@ -424,102 +429,21 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// One pass of the queued rows through the model.
-    fn pass(&mut self, runs: &[Run], wanted: &mut OnLogits<'_>) -> Result<(), DecodeError> {
-        let weights = Arc::clone(&self.weights);
-        let model = weights.model;
-        let config = &model.config;
-        let (hidden, inter, vocab) =
-            (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let (q_size, qkv_size) = (config.attention_size(), config.qkv_size());
-        let kv_size = config.num_kv_heads * config.head_dim;
-        let heads = Heads {
-            queries: config.num_heads,
-            keys: config.num_kv_heads,
-            dim: config.head_dim,
-            row: qkv_size,
-        };
-        let b = &mut self.buffers;
-        let mut rows = b.tokens.len();
-        b.positions.clear();
-        for run in runs {
-            b.positions.extend((run.first..run.first + run.count).map(|p| p as u32));
-        }
-        b.x.resize(rows * hidden, 0.0);
-        embedding::forward(&b.tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
-        b.tokens.clear();
-        let last_layer = weights.layers.len() - 1;
-        let outputs = runs.iter().filter(|r| r.request.is_some()).count();
-        for (l, (layer, ranges)) in weights.layers.iter().zip(model.layout.layers()).enumerate() {
-            b.h.resize(rows * hidden, 0.0);
-            b.inv_rms.resize(rows, 0.0);
-            let eps = config.rms_norm_eps;
-            let norm = model.part(&ranges.input_norm);
-            rms_norm::forward(&b.x, norm, eps, &mut b.h, &mut b.inv_rms);
-            b.qkv.resize(rows * qkv_size, 0.0);
-            layer.qkv.apply(&b.h, &mut b.qkv, Output::Set, &mut b.linear);
-            let turned = config.num_heads + config.num_kv_heads;
-            self.rope.forward(&mut b.qkv, qkv_size, turned, &b.positions);
-            let mut qkv_rows = b.qkv.chunks_exact(qkv_size);
-            for run in runs {
-                let table = &self.slots[run.slot].table;
-                for (position, row) in (run.first..run.first + run.count).zip(&mut qkv_rows) {
-                    let (k, v) = row[q_size..].split_at(kv_size);
-                    self.pool.write(table[position / BLOCK], l, position % BLOCK, k, v);
-                }
-            }
-            // Behind the last layer's keys and values only rows whose logits are wanted matter.
-            let narrow = l == last_layer && outputs < rows;
-            if narrow {
-                if outputs == 0 {
-                    return Ok(());
-                }
-                keep_last_rows(runs, hidden, &mut b.x, &mut b.rows);
-                keep_last_rows(runs, qkv_size, &mut b.qkv, &mut b.rows);
-                rows = outputs;
-            }
-            b.att.resize(rows * q_size, 0.0);
-            let mut row = 0;
-            for run in runs {
-                let (first, count) = match (narrow, run.request) {
-                    (false, _) => (run.first, run.count),
-                    (true, Some(_)) => (run.first + run.count - 1, 1),
-                    (true, None) => continue,
-                };
-                let span = Span { table: &self.slots[run.slot].table, first };
-                attend(
-                    &self.pool,
-                    l,
-                    span,
-                    heads,
-                    &b.qkv[row * qkv_size..(row + count) * qkv_size],
-                    &mut b.att[row * q_size..(row + count) * q_size],
-                    &mut b.attend,
-                );
-                row += count;
-            }
-            layer.out.apply(&b.att, &mut b.x, Output::Add, &mut b.linear);
-            b.h.resize(rows * hidden, 0.0);
-            b.inv_rms.resize(rows, 0.0);
-            let norm = model.part(&ranges.post_norm);
-            rms_norm::forward(&b.x, norm, eps, &mut b.h, &mut b.inv_rms);
-            b.gate_up.resize(rows * 2 * inter, 0.0);
-            layer.gate_up.apply(&b.h, &mut b.gate_up, Output::Set, &mut b.linear);
-            b.act.resize(rows * inter, 0.0);
-            swiglu::forward(&b.gate_up, inter, &mut b.act);
-            layer.down.apply(&b.act, &mut b.x, Output::Add, &mut b.linear);
-        }
-        b.h.resize(rows * hidden, 0.0);
-        b.inv_rms.resize(rows, 0.0);
-        let norm = model.part(&model.layout.final_norm());
-        rms_norm::forward(&b.x, norm, config.rms_norm_eps, &mut b.h, &mut b.inv_rms);
-        b.logits.resize(rows * vocab, 0.0);
-        weights.head.apply(&b.h, &mut b.logits, Output::Set, &mut b.linear);
-        let named = runs.iter().filter_map(|r| Some((r.request?, r.slot)));
-        for ((request, slot), logits) in named.zip(b.logits.chunks_exact(vocab)) {
-            wanted(request, &mut self.slots[slot], logits, &mut b.sampling)?;
-        }
-        Ok(())
+    /// One pass of the queued rows through the model, and what follows from it.
+    fn pass(&mut self, runs: &[SlotRun], draws: Option<Draws<'_>>, drawn: &mut Vec<Drawn>) {
+        let Self { weights, team, rope, pool, slots, tokens, buffers, .. } = self;
+        let runs: Vec<Run<'_>> = runs
+            .iter()
+            .map(|&SlotRun { slot, first, count, draw }| Run {
+                table: &slots[slot].table,
+                first,
+                count,
+                draw,
+            })
+            .collect();
+        let engine = Engine { weights, team, rope };
+        drawn.extend(engine.pass(tokens, &runs, draws, pool, buffers));
+        tokens.clear();
     }
 
     fn check_tokens(&self, len: usize, tokens: &[TokenId]) -> Result<(), DecodeError> {
@@ -573,17 +497,4 @@ impl<'m> Decoder<'m> {
             }
         }
     }
-}
-
-/// Keeps the last row of every run that wants logits.
-fn keep_last_rows(runs: &[Run], width: usize, rows: &mut Vec<f32>, spare: &mut Vec<f32>) {
-    spare.clear();
-    let mut end = 0;
-    for run in runs {
-        end += run.count;
-        if run.request.is_some() {
-            spare.extend_from_slice(&rows[(end - 1) * width..end * width]);
-        }
-    }
-    std::mem::swap(rows, spare);
 }

@@ -6,17 +6,23 @@ use crate::vector::Lane32;
 
 /// `len` zeroed rows. Asks the system for large pages; gets ordinary ones where it has none.
 pub(crate) fn zeroed(len: usize) -> Vec<Lane32> {
-    let mut rows = Vec::with_capacity(len);
-    advise(&mut rows);
+    let mut rows = Vec::new();
+    reserve(&mut rows, len);
     rows.resize(len, Lane32::ZERO);
     rows
 }
 
+/// Room for `len` elements in an empty vector, on large pages where the system has them.
+pub(crate) fn reserve<T>(rows: &mut Vec<T>, len: usize) {
+    rows.reserve_exact(len);
+    advise(rows);
+}
+
 #[cfg(target_os = "linux")]
-fn advise(rows: &mut Vec<Lane32>) {
+fn advise<T>(rows: &mut Vec<T>) {
     const PAGE: usize = 4096;
     let start = rows.as_mut_ptr().addr();
-    let end = start + rows.capacity() * size_of::<Lane32>();
+    let end = start + rows.capacity() * size_of::<T>();
     let (first, last) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
     if first < last {
         let from = rows.as_mut_ptr().wrapping_byte_add(first - start);
@@ -27,7 +33,7 @@ fn advise(rows: &mut Vec<Lane32>) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise(_rows: &mut Vec<Lane32>) {}
+fn advise<T>(_rows: &mut Vec<T>) {}
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,9 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
+use std::ops::Range;
+
+use crate::team::{Disjoint, Team, part};
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
@@ -52,20 +55,40 @@ impl PanelLinear {
         Self { inputs, outputs, panels, bias }
     }
 
+    /// Bytes of the weight.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.panels)
+    }
+
     /// y (R, outputs) from x (R, inputs). `scratch` is reused between calls.
-    pub(crate) fn apply(&self, x: &[f32], y: &mut [f32], into: Output, scratch: &mut Vec<f32>) {
+    pub(crate) fn apply(
+        &self,
+        team: &Team,
+        x: &[f32],
+        y: &mut [f32],
+        into: Output,
+        scratch: &mut Vec<Vec<f32>>,
+    ) {
         let rows = x.len() / self.inputs;
         assert!(
             x.len() == rows * self.inputs && y.len() == rows * self.outputs,
             "rows of input and result disagree"
         );
-        apply(self, x, y, into, scratch);
+        let (threads, panels) = (team.threads(), self.panels.len() / self.inputs);
+        scratch.resize_with(threads, Vec::new);
+        let (y, scratch) = (Disjoint::new(y), Disjoint::new(scratch));
+        team.run(&|thread| {
+            // SAFETY: every thread has its own.
+            let scratch = unsafe { scratch.part(thread..thread + 1) };
+            apply(self, x, &y, into, &mut scratch[0], part(panels, thread, threads));
+        });
     }
 }
 
 by_width! {
     fn apply(
-        layer: &PanelLinear, x: &[f32], y: &mut [f32], into: Output, scratch: &mut Vec<f32>,
+        layer: &PanelLinear, x: &[f32], y: &Disjoint<'_, f32>, into: Output,
+        scratch: &mut Vec<f32>, panels: Range<usize>,
     ) = apply_impl
 }
 
@@ -73,11 +96,12 @@ by_width! {
 unsafe fn apply_impl<L: Lanes>(
     layer: &PanelLinear,
     x: &[f32],
-    y: &mut [f32],
+    y: &Disjoint<'_, f32>,
     into: Output,
     scratch: &mut Vec<f32>,
+    panels: Range<usize>,
 ) {
-    let (inputs, outputs) = (layer.inputs, layer.outputs);
+    let inputs = layer.inputs;
     let rows = x.len() / inputs;
     let mut row = 0;
     while row < rows {
@@ -89,15 +113,15 @@ unsafe fn apply_impl<L: Lanes>(
             _ => 1,
         };
         let xs = &x[row * inputs..(row + take) * inputs];
-        let ys = &mut y[row * outputs..(row + take) * outputs];
+        let panels = panels.clone();
         // SAFETY: the caller enables what L needs.
         unsafe {
             match take {
-                12 => block::<L, 12, 1>(layer, xs, ys, into, scratch),
-                8 => block::<L, 8, 1>(layer, xs, ys, into, scratch),
-                4 => block::<L, 4, 3>(layer, xs, ys, into, scratch),
-                2 => block::<L, 2, 4>(layer, xs, ys, into, scratch),
-                _ => block::<L, 1, 4>(layer, xs, ys, into, scratch),
+                12 => block::<L, 12, 1>(layer, xs, row, y, into, scratch, panels),
+                8 => block::<L, 8, 1>(layer, xs, row, y, into, scratch, panels),
+                4 => block::<L, 4, 3>(layer, xs, row, y, into, scratch, panels),
+                2 => block::<L, 2, 4>(layer, xs, row, y, into, scratch, panels),
+                _ => block::<L, 1, 4>(layer, xs, row, y, into, scratch, panels),
             }
         }
         row += take;
@@ -109,9 +133,11 @@ unsafe fn apply_impl<L: Lanes>(
 unsafe fn block<L: Lanes, const M: usize, const P: usize>(
     layer: &PanelLinear,
     x: &[f32],
-    y: &mut [f32],
+    first_row: usize,
+    y: &Disjoint<'_, f32>,
     into: Output,
     scratch: &mut Vec<f32>,
+    panels: Range<usize>,
 ) {
     let inputs = layer.inputs;
     assert!(x.len() == M * inputs, "a block of M rows");
@@ -126,18 +152,17 @@ unsafe fn block<L: Lanes, const M: usize, const P: usize>(
             *slot = unsafe { *x.get_unchecked(r * inputs + k) };
         }
     }
-    let panels = layer.panels.len() / inputs;
-    let mut first = 0;
+    let Range { start: mut first, end: panels } = panels;
     // SAFETY: the caller enables what L needs.
     unsafe {
         if M * P <= L::ACCUMULATORS {
             while first + P <= panels {
-                kernel::<L, M, P>(layer, first, xs, y, into);
+                kernel::<L, M, P>(layer, first, xs, first_row, y, into);
                 first += P;
             }
         }
         while first < panels {
-            kernel::<L, M, 1>(layer, first, xs, y, into);
+            kernel::<L, M, 1>(layer, first, xs, first_row, y, into);
             first += 1;
         }
     }
@@ -149,7 +174,8 @@ unsafe fn kernel<L: Lanes, const M: usize, const P: usize>(
     layer: &PanelLinear,
     first: usize,
     xs: &[[f32; M]],
-    y: &mut [f32],
+    first_row: usize,
+    y: &Disjoint<'_, f32>,
     into: Output,
 ) {
     let inputs = layer.inputs;
@@ -169,19 +195,19 @@ unsafe fn kernel<L: Lanes, const M: usize, const P: usize>(
         });
     }
     unroll!(M, R => unroll!(P, PANEL_AT => {
-        // SAFETY: the caller enables what L needs.
-        finish(layer, first + PANEL_AT, R, unsafe { acc[R][PANEL_AT].store() }, y, into);
+        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
+        unsafe { finish(layer, first + PANEL_AT, first_row + R, acc[R][PANEL_AT].store(), y, into) };
     }));
 }
 
 /// Stores one row's sums of one panel.
 #[inline(always)]
-fn finish(
+unsafe fn finish(
     layer: &PanelLinear,
     panel: usize,
     row: usize,
     mut sums: Lane32,
-    y: &mut [f32],
+    y: &Disjoint<'_, f32>,
     into: Output,
 ) {
     let first = panel * PANEL;
@@ -191,7 +217,9 @@ fn finish(
             *s += b;
         }
     }
-    let out = &mut y[row * layer.outputs + first..][..width];
+    let start = row * layer.outputs + first;
+    // SAFETY: no other thread has this panel's outputs.
+    let out = unsafe { y.part(start..start + width) };
     match (into, <&mut [f32; PANEL]>::try_from(&mut *out)) {
         (Output::Set, Ok(out)) => *out = sums.0,
         (Output::Set, Err(_)) => out.copy_from_slice(&sums.0[..width]),
@@ -225,7 +253,8 @@ mod tests {
             let layer = PanelLinear::new(&w, outputs, inputs, Some(&bias));
             let mut y = vec![1.0; rows * outputs];
             let mut scratch = Vec::new();
-            layer.apply(&x, &mut y, Output::Add, &mut scratch);
+            let team = Team::new(rows % 3 + 1);
+            layer.apply(&team, &x, &mut y, Output::Add, &mut scratch);
             for r in 0..rows {
                 for o in 0..outputs {
                     let exact: f64 = (0..inputs)
@@ -236,11 +265,11 @@ mod tests {
                     assert!((f64::from(y[r * outputs + o]) - exact).abs() < 1e-5);
                 }
             }
-            layer.apply(&x, &mut y, Output::Set, &mut scratch);
+            layer.apply(&team, &x, &mut y, Output::Set, &mut scratch);
             for r in 0..rows {
                 let mut alone = vec![0.0; outputs];
                 let row = &x[r * inputs..(r + 1) * inputs];
-                layer.apply(row, &mut alone, Output::Set, &mut scratch);
+                layer.apply(&team, row, &mut alone, Output::Set, &mut scratch);
                 assert_eq!(alone, y[r * outputs..(r + 1) * outputs]);
             }
         }

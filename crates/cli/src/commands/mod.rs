@@ -2,6 +2,7 @@
 
 mod advantage;
 mod analyze;
+mod bench;
 mod config;
 mod dashboard;
 mod env;
@@ -72,6 +73,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Answer others over HTTP: environments for other trainers, passages for search agents
     Serve(serve::ServeArgs),
+    /// Measure training and sampling beside this machine's peaks
+    Bench(bench::BenchArgs),
     /// Show or write the settings
     Config(config::ConfigArgs),
 }
@@ -94,6 +97,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Play(args) => play::run(args, json),
         Command::Env(args) => env::run(args, json),
         Command::Serve(args) => serve::run(args, json),
+        Command::Bench(args) => bench::run(args, json),
         Command::Config(args) => config::run(args, json),
     }
 }

@@ -17,6 +17,7 @@ fn every_command_explains_itself_with_examples() {
         "track",
         "env replay",
         "env list",
+        "bench",
         "env bench",
         "env project",
         "env search",

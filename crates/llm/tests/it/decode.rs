@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use empg::{TokenId, TokenScore};
 use empg_llm::{
-    DecodeError, DecodeWeights, Decoder, Model, ModelConfig, PackedBatch, SamplingParams, Target,
-    Turn, Workspace,
+    DecodeError, DecodeWeights, Decoder, Model, ModelConfig, PackedBatch, Precision,
+    SamplingParams, Target, Turn, Workspace,
 };
 
 const STOP: TokenId = 2;
@@ -295,4 +295,95 @@ fn a_diverged_model_is_an_error() {
     let seq = decoder.open(&[1, 2, 3]).expect("opens");
     assert_eq!(decoder.generate(&[(seq, 1)], &params(1.0)), Err(DecodeError::NotFinite { len: 3 }));
     assert_eq!(decoder.open_sequences(), 0);
+}
+
+/// A decoder in bf16 on a team of threads.
+fn bf16(model: &Model, threads: usize) -> Decoder<'_> {
+    let weights = DecodeWeights::with_precision(model, Precision::Bf16, threads);
+    Decoder::with_weights(Arc::new(weights), 400).expect("fits").with_threads(threads)
+}
+
+#[test]
+fn bf16_stays_near_f32() {
+    for config in [
+        config(4, 2, 10),
+        config(6, 2, 16),
+        config(3, 1, 34),
+        config(14, 1, 8),
+        ModelConfig { qkv_bias: true, tie_word_embeddings: false, ..config(8, 2, 8) },
+    ] {
+        // Calmer weights than above: rounding grows with what they amplify.
+        let model = Model::init(config, 7).expect("valid");
+        let mut decoder = bf16(&model, 2);
+        let prompt = tokens(150, 1);
+        let seq = decoder.open(&prompt).expect("opens");
+        let fork = decoder.fork(seq).expect("forks");
+        let params = SamplingParams { max_tokens: 40, stop: Vec::new(), ..params(1.0) };
+        for turn in decoder.generate(&[(seq, 1), (fork, 2)], &params).expect("generates") {
+            let mut context = prompt.clone();
+            context.extend(&turn.tokens);
+            let exact = rescore(&model, &context, prompt.len(), 1.0);
+            for (found, exact) in turn.scores.iter().zip(&exact) {
+                assert!((found.logprob - exact.logprob).abs() < 0.15, "{found:?} {exact:?}");
+                assert!((found.entropy - exact.entropy).abs() < 0.03, "{found:?} {exact:?}");
+            }
+            let errors = turn.scores.iter().zip(&exact).map(|(f, e)| (f.logprob - e.logprob).abs());
+            assert!(errors.sum::<f32>() < 0.04 * exact.len() as f32);
+            assert!(turn.scores != exact, "bf16 rounds");
+        }
+    }
+}
+
+#[test]
+fn a_turn_in_bf16_depends_on_neither_batch_nor_prefix_sharing_nor_threads() {
+    let params = SamplingParams { max_tokens: 45, stop: Vec::new(), ..params(1.0) };
+    for (config, lengths) in
+        [(config(4, 2, 10), [31, 97]), (config(14, 1, 8), [32, 120]), (config(12, 4, 16), [33, 64])]
+    {
+        let model = model(config);
+        let mut alone = bf16(&model, 1);
+        // Groups of forks of one prompt each, of every length relative to the blocks.
+        for length in lengths {
+            let mut decoder = bf16(&model, 2);
+            let mut requests = Vec::new();
+            for group in 0..2_u64 {
+                let first = decoder.open(&tokens(length, group as u32)).expect("opens");
+                requests.push((first, 10 * group));
+                for member in 1..6 {
+                    let fork = decoder.fork(first).expect("forks");
+                    decoder.append(fork, &tokens(member as usize % 3, 7)).expect("fits");
+                    requests.push((fork, 10 * group + member));
+                }
+            }
+            let together = decoder.generate(&requests, &params).expect("generates");
+            for (request, turn) in requests.iter().zip(&together) {
+                let (group, member) = (request.1 / 10, request.1 % 10);
+                let mut context = tokens(length, group as u32);
+                if member > 0 {
+                    context.extend(tokens(member as usize % 3, 7));
+                }
+                let seq = alone.open(&context).expect("opens");
+                let turn_alone = alone.generate(&[(seq, request.1)], &params).expect("generates");
+                assert_eq!(&turn_alone[0], turn, "{length} {request:?}");
+                alone.close(seq);
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing_in_f32() {
+    let model = model(config(6, 2, 16));
+    let run = |threads| {
+        let weights = DecodeWeights::with_precision(&model, Precision::F32, threads);
+        let decoder = Decoder::with_weights(Arc::new(weights), 400).expect("fits");
+        let mut decoder = decoder.with_threads(threads);
+        let first = decoder.open(&tokens(230, 1)).expect("opens");
+        let mut requests = vec![(first, 0)];
+        requests.extend((1..9).map(|seed| (decoder.fork(first).expect("forks"), seed)));
+        decoder.generate(&requests, &params(1.0)).expect("generates")
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(3));
 }

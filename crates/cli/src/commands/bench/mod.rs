@@ -1,0 +1,53 @@
+//! `empg bench`: how fast this machine trains and samples, beside what it could do at best.
+
+mod adamw;
+mod decode;
+mod figures;
+mod prefill;
+mod rl;
+mod subject;
+mod train;
+
+use clap::{Args, Subcommand};
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Every figure stands beside the peak that this very run measured: multiply-adds in registers, bf16 dot
+products, reads from memory, on all threads. Models: smollm2-135m (that shape with random weights,
+nothing to download), tiny, a folder.
+
+Examples:
+  empg bench train --batch 4 --seq 512
+  empg bench decode --batch 16 --seq 512 --dtype bf16
+  empg bench prefill --seq 512 --dtype bf16
+  empg bench adamw
+  empg bench rl --dtype bf16 --json | tail -n 1 | jq .seconds")]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// Forward and backward over batch × seq tokens, loss on every position
+    Train(train::TrainArgs),
+    /// Sampling for a batch of sequences that share a prompt of seq tokens, with scores
+    Decode(decode::DecodeArgs),
+    /// A prompt's keys and values, logits at its last token only
+    Prefill(prefill::PrefillArgs),
+    /// One whole step of reinforcement learning: groups sampled, then one update
+    Rl(rl::RlArgs),
+    /// The optimiser alone
+    Adamw(adamw::AdamwArgs),
+}
+
+/// Runs one benchmark.
+pub(crate) fn run(args: BenchArgs, json: bool) -> anyhow::Result<()> {
+    match args.what {
+        What::Train(args) => train::run(&args, json),
+        What::Decode(args) => decode::run(&args, json),
+        What::Prefill(args) => prefill::run(&args, json),
+        What::Rl(args) => rl::run(&args, json),
+        What::Adamw(args) => adamw::run(&args, json),
+    }
+}

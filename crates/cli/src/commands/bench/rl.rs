@@ -1,0 +1,220 @@
+//! `empg bench rl`: groups of completions sampled and learned from, once.
+
+use std::time::Instant;
+
+use clap::Args;
+use empg::TokenId;
+use empg_llm::{PackedBatch, SamplingParams, Target, TargetGrad};
+use empg_train::AdamW;
+use empg_train::config::OptimConfig;
+
+use super::figures::{Figures, Peaks};
+use super::subject::{Count, SubjectArgs, check_length, count, head, median, multiplied, text};
+use crate::say;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct RlArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Prompts
+    #[arg(long, default_value_t = count(4))]
+    batch: Count,
+    /// Completions of a prompt
+    #[arg(long, default_value_t = count(8))]
+    group: Count,
+    /// Tokens of a prompt
+    #[arg(long, default_value_t = count(200))]
+    seq: Count,
+    /// Tokens of a completion, exactly
+    #[arg(long, default_value_t = count(64))]
+    new_tokens: Count,
+    /// Rows of a micro-batch
+    #[arg(long, default_value_t = count(1424))]
+    budget: Count,
+    /// Steps; the median is reported
+    #[arg(long, default_value_t = count(1))]
+    steps: Count,
+}
+
+/// One sampled completion.
+struct Completion {
+    tokens: Vec<TokenId>,
+    old_logprob: Vec<f32>,
+    advantage: f32,
+}
+
+pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
+    let RlArgs { subject, batch, group, seq, new_tokens, budget, steps } = args;
+    let (batch, group, seq) = (batch.get(), group.get(), seq.get());
+    let (new, budget) = (new_tokens.get(), budget.get());
+    let mut model = subject.open()?;
+    check_length(&model, seq + new)?;
+    let peaks = Peaks::measure(subject);
+    let prompts: Vec<_> = (0..batch).map(|i| text(&model, seq, i as u64)).collect();
+    let sampled = (batch * group * new) as f64;
+
+    let mut workspace = subject.workspace();
+    let mut grads = vec![0.0; model.layout.len()];
+    let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), steps.get() as u64)
+        .with_threads(subject.threads());
+    let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
+    let mut trained = 0;
+    for step in 0..steps.get() {
+        let start = Instant::now();
+        let completions = sample(subject, &model, &prompts, group, new, step)?;
+        generating.push(start.elapsed().as_secs_f64());
+
+        let middle = Instant::now();
+        grads.fill(0.0);
+        trained = 0;
+        for (first, packed) in micro_batches(&prompts, &completions, group, budget) {
+            trained += packed.tokens.len();
+            let members = &completions[first..];
+            // The clipped objective at one update per batch: its ratio is 1 but for rounding.
+            let mut loss = |index: usize, score: empg::TokenScore| {
+                let completion = &members[index / new];
+                let ratio = (score.logprob - completion.old_logprob[index % new]).exp();
+                let clipped = if completion.advantage > 0.0 { ratio > 1.2 } else { ratio < 0.8 };
+                let pull = if clipped { 0.0 } else { completion.advantage * ratio };
+                TargetGrad { dlogprob: -pull / sampled as f32, dentropy: 0.0 }
+            };
+            model.forward_backward(&packed, 1.0, &mut loss, &mut grads, &mut workspace)?;
+        }
+        let layout = model.layout.clone();
+        adam.update(&layout, &mut model.params, &mut grads)?;
+        updating.push(middle.elapsed().as_secs_f64());
+        total.push(start.elapsed().as_secs_f64());
+        say!(
+            "step {}: generating {:.2} s, updating {:.2} s",
+            step + 1,
+            generating[step],
+            updating[step]
+        );
+    }
+
+    // Without sharing every completion carries its prompt, in sampling and in training.
+    let computed = batch * seq + batch * group * (new - 1);
+    let separate = batch * group * (seq + new - 1);
+    let (blocks, head) = ((multiplied(&model) - head(&model)) as f64, head(&model) as f64);
+    let mut figures = Figures {
+        seconds: median(total),
+        tokens: sampled,
+        flop: blocks * (2 * computed + 6 * trained) as f64 + head * 8.0 * sampled,
+        bytes: None,
+        more: Vec::new(),
+    };
+    figures.add("generating_seconds", "seconds generating", median(generating), "");
+    figures.add("updating_seconds", "seconds updating", median(updating), "");
+    for (key, label, value) in [
+        ("tokens_sampled", "tokens sampled", sampled),
+        ("tokens_generating", "tokens computed while sampling", computed as f64),
+        ("tokens_generating_unshared", "… without sharing prompts", separate as f64),
+        ("tokens_training", "tokens computed while training", trained as f64),
+        ("tokens_training_unshared", "… without sharing prompts", separate as f64),
+        ("head_rows_training", "rows of the head in training", sampled),
+    ] {
+        figures.add(key, label, value, "");
+    }
+    figures.print(subject, &peaks, json)
+}
+
+/// Completions of every prompt, group by group; a group's prompt is computed once.
+fn sample(
+    subject: &SubjectArgs,
+    model: &empg_llm::Model,
+    prompts: &[Vec<TokenId>],
+    group: usize,
+    new: usize,
+    step: usize,
+) -> anyhow::Result<Vec<Completion>> {
+    let mut decoder = subject.decoder(model, prompts[0].len() + new)?;
+    let mut requests = Vec::new();
+    for prompt in prompts {
+        let first = decoder.open(prompt)?;
+        for member in 0..group {
+            let sequence = if member == 0 { first } else { decoder.fork(first)? };
+            requests.push((sequence, (step * 7919 + requests.len()) as u64));
+        }
+    }
+    let params = SamplingParams { max_tokens: new, ..SamplingParams::default() };
+    let turns = decoder.generate(&requests, &params)?;
+    Ok(turns
+        .into_iter()
+        .enumerate()
+        .map(|(i, turn)| Completion {
+            old_logprob: turn.scores.iter().map(|s| s.logprob).collect(),
+            tokens: turn.tokens,
+            // Half of a group did well.
+            advantage: if i % 2 == 0 { 1.0 } else { -1.0 },
+        })
+        .collect())
+}
+
+/// Packs of at most `budget` rows (or one completion): each begins with the prompts that its
+/// completions continue. With each the index of its first completion.
+fn micro_batches(
+    prompts: &[Vec<TokenId>],
+    completions: &[Completion],
+    group: usize,
+    budget: usize,
+) -> Vec<(usize, PackedBatch)> {
+    let mut done = Vec::new();
+    let mut open = (0, PackedBatch::default());
+    let mut parent: Option<(usize, usize)> = None;
+    for (i, completion) in completions.iter().enumerate() {
+        let prompt = &prompts[i / group];
+        // The last token of a completion predicts nothing.
+        let own = &completion.tokens[..completion.tokens.len() - 1];
+        let mut shared = parent.filter(|(of, _)| *of == i / group);
+        let need = own.len() + if shared.is_some() { 0 } else { prompt.len() };
+        if !open.1.tokens.is_empty() && open.1.tokens.len() + need > budget {
+            done.push(std::mem::replace(&mut open, (i, PackedBatch::default())));
+            shared = None;
+        }
+        let packed = &mut open.1;
+        let (_, segment) = *shared.get_or_insert_with(|| (i / group, packed.push(prompt, None)));
+        parent = shared;
+        let last = packed.segments[segment].range.end - 1;
+        let first = packed.tokens.len();
+        if !own.is_empty() {
+            packed.push(own, Some((segment, prompt.len())));
+        }
+        let rows = std::iter::once(last).chain(first..);
+        let targets = completion.tokens.iter().zip(rows);
+        packed.targets.extend(targets.map(|(&token, row)| Target { row, token }));
+    }
+    if !open.1.tokens.is_empty() {
+        done.push(open);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_hold_a_prompt_once_and_every_token_as_a_target() {
+        let prompts = vec![vec![1, 2, 3], vec![4, 5, 6]];
+        let completions: Vec<Completion> = (0..6)
+            .map(|i| Completion {
+                tokens: vec![10 + i, 20 + i],
+                old_logprob: vec![0.0; 2],
+                advantage: 1.0,
+            })
+            .collect();
+        let whole = micro_batches(&prompts, &completions, 3, 100);
+        assert_eq!(whole.len(), 1);
+        let packed = &whole[0].1;
+        assert_eq!(packed.tokens, [1, 2, 3, 10, 11, 12, 4, 5, 6, 13, 14, 15]);
+        assert_eq!(packed.targets.len(), 12);
+        assert_eq!(packed.targets[0], Target { row: 2, token: 10 });
+        assert_eq!(packed.targets[1], Target { row: 3, token: 20 });
+        assert_eq!(packed.positions[3..6], [3, 3, 3]);
+        let split = micro_batches(&prompts, &completions, 3, 5);
+        assert_eq!(split.iter().map(|b| b.0).collect::<Vec<_>>(), [0, 2, 3, 5]);
+        let rows: usize = split.iter().map(|b| b.1.tokens.len()).sum();
+        assert_eq!(rows, 4 * 3 + 6);
+        assert!(split.iter().all(|b| b.1.targets.len() == 2 * (b.1.segments.len() - 1)));
+    }
+}

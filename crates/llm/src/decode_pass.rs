@@ -1,0 +1,357 @@
+//! One pass of new tokens through the model's blocks and its head, shared among a team of threads.
+#![allow(unsafe_code)]
+
+use empg::{TokenId, TokenScore};
+
+use crate::cache::{BLOCK, BlockId, BlockPool};
+use crate::cached_attention::{self, AttendScratch, Heads, Span};
+use crate::decode_weights::{DecodeWeights, MatrixScratch};
+use crate::ops::matmul::Precision;
+use crate::ops::rope::RopeTable;
+use crate::ops::{embedding, rms_norm, swiglu};
+use crate::pair_attention::{self, Member, PairScratch, Query, TILE, Tile};
+use crate::pairs::Width;
+use crate::panel_linear::Output;
+use crate::sampling::{SamplingParams, TurnRng, sample};
+use crate::team::{Disjoint, Team};
+
+/// Rows whose logits exist at the same time.
+const HEAD_ROWS: usize = 64;
+/// Fewer rows than this are not worth waking the team for between two products.
+const ROWS_TOGETHER: usize = 8;
+/// Rows of one context that attend together in f32.
+const SPAN_ROWS: usize = 16;
+
+/// New tokens of one context.
+pub(crate) struct Run<'a> {
+    /// Its blocks, those of the new tokens included.
+    pub(crate) table: &'a [BlockId],
+    /// Position of the first new token.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// The logits behind the last new token are wanted, with these numbers.
+    pub(crate) draw: Option<usize>,
+}
+
+/// How tokens are drawn from the logits, and for every request its stream of numbers.
+pub(crate) struct Draws<'a> {
+    pub(crate) params: &'a SamplingParams,
+    pub(crate) rngs: &'a mut [TurnRng],
+}
+
+/// A request and what was drawn for it; `None` if the distribution is not finite.
+pub(crate) type Drawn = (usize, Option<(TokenId, TokenScore)>);
+
+/// Buffers of one pass.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    positions: Vec<u32>,
+    x: Vec<f32>,
+    h: Vec<f32>,
+    inv_rms: Vec<f32>,
+    qkv: Vec<f32>,
+    att: Vec<f32>,
+    gate_up: Vec<f32>,
+    act: Vec<f32>,
+    logits: Vec<f32>,
+    rows: Vec<f32>,
+    linear: MatrixScratch,
+    /// One per thread.
+    threads: Vec<ThreadBuffers>,
+}
+
+#[derive(Default)]
+struct ThreadBuffers {
+    attend: AttendScratch,
+    pairs: PairScratch,
+    sampling: Vec<f32>,
+}
+
+/// What every pass reads.
+pub(crate) struct Engine<'a, 'm> {
+    pub(crate) weights: &'a DecodeWeights<'m>,
+    pub(crate) team: &'a Team,
+    pub(crate) rope: &'a RopeTable,
+}
+
+impl Engine<'_, '_> {
+    /// Computes keys and values of `tokens` (those of the runs, in order) and draws what the runs
+    /// want drawn, in their order.
+    pub(crate) fn pass(
+        &self,
+        tokens: &[TokenId],
+        runs: &[Run<'_>],
+        draws: Option<Draws<'_>>,
+        pool: &mut BlockPool,
+        b: &mut Buffers,
+    ) -> Vec<Drawn> {
+        let Self { weights, team, rope } = *self;
+        let model = weights.model;
+        let config = &model.config;
+        let (hidden, inter) = (config.hidden_size, config.intermediate_size);
+        let (q_size, qkv_size) = (config.attention_size(), config.qkv_size());
+        let kv_size = config.num_kv_heads * config.head_dim;
+        let heads = Heads {
+            queries: config.num_heads,
+            keys: config.num_kv_heads,
+            dim: config.head_dim,
+            row: qkv_size,
+        };
+        b.threads.resize_with(team.threads(), ThreadBuffers::default);
+        let mut rows = tokens.len();
+        b.positions.clear();
+        for run in runs {
+            b.positions.extend((run.first..run.first + run.count).map(|p| p as u32));
+        }
+        b.x.resize(rows * hidden, 0.0);
+        embedding::forward(tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
+        let last_layer = weights.layers.len() - 1;
+        let outputs = runs.iter().filter(|r| r.draw.is_some()).count();
+        for (l, (layer, ranges)) in weights.layers.iter().zip(model.layout.layers()).enumerate() {
+            let eps = config.rms_norm_eps;
+            self.norm(model.part(&ranges.input_norm), eps, rows, b);
+            b.qkv.resize(rows * qkv_size, 0.0);
+            layer.qkv.apply(team, &b.h, &mut b.qkv, Output::Set, &mut b.linear);
+            let turned = config.num_heads + config.num_kv_heads;
+            let (qkv, positions) = (Disjoint::new(&mut b.qkv), &b.positions);
+            team.split(rows, ROWS_TOGETHER, &|part| {
+                // SAFETY: the parts do not overlap.
+                let qkv = unsafe { qkv.part(part.start * qkv_size..part.end * qkv_size) };
+                rope.forward(qkv, qkv_size, turned, &positions[part]);
+            });
+            let mut qkv_rows = b.qkv.chunks_exact(qkv_size);
+            for run in runs {
+                for (position, row) in (run.first..run.first + run.count).zip(&mut qkv_rows) {
+                    let (k, v) = row[q_size..].split_at(kv_size);
+                    pool.write(run.table[position / BLOCK], l, position % BLOCK, k, v);
+                }
+            }
+            // Behind the last layer's keys and values only rows whose logits are wanted matter.
+            let narrow = l == last_layer && outputs < rows;
+            if narrow {
+                if outputs == 0 {
+                    return Vec::new();
+                }
+                keep_last_rows(runs, hidden, &mut b.x, &mut b.rows);
+                keep_last_rows(runs, qkv_size, &mut b.qkv, &mut b.rows);
+                rows = outputs;
+            }
+            b.att.resize(rows * q_size, 0.0);
+            self.attend(runs, narrow, l, heads, pool, b);
+            layer.out.apply(team, &b.att, &mut b.x, Output::Add, &mut b.linear);
+            self.norm(model.part(&ranges.post_norm), eps, rows, b);
+            b.gate_up.resize(rows * 2 * inter, 0.0);
+            layer.gate_up.apply(team, &b.h, &mut b.gate_up, Output::Set, &mut b.linear);
+            b.act.resize(rows * inter, 0.0);
+            let (gate_up, act) = (&b.gate_up, Disjoint::new(&mut b.act));
+            team.split(rows, ROWS_TOGETHER, &|part| {
+                let gate_up = &gate_up[part.start * 2 * inter..part.end * 2 * inter];
+                // SAFETY: the parts do not overlap.
+                let act = unsafe { act.part(part.start * inter..part.end * inter) };
+                swiglu::forward(gate_up, inter, act);
+            });
+            layer.down.apply(team, &b.act, &mut b.x, Output::Add, &mut b.linear);
+        }
+        let Some(draws) = draws else { return Vec::new() };
+        self.norm(model.part(&model.layout.final_norm()), config.rms_norm_eps, rows, b);
+        self.draw(runs, draws, rows, b)
+    }
+
+    /// h = norm of x.
+    fn norm(&self, weight: &[f32], eps: f32, rows: usize, b: &mut Buffers) {
+        let hidden = weight.len();
+        b.x.truncate(rows * hidden);
+        b.h.resize(rows * hidden, 0.0);
+        b.inv_rms.resize(rows, 0.0);
+        let (x, h, inv) = (&b.x, Disjoint::new(&mut b.h), Disjoint::new(&mut b.inv_rms));
+        self.team.split(rows, ROWS_TOGETHER, &|part| {
+            let wide = part.start * hidden..part.end * hidden;
+            // SAFETY: the parts do not overlap.
+            let (h, inv) = unsafe { (h.part(wide.clone()), inv.part(part)) };
+            rms_norm::forward(&x[wide], weight, eps, h, inv);
+        });
+    }
+
+    /// att from the queries in qkv and everything cached; `narrow`: rows are the last ones of the
+    /// runs that draw.
+    fn attend(
+        &self,
+        runs: &[Run<'_>],
+        narrow: bool,
+        layer: usize,
+        heads: Heads,
+        pool: &BlockPool,
+        b: &mut Buffers,
+    ) {
+        // The context, first row and first position of everything that attends.
+        let mut spans: Vec<(&[BlockId], usize, usize, usize)> = Vec::with_capacity(runs.len());
+        let mut row = 0;
+        for run in runs {
+            let (first, count) = match (narrow, run.draw) {
+                (false, _) => (run.first, run.count),
+                (true, Some(_)) => (run.first + run.count - 1, 1),
+                (true, None) => continue,
+            };
+            spans.push((run.table, row, first, count));
+            row += count;
+        }
+        let (qkv, out) = (&b.qkv, Disjoint::new(&mut b.att));
+        let buffers = Disjoint::new(&mut b.threads);
+        let threads = self.team.threads();
+        match self.weights.precision {
+            Precision::F32 => {
+                // Parts of spans, so that long ones are shared too.
+                let parts: Vec<(Span<'_>, usize, usize)> = spans
+                    .iter()
+                    .flat_map(|&(table, row, first, count)| {
+                        (0..count).step_by(SPAN_ROWS).map(move |at| {
+                            let span = Span { table, first: first + at };
+                            (span, row + at, SPAN_ROWS.min(count - at))
+                        })
+                    })
+                    .collect();
+                let items = parts.len() * heads.keys;
+                self.team.run(&|thread| {
+                    // SAFETY: every thread has its own.
+                    let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].attend };
+                    for item in (thread..items).step_by(threads) {
+                        let (span, row, count) = parts[item / heads.keys];
+                        let rows = &qkv[row * heads.row..(row + count) * heads.row];
+                        let head = item % heads.keys;
+                        cached_attention::attend(
+                            pool, layer, head, span, heads, rows, row, &out, scratch,
+                        );
+                    }
+                });
+            }
+            Precision::Bf16 => {
+                let tiles = tiles(&spans, heads);
+                let width = Width::best();
+                self.team.run(&|thread| {
+                    // SAFETY: every thread has its own.
+                    let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].pairs };
+                    for tile in tiles.iter().skip(thread).step_by(threads) {
+                        pair_attention::attend(width, pool, layer, tile, heads, qkv, &out, scratch);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Logits of the rows in h, and what is drawn from them.
+    fn draw(&self, runs: &[Run<'_>], draws: Draws<'_>, rows: usize, b: &mut Buffers) -> Vec<Drawn> {
+        let config = &self.weights.model.config;
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let requests: Vec<usize> = runs.iter().filter_map(|r| r.draw).collect();
+        let mut drawn: Vec<Drawn> = requests.iter().map(|r| (*r, None)).collect();
+        let rngs = Disjoint::new(draws.rngs);
+        for first in (0..rows).step_by(HEAD_ROWS) {
+            let chunk = first..(first + HEAD_ROWS).min(rows);
+            b.logits.resize(chunk.len() * vocab, 0.0);
+            let h = &b.h[chunk.start * hidden..chunk.end * hidden];
+            let into = Output::Set;
+            self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.linear);
+            let (logits, threads) = (&b.logits, self.team.threads());
+            let buffers = Disjoint::new(&mut b.threads);
+            let results = Disjoint::new(&mut drawn[chunk]);
+            self.team.run(&|thread| {
+                // SAFETY: every thread has its own.
+                let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].sampling };
+                for row in (thread..results.len()).step_by(threads) {
+                    // SAFETY: one thread has a row, and a request is drawn once in a pass.
+                    let (result, rng) = unsafe {
+                        let result = &mut results.part(row..row + 1)[0];
+                        let request = result.0;
+                        (result, &mut rngs.part(request..request + 1)[0])
+                    };
+                    let logits = &logits[row * vocab..(row + 1) * vocab];
+                    result.1 = sample(logits, draws.params, rng, scratch);
+                }
+            });
+        }
+        drawn
+    }
+}
+
+/// Queries that attend together, for every key/value head.
+fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Vec<Tile<'a>> {
+    let group = heads.queries / heads.keys;
+    let mut tiles = Vec::new();
+    let mut at = 0;
+    while at < spans.len() {
+        let (table, row, first, count) = spans[at];
+        if count == 1 {
+            // Newest tokens of contexts that begin alike.
+            let most = (TILE / group).max(1);
+            let mut shared = table.len().min((first + 1).div_ceil(BLOCK));
+            let mut end = at + 1;
+            while let Some(&(other, _, position, 1)) = spans.get(end) {
+                let full = position / BLOCK;
+                let common = table
+                    .iter()
+                    .zip(&other[..full.min(other.len())])
+                    .take(shared.min(first / BLOCK))
+                    .take_while(|(a, b)| a == b)
+                    .count();
+                // Half of what is shared may get lost for another member, not more.
+                if end - at >= most || 2 * common <= shared.min(first / BLOCK) || common == 0 {
+                    break;
+                }
+                shared = common;
+                end += 1;
+            }
+            for key_head in 0..heads.keys {
+                for offset in (0..group).step_by(TILE) {
+                    let take = (group - offset).min(TILE);
+                    let mut tile =
+                        Tile { key_head, queries: Vec::new(), members: Vec::new(), shared };
+                    for &(table, row, position, _) in &spans[at..end] {
+                        let start = tile.queries.len();
+                        tile.queries.extend((offset..offset + take).map(|q| Query {
+                            row,
+                            head: key_head * group + q,
+                            limit: position + 1,
+                        }));
+                        tile.members.push(Member { queries: start..tile.queries.len(), table });
+                    }
+                    tiles.push(tile);
+                }
+            }
+            at = end;
+            continue;
+        }
+        for key_head in 0..heads.keys {
+            let all: Vec<Query> = (0..count * group)
+                .map(|q| Query {
+                    row: row + q / group,
+                    head: key_head * group + q % group,
+                    limit: first + q / group + 1,
+                })
+                .collect();
+            for queries in all.chunks(TILE) {
+                let limit = queries.last().map_or(0, |q| q.limit);
+                tiles.push(Tile {
+                    key_head,
+                    members: vec![Member { queries: 0..queries.len(), table }],
+                    shared: limit.div_ceil(BLOCK),
+                    queries: queries.to_vec(),
+                });
+            }
+        }
+        at += 1;
+    }
+    tiles
+}
+
+/// Keeps the last row of every run that draws.
+fn keep_last_rows(runs: &[Run<'_>], width: usize, rows: &mut Vec<f32>, spare: &mut Vec<f32>) {
+    spare.clear();
+    let mut end = 0;
+    for run in runs {
+        end += run.count;
+        if run.draw.is_some() {
+            spare.extend_from_slice(&rows[(end - 1) * width..end * width]);
+        }
+    }
+    std::mem::swap(rows, spare);
+}

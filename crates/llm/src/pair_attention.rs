@@ -1,0 +1,256 @@
+//! Attention of new tokens to keys and values cached in bf16.
+//!
+//! Up to twelve queries of one key/value head go together: rows of one context, or the newest
+//! tokens of contexts that begin with the same blocks, which are then read once for all of them.
+//! Scores come first, over all blocks; then weights, against each query's true maximum; then
+//! values, in the order of positions. Where the shared blocks end changes which queries go together
+//! and nothing else: a token's result is the same to the bit alone or among others.
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
+
+use std::ops::Range;
+
+use crate::cache::{BLOCK, BlockId, BlockPool};
+use crate::cached_attention::{Heads, softmax};
+use crate::pair_linear::pack_rows;
+use crate::pairs::{Pair32, PairLanes, by_pair_width};
+use crate::team::Disjoint;
+use crate::vector::{Lane32, unroll};
+
+/// Queries of a tile.
+pub(crate) const TILE: usize = 12;
+
+/// A query: its row of the pass, its head, and how many positions it sees.
+#[derive(Clone, Copy)]
+pub(crate) struct Query {
+    pub(crate) row: usize,
+    pub(crate) head: usize,
+    pub(crate) limit: usize,
+}
+
+/// Queries of a tile that belong to one context.
+pub(crate) struct Member<'a> {
+    pub(crate) queries: Range<usize>,
+    pub(crate) table: &'a [BlockId],
+}
+
+/// Queries of one key/value head that read keys and values together.
+pub(crate) struct Tile<'a> {
+    pub(crate) key_head: usize,
+    /// At most [`TILE`].
+    pub(crate) queries: Vec<Query>,
+    /// In the order of the queries.
+    pub(crate) members: Vec<Member<'a>>,
+    /// Blocks that all members' tables begin with and every query sees in full, or all blocks of
+    /// the only member.
+    pub(crate) shared: usize,
+}
+
+/// Buffers of [`attend`].
+#[derive(Default)]
+pub(crate) struct PairScratch {
+    rows: Vec<f32>,
+    packed: Vec<u32>,
+    scores: Vec<Lane32>,
+    sums: Vec<Lane32>,
+}
+
+by_pair_width! {
+    /// Writes the tile's rows and heads of out (R, queries · dim) from rows (R, `heads.row`) whose
+    /// first channels are the rotated queries; keys and values of the same tokens are already in
+    /// the cache. No other thread has these rows of this head.
+    pub(crate) fn attend(
+        pool: &BlockPool, layer: usize, tile: &Tile<'_>, heads: Heads, rows: &[f32],
+        out: &Disjoint<'_, f32>, scratch: &mut PairScratch,
+    ) = attend_impl
+}
+
+#[inline(always)]
+unsafe fn attend_impl<L: PairLanes>(
+    pool: &BlockPool,
+    layer: usize,
+    tile: &Tile<'_>,
+    heads: Heads,
+    rows: &[f32],
+    out: &Disjoint<'_, f32>,
+    scratch: &mut PairScratch,
+) {
+    let dim = heads.dim;
+    let count = tile.queries.len();
+    let longest = tile.queries.iter().map(|q| q.limit).max().unwrap_or(0);
+    let blocks = longest.div_ceil(BLOCK);
+    let PairScratch { rows: gathered, packed, scores, sums } = scratch;
+
+    // Queries beside each other, scaled: (count, dim).
+    let scale = 1.0 / (dim as f32).sqrt();
+    gathered.clear();
+    for q in &tile.queries {
+        let row = &rows[q.row * heads.row + q.head * dim..][..dim];
+        gathered.extend(row.iter().map(|x| x * scale));
+    }
+    // (count, blocks) lanes.
+    scores.resize(count * blocks, Lane32::ZERO);
+    let pairs = dim.div_ceil(2);
+    // The shared blocks with all queries, then each context's own.
+    for part in parts(tile) {
+        for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
+            packed.resize(take * pairs, 0);
+            pack_rows(&gathered[first * dim..(first + take) * dim], take, packed);
+            for block in part.blocks.clone() {
+                let (keys, _) = pool.pairs(part.table[block], layer, tile.key_head);
+                // SAFETY: the caller enables what L needs.
+                unsafe {
+                    let to = Place { lanes: scores, first, stride: blocks, at: block };
+                    products::<L>(take, packed, keys, false, to);
+                }
+            }
+        }
+    }
+
+    let mut inverse = [0.0; TILE];
+    for ((scores, q), inverse) in
+        scores.chunks_exact_mut(blocks).zip(&tile.queries).zip(&mut inverse)
+    {
+        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
+    }
+
+    // (count, ⌈dim/32⌉) lanes.
+    let value_lanes = dim.div_ceil(BLOCK);
+    sums.clear();
+    sums.resize(count * value_lanes, Lane32::ZERO);
+    for part in parts(tile) {
+        let width = part.blocks.len() * BLOCK;
+        if width == 0 {
+            continue;
+        }
+        for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
+            gathered.clear();
+            for query in first..first + take {
+                let scores = &scores[query * blocks..(query + 1) * blocks][part.blocks.clone()];
+                gathered.extend_from_slice(bytemuck::cast_slice(scores));
+            }
+            packed.resize(take * width / 2, 0);
+            pack_rows(gathered, take, packed);
+            for lane in 0..value_lanes {
+                let weights = packed.chunks_exact(take * BLOCK / 2);
+                for (block, weights) in part.blocks.clone().zip(weights) {
+                    let (_, values) = pool.pairs(part.table[block], layer, tile.key_head);
+                    let values = &values[lane * BLOCK / 2..(lane + 1) * BLOCK / 2];
+                    // SAFETY: the caller enables what L needs.
+                    unsafe {
+                        let to = Place { lanes: sums, first, stride: value_lanes, at: lane };
+                        products::<L>(take, weights, values, true, to);
+                    }
+                }
+            }
+        }
+    }
+    for ((q, sums), inverse) in tile.queries.iter().zip(sums.chunks_exact(value_lanes)).zip(inverse)
+    {
+        let start = (q.row * heads.queries + q.head) * dim;
+        // SAFETY: no other thread has this row of this head.
+        let out = unsafe { out.part(start..start + dim) };
+        for (o, s) in out.iter_mut().zip(sums.iter().flat_map(|lane| &lane.0)) {
+            *o = s * inverse;
+        }
+    }
+}
+
+/// Queries and the blocks that they read together.
+struct Part<'a> {
+    queries: Range<usize>,
+    table: &'a [BlockId],
+    blocks: Range<usize>,
+}
+
+fn parts<'t>(tile: &'t Tile<'_>) -> impl Iterator<Item = Part<'t>> {
+    let shared = tile.members.first().map(|member| Part {
+        queries: 0..tile.queries.len(),
+        table: member.table,
+        blocks: 0..tile.shared,
+    });
+    let own = tile.members.iter().map(|member| {
+        let limit = tile.queries[member.queries.clone()].iter().map(|q| q.limit).max();
+        let blocks = limit.unwrap_or(0).div_ceil(BLOCK);
+        Part {
+            queries: member.queries.clone(),
+            table: member.table,
+            blocks: tile.shared.min(blocks)..blocks,
+        }
+    });
+    shared.into_iter().chain(own)
+}
+
+/// Queries by chunks that a kernel takes: first and count.
+#[inline(always)]
+fn chunks(queries: Range<usize>, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut first = queries.start;
+    std::iter::from_fn(move || {
+        let take = match (queries.end - first).min(most) {
+            0 => return None,
+            12.. => 12,
+            8.. => 8,
+            6.. => 6,
+            few => few,
+        };
+        first += take;
+        Some((first - take, take))
+    })
+}
+
+/// Where sums go: lane `at` of rows `first`… that are `stride` lanes apart.
+struct Place<'a> {
+    lanes: &'a mut [Lane32],
+    first: usize,
+    stride: usize,
+    at: usize,
+}
+
+/// M rows of packed pairs against one panel of `count` rows.
+#[inline(always)]
+unsafe fn products<L: PairLanes>(
+    rows: usize,
+    packed: &[u32],
+    panel: &[Pair32],
+    add: bool,
+    to: Place<'_>,
+) {
+    macro_rules! dispatch {
+        ($($m:literal)*) => {
+            match rows {
+                $($m if $m <= L::ACCUMULATORS => {
+                    // SAFETY: the caller enables what L needs.
+                    unsafe { product::<L, $m>(packed.as_chunks::<$m>().0, panel, add, to) }
+                })*
+                _ => unreachable!("chunks of other sizes are not made"),
+            }
+        };
+    }
+    dispatch!(1 2 3 4 5 6 8 12);
+}
+
+#[inline(always)]
+unsafe fn product<L: PairLanes, const M: usize>(
+    packed: &[[u32; M]],
+    panel: &[Pair32],
+    add: bool,
+    to: Place<'_>,
+) {
+    let mut acc = [unsafe { L::zero() }; M];
+    if add {
+        unroll!(M, R => {
+            // SAFETY: the caller enables what L needs.
+            acc[R] = unsafe { L::load(&to.lanes[(to.first + R) * to.stride + to.at]) };
+        });
+    }
+    for (x, row) in packed.iter().zip(panel) {
+        // SAFETY: as above.
+        let row = unsafe { L::row(row) };
+        // SAFETY: as above.
+        unroll!(M, R => acc[R] = unsafe { acc[R].dot(row, x[R]) });
+    }
+    // SAFETY: as above.
+    unroll!(M, R => unsafe {
+        acc[R].store(&mut to.lanes[(to.first + R) * to.stride + to.at]);
+    });
+}

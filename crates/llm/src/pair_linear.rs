@@ -1,0 +1,377 @@
+//! y = x Wᵀ + b with the weight in bf16, packed once into panels of pairs; the activations are
+//! rounded to bf16, sums are f32. A sum runs over the pairs of inputs in order, whatever the number
+//! of rows: a row's result does not depend on its batch, to the bit.
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
+
+use std::ops::Range;
+
+use crate::large_pages::reserve;
+use crate::ops::simd::vectorised;
+use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pair};
+use crate::panel_linear::Output;
+use crate::team::{Disjoint, Team, part};
+use crate::vector::{Lane32, unroll};
+
+/// Outputs of one panel.
+const PANEL: usize = 32;
+/// Panels that all rows are multiplied with before the next ones are read.
+const STRIP: usize = 4;
+/// Rows of a panel that are asked for ahead of their use.
+const AHEAD: usize = 24;
+/// From this many rows on, packing them is shared among the threads.
+const PACK_TOGETHER: usize = 24;
+
+/// A linear layer for inference.
+pub(crate) struct PairLinear {
+    inputs: usize,
+    outputs: usize,
+    /// Pairs of inputs.
+    pairs: usize,
+    /// (⌈outputs/32⌉, pairs, 32)
+    panels: Vec<Pair32>,
+    /// ⌈outputs/32⌉ panels.
+    bias: Option<Vec<Lane32>>,
+    width: Width,
+}
+
+impl PairLinear {
+    /// Rounds and packs `weight` (outputs, inputs).
+    pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
+        assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
+        let (count, pairs) = (outputs.div_ceil(PANEL), inputs.div_ceil(2));
+        let mut panels = Vec::new();
+        reserve(&mut panels, count * pairs);
+        panels.resize(count * pairs, Pair32::ZERO);
+        for (panel, rows) in panels.chunks_exact_mut(pairs).zip(weight.chunks(PANEL * inputs)) {
+            for (lane, row) in rows.chunks_exact(inputs).enumerate() {
+                let (whole, rest) = row.as_chunks::<2>();
+                for (slot, value) in panel.iter_mut().zip(whole) {
+                    slot.0[lane] = pair(value[0], value[1]);
+                }
+                if let ([value], Some(slot)) = (rest, panel.last_mut()) {
+                    slot.0[lane] = pair(*value, 0.0);
+                }
+            }
+        }
+        let bias = bias.map(|bias| {
+            assert_eq!(bias.len(), outputs, "bias and shape disagree");
+            let mut packed = vec![Lane32::ZERO; count];
+            for (slot, values) in packed.iter_mut().zip(bias.chunks(PANEL)) {
+                slot.0[..values.len()].copy_from_slice(values);
+            }
+            packed
+        });
+        Self { inputs, outputs, pairs, panels, bias, width: Width::best() }
+    }
+
+    /// Bytes of the weight.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.panels)
+    }
+
+    /// y (R, outputs) from x (R, inputs). `scratch` is reused between calls.
+    pub(crate) fn apply(
+        &self,
+        team: &Team,
+        x: &[f32],
+        y: &mut [f32],
+        into: Output,
+        scratch: &mut Vec<u32>,
+    ) {
+        let rows = x.len() / self.inputs;
+        assert!(
+            x.len() == rows * self.inputs && y.len() == rows * self.outputs,
+            "rows of input and result disagree"
+        );
+        let blocks = blocks(rows);
+        scratch.resize(rows * self.pairs, 0);
+        let packed = Disjoint::new(scratch);
+        let pack = |which: Range<usize>| {
+            for &(first, count) in &blocks[which] {
+                let place = first * self.pairs..(first + count) * self.pairs;
+                // SAFETY: blocks do not overlap, and no block is packed by two threads.
+                let out = unsafe { packed.part(place) };
+                pack_rows(&x[first * self.inputs..(first + count) * self.inputs], count, out);
+            }
+        };
+        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &pack);
+        let y = Disjoint::new(y);
+        let panels = self.panels.len() / self.pairs;
+        let (xs, threads) = (&*scratch, team.threads());
+        team.run(&|thread| {
+            let mine = part(panels, thread, threads);
+            multiply(self.width, self, xs, &blocks, mine, &y, into);
+        });
+    }
+}
+
+/// Rows by blocks that one kernel takes: first row and count.
+pub(crate) fn blocks(rows: usize) -> Vec<(usize, usize)> {
+    let mut blocks = Vec::new();
+    let mut first = 0;
+    while first < rows {
+        let count = match rows - first {
+            12.. => 12,
+            8.. => 8,
+            6.. => 6,
+            4.. => 4,
+            left => left,
+        };
+        blocks.push((first, count));
+        first += count;
+    }
+    blocks
+}
+
+#[inline(always)]
+fn pack_rows_impl<const FMA: bool>(x: &[f32], count: usize, out: &mut [u32]) {
+    const RUN: usize = 32;
+    let inputs = x.len() / count;
+    for (r, row) in x.chunks_exact(inputs).enumerate() {
+        for (run, out) in row.chunks(RUN).zip(out.chunks_mut(RUN / 2 * count)) {
+            let mut pairs = [0_u32; RUN / 2];
+            if let Ok(run) = <&[f32; RUN]>::try_from(run) {
+                for (i, pair_out) in pairs.iter_mut().enumerate() {
+                    *pair_out = pair(run[2 * i], run[2 * i + 1]);
+                }
+            } else {
+                for (pair_out, values) in pairs.iter_mut().zip(run.chunks(2)) {
+                    *pair_out = pair(values[0], values.get(1).copied().unwrap_or(0.0));
+                }
+            }
+            for (slot, pair) in out.iter_mut().skip(r).step_by(count).zip(pairs) {
+                *slot = pair;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// out (⌈inputs/2⌉, `count`) pairs from x (`count`, inputs).
+    pub(crate) fn pack_rows(x: &[f32], count: usize, out: &mut [u32]) = pack_rows_impl
+}
+
+by_pair_width! {
+    fn multiply(
+        layer: &PairLinear, xs: &[u32], blocks: &[(usize, usize)], panels: Range<usize>,
+        y: &Disjoint<'_, f32>, into: Output,
+    ) = multiply_impl
+}
+
+#[inline(always)]
+unsafe fn multiply_impl<L: PairLanes>(
+    layer: &PairLinear,
+    xs: &[u32],
+    blocks: &[(usize, usize)],
+    panels: Range<usize>,
+    y: &Disjoint<'_, f32>,
+    into: Output,
+) {
+    let pairs = layer.pairs;
+    for first_panel in panels.clone().step_by(STRIP) {
+        let strip = first_panel..(first_panel + STRIP).min(panels.end);
+        for &(first, count) in blocks {
+            let mut first = first;
+            let end = first + count;
+            let xs = &xs[first * pairs..end * pairs];
+            // Blocks are made for many registers; with few, their rows go one by one.
+            if count <= L::ACCUMULATORS {
+                // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
+                unsafe {
+                    match count {
+                        12 => rows::<L, 12, 1>(layer, xs, strip.clone(), first, y, into),
+                        8 => rows::<L, 8, 1>(layer, xs, strip.clone(), first, y, into),
+                        6 => rows::<L, 6, 1>(layer, xs, strip.clone(), first, y, into),
+                        4 => rows::<L, 4, 2>(layer, xs, strip.clone(), first, y, into),
+                        3 => rows::<L, 3, 4>(layer, xs, strip.clone(), first, y, into),
+                        2 => rows::<L, 2, 4>(layer, xs, strip.clone(), first, y, into),
+                        _ => rows::<L, 1, 4>(layer, xs, strip.clone(), first, y, into),
+                    }
+                }
+            } else {
+                for row in 0..count {
+                    // SAFETY: as above.
+                    unsafe { one_row::<L>(layer, xs, count, row, strip.clone(), first, y, into) };
+                    first += 1;
+                }
+            }
+        }
+    }
+}
+
+/// M rows against a strip of panels, P at a time where the registers allow.
+#[inline(always)]
+unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
+    layer: &PairLinear,
+    xs: &[u32],
+    strip: Range<usize>,
+    first_row: usize,
+    y: &Disjoint<'_, f32>,
+    into: Output,
+) {
+    let (xs, _) = xs.as_chunks::<M>();
+    let mut panel = strip.start;
+    // SAFETY: the caller enables what L needs.
+    unsafe {
+        if M * P <= L::ACCUMULATORS {
+            while panel + P <= strip.end {
+                kernel::<L, M, P>(layer, panel, xs, first_row, y, into);
+                panel += P;
+            }
+        }
+        while panel < strip.end {
+            kernel::<L, M, 1>(layer, panel, xs, first_row, y, into);
+            panel += 1;
+        }
+    }
+}
+
+/// M rows against the P panels from `panel` on.
+#[inline(always)]
+unsafe fn kernel<L: PairLanes, const M: usize, const P: usize>(
+    layer: &PairLinear,
+    panel: usize,
+    xs: &[[u32; M]],
+    first_row: usize,
+    y: &Disjoint<'_, f32>,
+    into: Output,
+) {
+    let pairs = layer.pairs;
+    assert!(xs.len() == pairs, "one group of pairs for every pair of inputs");
+    let panels: [&[Pair32]; P] =
+        std::array::from_fn(|p| &layer.panels[(panel + p) * pairs..][..pairs]);
+    let mut acc = [[unsafe { L::zero() }; P]; M];
+    for (k, x) in xs.iter().enumerate() {
+        unroll!(P, AT => {
+            // SAFETY: the caller enables what L needs; every panel has `pairs` rows and k is
+            // below that. The address ahead is not read.
+            let w = unsafe {
+                let row = panels[AT].get_unchecked(k);
+                L::prefetch(std::ptr::from_ref(row).wrapping_add(AHEAD));
+                L::row(row)
+            };
+            unroll!(M, R => {
+                // SAFETY: the caller enables what L needs.
+                acc[R][AT] = unsafe { acc[R][AT].dot(w, x[R]) };
+            });
+        });
+    }
+    unroll!(M, R => unroll!(P, AT => {
+        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
+        unsafe { finish(layer, panel + AT, first_row + R, acc[R][AT], y, into) };
+    }));
+}
+
+/// One row of a block of `count` that does not fit into the registers.
+#[inline(always)]
+unsafe fn one_row<L: PairLanes>(
+    layer: &PairLinear,
+    xs: &[u32],
+    count: usize,
+    row: usize,
+    strip: Range<usize>,
+    y_row: usize,
+    y: &Disjoint<'_, f32>,
+    into: Output,
+) {
+    for panel in strip {
+        let weights = &layer.panels[panel * layer.pairs..][..layer.pairs];
+        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
+        unsafe {
+            let mut acc = L::zero();
+            for (w, x) in weights.iter().zip(xs.iter().skip(row).step_by(count)) {
+                acc = acc.dot(L::row(w), *x);
+            }
+            finish(layer, panel, y_row, acc, y, into);
+        }
+    }
+}
+
+/// Stores one row's sums of one panel.
+#[inline(always)]
+unsafe fn finish<L: PairLanes>(
+    layer: &PairLinear,
+    panel: usize,
+    row: usize,
+    acc: L,
+    y: &Disjoint<'_, f32>,
+    into: Output,
+) {
+    let mut sums = Lane32::ZERO;
+    // SAFETY: the caller enables what L needs.
+    unsafe { acc.store(&mut sums) };
+    let first = panel * PANEL;
+    let width = PANEL.min(layer.outputs - first);
+    if let Some(bias) = &layer.bias {
+        for (s, b) in sums.0.iter_mut().zip(&bias[panel].0) {
+            *s += b;
+        }
+    }
+    let start = row * layer.outputs + first;
+    // SAFETY: no other thread has this panel's outputs.
+    let out = unsafe { y.part(start..start + width) };
+    match (into, <&mut [f32; PANEL]>::try_from(&mut *out)) {
+        (Output::Set, Ok(out)) => *out = sums.0,
+        (Output::Set, Err(_)) => out.copy_from_slice(&sums.0[..width]),
+        (Output::Add, _) => {
+            for (o, s) in out.iter_mut().zip(&sums.0) {
+                *o += s;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pairs::low;
+
+    fn noise(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+            })
+            .collect()
+    }
+
+    fn rounded(x: f32) -> f64 {
+        f64::from(low(crate::pairs::round(x)))
+    }
+
+    #[test]
+    fn every_width_equals_the_definition_and_no_row_depends_on_its_batch() {
+        for (rows, inputs, outputs) in [(1, 7, 5), (3, 16, 32), (31, 25, 170), (12, 64, 33)] {
+            let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
+            let bias = noise(outputs, 3);
+            let mut layer = PairLinear::new(&w, outputs, inputs, Some(&bias));
+            for (width, threads) in Width::all().into_iter().flat_map(|w| [(w, 1), (w, 3)]) {
+                layer.width = width;
+                let team = Team::new(threads);
+                let mut scratch = Vec::new();
+                let mut y = vec![1.0; rows * outputs];
+                layer.apply(&team, &x, &mut y, Output::Add, &mut scratch);
+                for r in 0..rows {
+                    for o in 0..outputs {
+                        let exact: f64 = (0..inputs)
+                            .map(|k| rounded(x[r * inputs + k]) * rounded(w[o * inputs + k]))
+                            .sum::<f64>()
+                            + f64::from(bias[o])
+                            + 1.0;
+                        let found = f64::from(y[r * outputs + o]);
+                        assert!((found - exact).abs() < 1e-5, "{width:?} {found} {exact}");
+                    }
+                }
+                layer.apply(&team, &x, &mut y, Output::Set, &mut scratch);
+                for r in 0..rows {
+                    let mut alone = vec![0.0; outputs];
+                    let row = &x[r * inputs..(r + 1) * inputs];
+                    layer.apply(&team, row, &mut alone, Output::Set, &mut scratch);
+                    assert_eq!(alone, y[r * outputs..(r + 1) * outputs], "{width:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What this machine can do at best: multiplications in registers and reads from memory, on all
+//! threads at once. Speeds are told as a share of these, measured in the same run.
+// Register loops need intrinsics: a plain loop is not reliably compiled to one instruction a step.
+#![allow(unsafe_code)]
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::Instant;
+
+/// Seconds that one measurement lasts on every thread.
+const SECONDS: f64 = 0.15;
+/// The best of so many: another process can only take away from a peak.
+const TRIES: usize = 4;
+/// Bytes per thread that are read; many times the cache.
+const READ_BYTES: usize = 192 << 20;
+
+/// Best GFLOP/s of f32 multiply-adds on `threads` threads, two operations each.
+pub fn f32_fma_gflops(threads: usize) -> f64 {
+    best(threads, f32_loop) / 1e9
+}
+
+/// Best GFLOP/s of bf16 dot products with f32 sums (`vdpbf16ps`); `None` where the processor has
+/// no such instruction.
+pub fn bf16_dot_gflops(threads: usize) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16") {
+        // SAFETY: the features were just detected.
+        return Some(best(threads, |n| unsafe { x86::bf16(n) }) / 1e9);
+    }
+    let _ = threads;
+    None
+}
+
+/// Best GB/s (10⁹ bytes) at which `threads` threads read buffers far larger than the cache.
+pub fn read_gb_per_s(threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let mut buffers: Vec<Vec<u64>> = (0..threads).map(|_| Vec::new()).collect();
+    let barrier = Barrier::new(threads);
+    let rates: Vec<Vec<f64>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = buffers
+            .iter_mut()
+            .map(|buffer| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    crate::large_pages::reserve(buffer, READ_BYTES / 8);
+                    buffer.resize(READ_BYTES / 8, 1);
+                    (0..TRIES + 1)
+                        .map(|_| {
+                            barrier.wait();
+                            let start = Instant::now();
+                            black_box(sum(black_box(buffer)));
+                            READ_BYTES as f64 / start.elapsed().as_secs_f64()
+                        })
+                        .collect()
+                })
+            })
+            .collect();
+        handles.into_iter().filter_map(|h| h.join().ok()).collect()
+    });
+    (0..=TRIES).map(|i| rates.iter().map(|r| r[i]).sum::<f64>()).fold(0.0, f64::max) / 1e9
+}
+
+/// Operations a second of all threads: each runs `work(steps)`, which returns its operations.
+fn best(threads: usize, work: impl Fn(u64) -> u64 + Sync) -> f64 {
+    let threads = threads.max(1);
+    let barrier = Barrier::new(threads);
+    let rates: Vec<Vec<f64>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads)
+            .map(|_| {
+                let (barrier, work) = (&barrier, &work);
+                scope.spawn(move || {
+                    // As many steps as take the time, found by doubling.
+                    let mut steps = 1 << 16;
+                    loop {
+                        let start = Instant::now();
+                        work(steps);
+                        let seconds = start.elapsed().as_secs_f64();
+                        if seconds > SECONDS / 8.0 {
+                            steps = (steps as f64 * SECONDS / seconds).max(1.0) as u64;
+                            break;
+                        }
+                        steps *= 2;
+                    }
+                    (0..TRIES)
+                        .map(|_| {
+                            barrier.wait();
+                            let start = Instant::now();
+                            let operations = work(steps);
+                            operations as f64 / start.elapsed().as_secs_f64()
+                        })
+                        .collect()
+                })
+            })
+            .collect();
+        handles.into_iter().filter_map(|h| h.join().ok()).collect()
+    });
+    (0..TRIES).map(|i| rates.iter().map(|r| r[i]).sum::<f64>()).fold(0.0, f64::max)
+}
+
+fn f32_loop(steps: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::is_x86_feature_detected as has;
+        if has!("avx512f") {
+            // SAFETY: the feature was just detected.
+            return unsafe { x86::f32_512(steps) };
+        }
+        if has!("avx2") && has!("fma") {
+            // SAFETY: the features were just detected.
+            return unsafe { x86::f32_256(steps) };
+        }
+    }
+    plain(steps)
+}
+
+/// 64 independent sums: what the compiler makes of it for the target's baseline.
+fn plain(steps: u64) -> u64 {
+    let mut sums = [1.0_f32; 64];
+    let (a, b) = (black_box(0.999_f32), black_box(0.001_f32));
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = if cfg!(target_arch = "aarch64") { sum.mul_add(a, b) } else { *sum * a + b };
+        }
+    }
+    black_box(sums);
+    steps * 64 * 2
+}
+
+fn sum(values: &[u64]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature was just detected.
+            return unsafe { x86::sum_512(values) };
+        }
+        if std::is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was just detected.
+            return unsafe { x86::sum_256(values) };
+        }
+    }
+    sum_lanes(values)
+}
+
+/// Plain so that it takes on the width of the function that it is inlined into.
+#[allow(clippy::inline_always)]
+#[inline(always)]
+fn sum_lanes(values: &[u64]) -> u64 {
+    let mut lanes = [0_u64; 64];
+    let (chunks, _) = values.as_chunks::<64>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.wrapping_add(*value);
+        }
+    }
+    lanes.iter().fold(0, |a, b| a.wrapping_add(*b))
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_set1_epi32, _mm512_set1_ps,
+    };
+    use std::hint::black_box;
+
+    /// Sums that hide the latency of one step: more than latency × instructions a cycle.
+    const CHAINS: usize = 12;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn f32_512(steps: u64) -> u64 {
+        let (a, b) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+        let mut sums = [a; CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        steps * (CHAINS * 16 * 2) as u64
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn f32_256(steps: u64) -> u64 {
+        let (a, b) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+        let mut sums = [a; CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        steps * (CHAINS * 8 * 2) as u64
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn bf16(steps: u64) -> u64 {
+        // 0.001 and 0.5 as pairs of bf16.
+        // SAFETY: both types are 512 plain bits.
+        let (a, b): (__m512bh, __m512bh) = unsafe {
+            (
+                std::mem::transmute(_mm512_set1_epi32(black_box(0x3A83_3A83))),
+                std::mem::transmute(_mm512_set1_epi32(black_box(0x3F00_3F00))),
+            )
+        };
+        let mut sums = [_mm512_set1_ps(0.0); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        steps * (CHAINS * 16 * 4) as u64
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn sum_512(values: &[u64]) -> u64 {
+        super::sum_lanes(values)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn sum_256(values: &[u64]) -> u64 {
+        super::sum_lanes(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loop_counts_what_it_does() {
+        assert_eq!(plain(10), 10 * 64 * 2);
+        assert!(f32_loop(1000) >= 1000 * 64);
+        let values: Vec<u64> = (0..6400).collect();
+        assert_eq!(sum(&values), 6399 * 6400 / 2);
+        assert_eq!(sum_lanes(&values), 6399 * 6400 / 2);
+        assert!(best(2, plain) > 0.0);
+    }
+}

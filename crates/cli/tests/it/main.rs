@@ -3,6 +3,7 @@
 mod config;
 mod dashboard;
 mod environments;
+mod export;
 mod help;
 mod program;
 mod remote;

@@ -70,9 +70,11 @@ fn read(file: &GgufFile<'_>, release: &(dyn Fn(&[u8]) + Sync)) -> Result<GgufMod
 
 /// Compares names and shapes, so that whatever is allocated afterwards is justified by the file.
 fn check_tensors(file: &GgufFile<'_>, config: &ModelConfig) -> Result<Layout, GgufError> {
-    let last = format!("blk.{}.attn_norm.weight", config.num_layers - 1);
-    if file.tensor(&last).is_none() {
-        return Err(GgufError::Missing { tensor: last });
+    for layer in 0..config.num_layers {
+        let first = format!("blk.{layer}.attn_norm.weight");
+        if file.tensor(&first).is_none() {
+            return Err(GgufError::Missing { tensor: first });
+        }
     }
     let layout = Layout::new(config);
     let mut names = std::collections::BTreeSet::new();

@@ -3,9 +3,9 @@
     cargo run --release -p empg-llm --example checkpoint_probe -- DIR
     python tools/check_checkpoint.py DIR
 
-Opens DIR with AutoModelForCausalLM and AutoTokenizer and compares tokens, the rendered
-conversation, log-probabilities and entropies with DIR/probe.json.
-Needs torch and transformers.
+Opens DIR with AutoModelForCausalLM (adapters with PEFT's AutoPeftModelForCausalLM) and
+AutoTokenizer and compares tokens, the rendered conversation, log-probabilities and entropies with
+DIR/probe.json. Needs torch and transformers, and peft where DIR holds adapters.
 """
 
 import json
@@ -18,6 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 BOUND = 1e-4
 
 
+def open_model(directory: Path) -> torch.nn.Module:
+    if (directory / "adapter_config.json").exists():
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
@@ -25,7 +33,7 @@ def main() -> int:
     directory = Path(sys.argv[1])
     probe = json.loads((directory / "probe.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = open_model(directory).eval()
     failures = 0
 
     for case in probe["texts"]:

@@ -1,7 +1,7 @@
 //! What a run will need: memory and disk, from its configuration alone.
 
-use empg_llm::ModelConfig;
-use empg_train::Config;
+use empg_llm::{Adapters, Model};
+use empg_train::{Config, split_threads};
 
 /// Bytes that a run will need at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +17,29 @@ const LIVE: u64 = 128;
 /// Tasks, engines, the allocator and the program itself.
 const BASE: u64 = 60 << 20;
 
-/// Estimates the peak of a run. Contexts are taken as full, so a run usually stays below it.
-pub(crate) fn estimate(config: &Config, model: &ModelConfig, parameters: usize) -> Need {
-    let (threads, parameters) = (config.threads.max(1) as u64, parameters as u64);
+/// Estimates the peak of a run that trains `model`. Contexts are taken as full, so a run usually stays
+/// below it.
+pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
+    let model = &policy.config;
+    let (workers, _) = split_threads(policy, config.threads.max(1));
+    let (threads, parameters) = (workers as u64, policy.params.len() as u64);
+    let adapters = match (&policy.adapters, &config.model.lora) {
+        (Some(adapters), _) => Some(adapters.params.len()),
+        (None, Some(lora)) => Some(Adapters::count(lora, model).unwrap_or_default()),
+        (None, None) => None,
+    };
     let rollouts = (config.rollout.groups * config.rollout.group_size) as u64;
     let context = config.rollout.max_context_tokens.min(model.max_position_embeddings) as u64;
     let (layers, hidden) = (model.num_layers as u64, model.hidden_size as u64);
     let kv = 2 * layers * (model.num_kv_heads * model.head_dim) as u64 * 4;
 
-    // Policy, reference and two moments; a gradient per worker; a checkpoint in memory while it is
-    // written.
-    let weights = parameters * 4 * (4 + threads + 3);
+    // The weights and the decoder's copy of them while episodes are played. What is trained has two
+    // moments and a gradient per worker, and lies in memory as a checkpoint while it is written, when
+    // the decoder's copy is gone. Without adapters there is a reference, too.
+    let trained = adapters.map_or(parameters, |count| count as u64);
+    let frozen = parameters * 4 * if adapters.is_some() { 1 } else { 2 };
+    let copies = (parameters * 4).max(trained * 4 * 3);
+    let weights = frozen + trained * 4 * (2 + threads) + copies;
     let batch = rollouts.max(config.eval.episodes as u64);
     let live = batch.min(LIVE * threads);
     let decoding = live * context * kv;
@@ -40,7 +52,7 @@ pub(crate) fn estimate(config: &Config, model: &ModelConfig, parameters: usize) 
     // The two phases take turns, but the allocator does not give everything back in between.
     let memory = BASE + weights + decoding.max(training) + decoding.min(training) / 2 + episodes;
 
-    let checkpoint = parameters * 12 + (256 << 10);
+    let checkpoint = trained * 12 + (4 << 20);
     let kept = config.checkpoint.keep as u64 + 2;
     let recorded = match config.record.trajectories_every {
         0 => 0,
@@ -66,30 +78,26 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use empg_llm::LoraConfig;
+    use empg_train::config::ModelSource;
+
     use super::*;
 
     #[test]
     fn more_rollouts_and_longer_contexts_need_more() {
-        let model = ModelConfig {
-            vocab_size: 512,
-            hidden_size: 128,
-            intermediate_size: 384,
-            num_layers: 4,
-            num_heads: 4,
-            num_kv_heads: 2,
-            head_dim: 32,
-            rope_theta: 1e4,
-            rms_norm_eps: 1e-5,
-            tie_word_embeddings: true,
-            qkv_bias: false,
-            max_position_embeddings: 4096,
-        };
+        let model = empg_train::tiny().unwrap().model;
         let small = Config::default().resolve().unwrap();
         let mut large = small.clone();
         large.rollout.group_size *= 4;
         large.rollout.max_context_tokens *= 2;
         large.eval.episodes *= 4;
-        let (small, large) = (estimate(&small, &model, 1 << 20), estimate(&large, &model, 1 << 20));
+        let adapters = Config {
+            model: ModelSource { lora: Some(LoraConfig::default()), ..ModelSource::default() },
+            ..small.clone()
+        };
+        let adapters = estimate(&adapters, &model);
+        let (small, large) = (estimate(&small, &model), estimate(&large, &model));
+        assert!(adapters.memory < small.memory && adapters.disk < small.disk, "{adapters:?}");
         assert!(small.memory < large.memory && small.disk < large.disk, "{small:?} {large:?}");
         assert_eq!((size(3_100_000), size(2_450_000_000)), ("4 MB".into(), "2.5 GB".into()));
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use empg_llm::is_gguf;
+use empg_llm::{ADAPTER_CONFIG_FILE, adapter_base, is_gguf, load_adapters};
 use empg_run::Run;
 use empg_train::{Config, Policy, load_policy, tiny};
 
@@ -47,6 +47,25 @@ impl std::str::FromStr for Which {
     }
 }
 
+/// What stands in the tokenizer of `tiny` and of models that were trained from nothing here, and in no
+/// language model's: a role's header as one token.
+const HEADER: &str = "\"<|im_start|>user\\n\"";
+
+/// Whether a model is a language model rather than one of the embedded policy's kind. Looks at the
+/// tokenizer only; what cannot be found or read is one, or an error later.
+pub(crate) fn is_language_model(path: &str) -> bool {
+    let dir = Path::new(path);
+    if path == "tiny" {
+        return false;
+    }
+    let dir = Run::open(dir)
+        .ok()
+        .and_then(|run| run.last().ok().flatten())
+        .map_or_else(|| dir.to_owned(), |checkpoint| checkpoint.dir);
+    let text = std::fs::read_to_string(dir.join("tokenizer.json"));
+    text.map_or(true, |text| !text.contains(HEADER))
+}
+
 /// A policy from `tiny` or a checkpoint directory.
 pub(crate) fn open(path: &str) -> anyhow::Result<Policy> {
     if path == "tiny" {
@@ -59,7 +78,23 @@ pub(crate) fn open(path: &str) -> anyhow::Result<Policy> {
              model.safetensors and tokenizer.json"
         );
     }
-    load_policy(dir).with_context(|| format!("loading the model in {}", dir.display()))
+    open_folder(dir).with_context(|| format!("loading the model in {}", dir.display()))
+}
+
+/// The model of a folder, or the adapters in it beside the model that they name.
+fn open_folder(dir: &Path) -> anyhow::Result<Policy> {
+    if !dir.join(ADAPTER_CONFIG_FILE).exists() {
+        return Ok(load_policy(dir)?);
+    }
+    let Some(base) = adapter_base(dir)?.model else {
+        bail!("{ADAPTER_CONFIG_FILE} does not say which model the adapters belong to");
+    };
+    let mut policy = open(&base)?;
+    if policy.model.adapters.is_some() {
+        bail!("{base}, which these adapters belong to, has adapters of its own: merge them first");
+    }
+    policy.model.adapters = Some(load_adapters(dir, &policy.model.config)?);
+    Ok(policy)
 }
 
 /// A policy from `tiny`, a checkpoint directory or a run.
@@ -85,7 +120,7 @@ pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
     };
     checkpoint.verify()?;
     Ok(Located {
-        policy: load_policy(&checkpoint.dir)?,
+        policy: open_folder(&checkpoint.dir)?,
         name: checkpoint.dir.display().to_string(),
         run: Some(settings::of_run(&run.config()?, dir.join("config.toml"))?),
     })

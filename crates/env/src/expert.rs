@@ -12,6 +12,11 @@ pub trait Expert: Send {
     /// What to do now. Depends only on what was observed so far, so it can be asked after any
     /// history.
     fn next_action(&mut self) -> String;
+
+    /// Why, in a sentence or two; empty where the expert does not tell.
+    fn thought(&mut self) -> String {
+        String::new()
+    }
 }
 
 /// How well an expert plays.
@@ -34,6 +39,8 @@ pub struct Showing {
     pub noise: f64,
     /// The most turns.
     pub max_turns: usize,
+    /// Whether every turn lists the commands that were admissible.
+    pub admissible: bool,
 }
 
 /// One turn of a demonstration.
@@ -41,8 +48,12 @@ pub struct Showing {
 pub struct DemonstrationTurn {
     /// What was seen before the action.
     pub observation: String,
+    /// Why the action was chosen; empty for noise, and where the expert does not tell.
+    pub thought: String,
     /// What was done.
     pub action: String,
+    /// The admissible commands, where they were asked for.
+    pub admissible: Vec<String>,
     /// Whether a policy should learn to do this here; false for noise.
     pub imitate: bool,
 }
@@ -82,11 +93,13 @@ pub(crate) fn show(
             None
         };
         let imitate = random.is_none();
+        let admissible = if showing.admissible { env.admissible() } else { Vec::new() };
+        let thought = if imitate { expert.thought() } else { String::new() };
         let action = random.unwrap_or_else(|| expert.next_action());
         let transition = env.step(&action)?;
         expert.observe(Some(&action), &transition.observation.text);
         let before = std::mem::replace(&mut observation, transition.observation.text);
-        turns.push(DemonstrationTurn { observation: before, action, imitate });
+        turns.push(DemonstrationTurn { observation: before, thought, action, admissible, imitate });
         if transition.end.is_some() {
             won = transition.won;
             break;

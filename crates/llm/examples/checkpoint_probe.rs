@@ -3,15 +3,16 @@
 //!
 //! `cargo run --release -p empg-llm --example checkpoint_probe -- DIR`
 //!
-//! A directory without a checkpoint gets a small random one first.
+//! A directory without a checkpoint gets a small random one first. Adapters are put beside the model
+//! that they name.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use empg_llm::{
-    CONFIG_FILE, ChatMl, Dtype, Model, ModelConfig, Names, PackedBatch, Role, Target, Workspace,
-    load_model, save_model, tiny_tokenizer,
+    ADAPTER_CONFIG_FILE, CONFIG_FILE, ChatMl, Dtype, Model, ModelConfig, Names, PackedBatch, Role,
+    Target, Workspace, adapter_base, load_adapters, load_model, save_model, tiny_tokenizer,
 };
 
 const TEXTS: [&str; 8] = [
@@ -51,10 +52,15 @@ fn random(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: checkpoint_probe DIR")?);
-    if !dir.join(CONFIG_FILE).exists() {
+    let adapted = dir.join(ADAPTER_CONFIG_FILE).exists();
+    if !adapted && !dir.join(CONFIG_FILE).exists() {
         random(&dir)?;
     }
-    let (model, tokenizer) = load_model(&dir)?;
+    let base = if adapted { adapter_base(&dir)?.model.map(PathBuf::from) } else { None };
+    let (mut model, tokenizer) = load_model(base.as_deref().unwrap_or(&dir))?;
+    if adapted {
+        model.adapters = Some(load_adapters(&dir, &model.config)?);
+    }
     let chat = ChatMl::new(&tokenizer)?;
     let mut texts = Vec::new();
     for text in TEXTS {

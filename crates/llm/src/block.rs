@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::{
     config::ModelConfig,
+    lora::{Fused, Grads, LoraPass},
     ops::{
         attention::{self, Heads, KeyPlan, Scratch},
         linear::{Linear, add_bias, add_bias_backward},
@@ -36,6 +37,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) rope: &'a RopeTable,
     pub(crate) threads: usize,
     pub(crate) precision: Precision,
+    pub(crate) lora: Option<LoraPass<'a>>,
 }
 
 fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
@@ -107,6 +109,7 @@ impl Pass<'_> {
                 let x = part(buffer, tile.len() * hidden);
                 rms_norm::forward(&input[span(&tile, hidden)], norm, c.rms_norm_eps, x, inv);
                 into_qkv.on(tile.len()).forward(x, w0, qkv, Write::Replace);
+                self.adapt(layer, Fused::Qkv, tile.start, x, qkv, qkv_size);
                 if let Some(bias) = &layer.qkv_bias {
                     add_bias(qkv, self.weight(bias));
                 }
@@ -144,14 +147,17 @@ impl Pass<'_> {
             }
             let attended = &attended[span(&tile, attention_size)];
             out.on(t).forward(attended, w0, middle, Write::Add);
+            self.adapt(layer, Fused::Out, tile.start, attended, middle, hidden);
             let x = part(buffer, t * hidden.max(inter));
             let normed = &mut x[..t * hidden];
             rms_norm::forward(middle, norm, c.rms_norm_eps, normed, inv);
             up.on(t).forward(normed, w1, gate_up, Write::Replace);
+            self.adapt(layer, Fused::GateUp, tile.start, normed, gate_up, 2 * inter);
             let active = &mut x[..t * inter];
             swiglu::forward(gate_up, inter, active);
             output.copy_from_slice(middle);
             down.on(t).forward(active, w2, output, Write::Add);
+            self.adapt(layer, Fused::Down, tile.start, active, output, hidden);
         });
     }
 
@@ -165,7 +171,7 @@ impl Pass<'_> {
         acts: &BlockActivations,
         d_rows: &mut [f32],
         d_attention: &mut [f32],
-        grads: &mut [f32],
+        grads: &mut Grads<'_>,
         buffers: &mut Tile,
     ) {
         let c = self.config;
@@ -204,19 +210,27 @@ impl Pass<'_> {
                     let d = &d_rows[span(&tile, hidden)];
                     let gate_up = &acts.gate_up[span(&tile, 2 * inter)];
                     down.on(t).backward_input(d, w0, d_active, Write::Replace);
+                    self.adapt_back(layer, Fused::Down, tile.start, d, hidden, d_active);
                     swiglu::backward(d_active, gate_up, inter, active, d_gate_up);
                     let middle = &acts.middle[span(&tile, hidden)];
-                    rms_norm::recompute(middle, norm, &acts.middle_inv[tile], x);
+                    rms_norm::recompute(middle, norm, &acts.middle_inv[tile.clone()], x);
                     up.on(t).backward_input(d_gate_up, w1, dx, Write::Replace);
+                    self.adapt_back(layer, Fused::GateUp, tile.start, d_gate_up, 2 * inter, dx);
                 });
             }
             let d = &mut d_rows[span(&rows, hidden)];
             let middle = &acts.middle[span(&rows, hidden)];
             let inv = &acts.middle_inv[rows.clone()];
             let all = |linear: Linear| Linear { rows: n, ..linear };
-            all(down).backward_weight(d, active, &mut grads[layer.down.clone()], activation);
-            all(up).backward_weight(d_gate_up, x, &mut grads[layer.gate_up.clone()], activation);
-            rms_norm::backward_weight(dx, middle, inv, &mut grads[layer.post_norm.clone()]);
+            let mut weights = |fused, linear, dy: &[f32], x: &[f32], grads: &mut Grads<'_>| {
+                let linear = all(linear);
+                self.weight_gradient(layer, fused, rows.start, linear, dy, x, grads, activation);
+            };
+            weights(Fused::Down, down, d, active, grads);
+            weights(Fused::GateUp, up, d_gate_up, x, grads);
+            if let Some(dw) = grads.of(&layer.post_norm) {
+                rms_norm::backward_weight(dx, middle, inv, dw);
+            }
             {
                 let mut d = &mut *d;
                 let mut d_attended = &mut d_attention[span(&rows, attention_size)];
@@ -229,10 +243,12 @@ impl Pass<'_> {
                     let (dx, middle) = (&dx[wide.clone()], &middle[wide]);
                     rms_norm::backward(dx, middle, norm, &inv[tile.clone()], d);
                     out.on(tile.len()).backward_input(d, w2, d_attended, Write::Replace);
+                    let first = rows.start + tile.start;
+                    self.adapt_back(layer, Fused::Out, first, d, hidden, d_attended);
                 });
             }
             let attended = &acts.attention[span(&rows, attention_size)];
-            all(out).backward_weight(d, attended, &mut grads[layer.o_proj.clone()], activation);
+            weights(Fused::Out, out, d, attended, grads);
         }
     }
 
@@ -247,7 +263,7 @@ impl Pass<'_> {
         d_attention: &[f32],
         d_stream: &mut [f32],
         d_qkv: &mut Vec<f32>,
-        grads: &mut [f32],
+        grads: &mut Grads<'_>,
         buffers: &mut Tile,
         scratch: &mut [Scratch],
     ) {
@@ -291,17 +307,19 @@ impl Pass<'_> {
                     let inv = &acts.input_inv[tile.clone()];
                     rms_norm::recompute(input, norm, inv, x);
                     into_qkv.on(tile.len()).backward_input(d_qkv, w0, dx, Write::Replace);
+                    self.adapt_back(layer, Fused::Qkv, tile.start, d_qkv, qkv_size, dx);
                     rms_norm::backward(dx, input, norm, inv, d_stream);
                 });
             }
-            if let Some(bias) = &layer.qkv_bias {
-                add_bias_backward(d_qkv, &mut grads[bias.clone()]);
+            if let Some(db) = layer.qkv_bias.as_ref().and_then(|bias| grads.of(bias)) {
+                add_bias_backward(d_qkv, db);
             }
-            let linear = Linear { rows: n, ..into_qkv };
-            linear.backward_weight(d_qkv, x, &mut grads[layer.qkv.clone()], activation);
-            let input = &input[span(&rows, hidden)];
-            let dw = &mut grads[layer.input_norm.clone()];
-            rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
+            let (first, linear) = (rows.start, Linear { rows: n, ..into_qkv });
+            self.weight_gradient(layer, Fused::Qkv, first, linear, d_qkv, x, grads, activation);
+            if let Some(dw) = grads.of(&layer.input_norm) {
+                let input = &input[span(&rows, hidden)];
+                rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
+            }
         }
     }
 }

@@ -100,8 +100,7 @@ pub fn checkpoint_files(
     let weights = model_to_bytes(model, dtype)?;
     let limit = model.config.max_position_embeddings;
     let end = tokenizer.token_id(TURN_END);
-    let pad = ["<|pad|>", "<|endoftext|>"].into_iter().find(|t| tokenizer.token_id(t).is_some());
-    let pad_id = pad.and_then(|t| tokenizer.token_id(t));
+    let pad_id = pad_token(tokenizer).and_then(|t| tokenizer.token_id(t));
     let torch_type = match dtype {
         Dtype::F16 => "float16",
         Dtype::BF16 => "bfloat16",
@@ -115,14 +114,34 @@ pub fn checkpoint_files(
         config.insert("eos_token_id".to_owned(), json!(end));
         config.insert("pad_token_id".to_owned(), json!(pad_id));
     }
+    let generation = json!({
+        "do_sample": true,
+        "temperature": 1.0,
+        "bos_token_id": null,
+        "eos_token_id": end,
+        "pad_token_id": pad_id,
+        "max_length": limit,
+    });
+    let mut files = vec![(MODEL_FILE, weights), (CONFIG_FILE, pretty(&config))];
+    files.extend(tokenizer_files(&model.config, tokenizer));
+    files.push(("generation_config.json", pretty(&generation)));
+    Ok(files)
+}
+
+/// The files of a tokenizer by name, with the chat template.
+pub fn tokenizer_files(
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let end = tokenizer.token_id(TURN_END);
     let mut tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": false,
-        "model_max_length": limit,
+        "model_max_length": config.max_position_embeddings,
         "padding_side": "left",
     });
     if let Some(object) = tokenizer_config.as_object_mut() {
-        if let Some(pad) = pad {
+        if let Some(pad) = pad_token(tokenizer) {
             object.insert("pad_token".to_owned(), json!(pad));
         }
         if tokenizer.token_id("<|unk|>").is_some() {
@@ -135,21 +154,14 @@ pub fn checkpoint_files(
             object.insert("chat_template".to_owned(), json!(CHAT_TEMPLATE));
         }
     }
-    let generation = json!({
-        "do_sample": true,
-        "temperature": 1.0,
-        "bos_token_id": null,
-        "eos_token_id": end,
-        "pad_token_id": pad_id,
-        "max_length": limit,
-    });
-    Ok(vec![
-        (MODEL_FILE, weights),
-        (CONFIG_FILE, pretty(&config)),
+    vec![
         (TOKENIZER_FILE, tokenizer.to_bytes()),
         ("tokenizer_config.json", pretty(&tokenizer_config)),
-        ("generation_config.json", pretty(&generation)),
-    ])
+    ]
+}
+
+fn pad_token(tokenizer: &Tokenizer) -> Option<&'static str> {
+    ["<|pad|>", "<|endoftext|>"].into_iter().find(|t| tokenizer.token_id(t).is_some())
 }
 
 /// Writes a checkpoint into `dir`, which is created: every file is written under another name,
@@ -163,11 +175,19 @@ pub fn save_model(
     tokenizer: &Tokenizer,
     dtype: Dtype,
 ) -> Result<(), CheckpointError> {
+    write_files(dir, &checkpoint_files(model, tokenizer, dtype)?)
+}
+
+/// Writes files into `dir`, which is created: every file is written under another name,
+/// synchronised and renamed, the first of them last.
+///
+/// # Errors
+/// The system's.
+pub fn write_files(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), CheckpointError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| CheckpointError::Io { path, source }
     };
-    let files = checkpoint_files(model, tokenizer, dtype)?;
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     for (name, bytes) in files.iter().rev() {
         let path = dir.join(name);

@@ -1,5 +1,6 @@
 //! Weights as the decoder multiplies with them.
 
+use crate::lora::Fused;
 use crate::ops::matmul::Precision;
 use crate::ops::simd::level;
 use crate::pair_linear::PairLinear;
@@ -74,7 +75,7 @@ impl Matrix {
 }
 
 impl<'m> DecodeWeights<'m> {
-    /// Repacks the weights of `model` in f32, on one thread.
+    /// Repacks the weights of `model` in f32, its adapters merged in, on one thread.
     pub fn new(model: &'m Model) -> Self {
         Self::with_precision(model, Precision::F32, 1)
     }
@@ -85,18 +86,34 @@ impl<'m> DecodeWeights<'m> {
         // Detected here once rather than by the first of the threads.
         level();
         let c = &model.config;
-        let make =
-            |weight, outputs, inputs, bias| Matrix::new(precision, weight, outputs, inputs, bias);
+        let make = |weight: &[f32], outputs, inputs, bias| {
+            Matrix::new(precision, weight, outputs, inputs, bias)
+        };
         let layer = |l: &crate::params::LayerRanges| LayerWeights {
             qkv: make(
-                model.part(&l.qkv),
+                &model.merged_part(l.index, Fused::Qkv),
                 c.qkv_size(),
                 c.hidden_size,
                 l.qkv_bias.as_ref().map(|b| model.part(b)),
             ),
-            out: make(model.part(&l.o_proj), c.hidden_size, c.attention_size(), None),
-            gate_up: make(model.part(&l.gate_up), 2 * c.intermediate_size, c.hidden_size, None),
-            down: make(model.part(&l.down), c.hidden_size, c.intermediate_size, None),
+            out: make(
+                &model.merged_part(l.index, Fused::Out),
+                c.hidden_size,
+                c.attention_size(),
+                None,
+            ),
+            gate_up: make(
+                &model.merged_part(l.index, Fused::GateUp),
+                2 * c.intermediate_size,
+                c.hidden_size,
+                None,
+            ),
+            down: make(
+                &model.merged_part(l.index, Fused::Down),
+                c.hidden_size,
+                c.intermediate_size,
+                None,
+            ),
         };
         let ranges = model.layout.layers();
         let share = ranges.len().div_ceil(threads.max(1)).max(1);

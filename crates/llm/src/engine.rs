@@ -1,12 +1,11 @@
 //! Passes over a packed batch: scores, and scores with gradients.
 
-use std::ops::Range;
-
 use empg::TokenScore;
 
 use crate::{
     block::Pass,
     error::EngineError,
+    lora::{Grads, LoraPass},
     ops::{
         embedding,
         head::{self, RowScore},
@@ -121,21 +120,26 @@ impl Model {
         ws: &mut Workspace,
     ) -> Result<Vec<TokenScore>, EngineError> {
         self.check(batch, temperature)?;
-        if grads.len() != self.layout.len() {
+        if grads.len() != self.trainable().len() {
             return Err(EngineError::BufferLength {
                 what: "the gradient buffer",
                 got: grads.len(),
-                expected: self.layout.len(),
+                expected: self.trainable().len(),
             });
         }
+        let mut grads = match &self.adapters {
+            Some(_) => Grads::Adapters(grads),
+            None => Grads::Weights(grads),
+        };
         let targets = RowTargets::new(&batch.targets);
         if targets.rows.is_empty() {
             return Ok(Vec::new());
         }
         let keep = if ws.checkpointing { Keep::Inputs } else { Keep::All };
         self.forward_blocks(batch, &targets.rows, keep, ws);
-        let scores = self.run_head(batch, &targets, temperature, Some((loss, grads)), ws)?;
-        self.backward_blocks(batch, &targets.rows, grads, ws);
+        let pull = Some((loss, &mut grads));
+        let scores = self.run_head(batch, &targets, temperature, pull, ws)?;
+        self.backward_blocks(batch, &targets.rows, &mut grads, ws);
         Ok(scores)
     }
 
@@ -151,6 +155,10 @@ impl Model {
             });
         }
         batch.validate(&self.config)
+    }
+
+    fn lora_pass(&self, dropout: Option<u64>, threads: usize) -> Option<LoraPass<'_>> {
+        self.adapters.as_ref().map(|adapters| LoraPass { adapters, dropout, threads })
     }
 
     /// Runs all blocks. What is not kept shares one set of buffers. The last block goes on with
@@ -179,7 +187,8 @@ impl Model {
         let Workspace { rope, plan, attention, blocks, streams, tile, .. } = ws;
         let (threads, precision) = (ws.threads, ws.precision);
         let (positions, params) = (&batch.positions, &self.params);
-        let pass = Pass { config: c, params, positions, plan, rope, threads, precision };
+        let lora = self.lora_pass(if keep == Keep::Nothing { None } else { ws.dropout }, threads);
+        let pass = Pass { config: c, params, positions, plan, rope, threads, precision, lora };
 
         let table = self.part(&self.layout.embed());
         embedding::forward(&batch.tokens, table, hidden, part(&mut streams[0], n * hidden));
@@ -210,7 +219,7 @@ impl Model {
         batch: &PackedBatch,
         targets: &RowTargets,
         temperature: f32,
-        mut loss: Option<(Loss<'_>, &mut [f32])>,
+        mut loss: Option<(Loss<'_>, &mut Grads<'_>)>,
         ws: &mut Workspace,
     ) -> Result<Vec<TokenScore>, EngineError> {
         let c = &self.config;
@@ -295,12 +304,14 @@ impl Model {
                 run(workers, jobs, |(d, dx), _| {
                     linear.on(dx.len() / hidden).backward_input(d, w1, dx, Write::Replace);
                 });
-                let dw = &mut grads[self.layout.head()];
-                let linear = Linear { rows: n, ..linear };
-                linear.backward_weight(logits, normed, dw, activation);
+                if let Some(dw) = grads.of(&self.layout.head()) {
+                    let linear = Linear { rows: n, ..linear };
+                    linear.backward_weight(logits, normed, dw, activation);
+                }
                 rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide]);
-                let dw = &mut grads[self.layout.final_norm()];
-                rms_norm::backward_weight(d_normed, x, &inv[..n], dw);
+                if let Some(dw) = grads.of(&self.layout.final_norm()) {
+                    rms_norm::backward_weight(d_normed, x, &inv[..n], dw);
+                }
             }
         }
         Ok(scores)
@@ -311,7 +322,7 @@ impl Model {
         &self,
         batch: &PackedBatch,
         target_rows: &[u32],
-        grads: &mut [f32],
+        grads: &mut Grads<'_>,
         ws: &mut Workspace,
     ) {
         let c = &self.config;
@@ -334,7 +345,8 @@ impl Model {
         streams.swap(0, layers.len());
         let (threads, precision, again) = (ws.threads, ws.precision, ws.checkpointing);
         let (positions, params) = (&batch.positions, &self.params);
-        let pass = Pass { config: c, params, positions, plan, rope, threads, precision };
+        let lora = self.lora_pass(ws.dropout, threads);
+        let pass = Pass { config: c, params, positions, plan, rope, threads, precision, lora };
         let mut unused = Vec::new();
         let d_attention = part(d_attention, n * c.attention_size());
         let d_stream = part(d_stream, n * hidden);
@@ -366,8 +378,9 @@ impl Model {
                 attention,
             );
         }
-        let embed: Range<usize> = self.layout.embed();
-        embedding::backward(&batch.tokens, d_stream, hidden, &mut grads[embed]);
+        if let Some(table) = grads.of(&self.layout.embed()) {
+            embedding::backward(&batch.tokens, d_stream, hidden, table);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod gguf;
 mod large_pages;
+mod lora;
 mod mapped;
 mod ops;
 mod packed;
@@ -39,7 +40,7 @@ mod workspace;
 pub use chat::{CHAT_TEMPLATE, ChatMl, Role};
 pub use checkpoint::{
     CONFIG_FILE, CheckpointError, MODEL_FILE, TOKENIZER_FILE, checkpoint_files, load_model,
-    model_from_bytes, model_to_bytes, save_model,
+    model_from_bytes, model_to_bytes, save_model, tokenizer_files, write_files,
 };
 pub use config::{ConfigError, ModelConfig};
 pub use decode_error::DecodeError;
@@ -50,6 +51,10 @@ pub use error::EngineError;
 pub use gguf::{
     GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
     GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
+};
+pub use lora::{
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterBase, Adapters, LoraConfig, LoraError, Module,
+    adapter_base, adapter_files, adapters_from_bytes, load_adapters,
 };
 pub use ops::adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use ops::matmul::Precision;

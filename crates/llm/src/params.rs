@@ -2,7 +2,7 @@
 
 use std::{f64::consts::TAU, ops::Range, sync::Arc};
 
-use crate::{config::ModelConfig, error::EngineError};
+use crate::{config::ModelConfig, error::EngineError, lora::Adapters};
 
 /// A named tensor inside the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct TensorSpec {
 /// Where the parts of one transformer block lie in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerRanges {
+    /// Which block it is, from 0.
+    pub index: usize,
     /// `[hidden]`
     pub input_norm: Range<usize>,
     /// Query, key and value projections, one matrix `[qkv, hidden]`.
@@ -96,6 +98,7 @@ impl Layout {
                     ])
                 });
                 LayerRanges {
+                    index: i,
                     input_norm,
                     qkv,
                     qkv_bias,
@@ -116,6 +119,14 @@ impl Layout {
             b.push("lm_head.weight".into(), &[config.vocab_size, hidden])
         };
         Self { entries: b.entries, embed, layers, final_norm, head, len: b.end }
+    }
+
+    /// A layout of tensors that are no model by themselves, in the order of their places.
+    pub(crate) fn of_tensors(entries: Vec<TensorSpec>) -> Self {
+        let len = entries.last().map_or(0, |spec| spec.range.end);
+        let none = 0..0;
+        let (embed, final_norm, head) = (none.clone(), none.clone(), none);
+        Self { entries, embed, layers: Vec::new(), final_norm, head, len }
     }
 
     /// Number of parameters.
@@ -174,6 +185,8 @@ pub struct Model {
     pub layout: Arc<Layout>,
     /// All weights.
     pub params: Vec<f32>,
+    /// Adapters beside frozen weights.
+    pub adapters: Option<Adapters>,
 }
 
 impl Model {
@@ -207,7 +220,7 @@ impl Model {
                 fill_normal(out, std, splitmix(seed ^ splitmix(index as u64)));
             }
         }
-        Ok(Self { config, layout: Arc::new(layout), params })
+        Ok(Self { config, layout: Arc::new(layout), params, adapters: None })
     }
 
     /// A model with given weights, in the order of [`Layout`].
@@ -229,7 +242,7 @@ impl Model {
         {
             return Err(EngineError::NonFiniteParameter { tensor: spec.name.clone(), element });
         }
-        Ok(Self { config, layout: Arc::new(layout), params })
+        Ok(Self { config, layout: Arc::new(layout), params, adapters: None })
     }
 
     /// The weights of a range of the layout.

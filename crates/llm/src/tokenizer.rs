@@ -175,6 +175,11 @@ impl Tokenizer {
         Ok(text.trim().to_owned())
     }
 
+    /// Whether it is a word-level tokenizer as the embedded policy's, not a language model's.
+    pub fn is_word_level(&self) -> bool {
+        self.words.is_some()
+    }
+
     /// The id of a token by its text.
     pub fn token_id(&self, token: &str) -> Option<TokenId> {
         self.inner.token_to_id(token)

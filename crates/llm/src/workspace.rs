@@ -47,6 +47,7 @@ pub struct Workspace {
     pub(crate) threads: usize,
     pub(crate) precision: Precision,
     pub(crate) checkpointing: bool,
+    pub(crate) dropout: Option<u64>,
     pub(crate) rope: RopeTable,
     pub(crate) plan: KeyPlan,
     /// One a thread.
@@ -79,6 +80,7 @@ impl Workspace {
             threads,
             precision: Precision::F32,
             checkpointing: false,
+            dropout: None,
             rope: RopeTable::default(),
             plan: KeyPlan::default(),
             attention: std::iter::repeat_with(Scratch::default).take(threads).collect(),
@@ -99,6 +101,12 @@ impl Workspace {
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
+    }
+
+    /// Seed of the adapters' dropout in the next passes with gradients; without one nothing is left
+    /// out. Scoring never leaves anything out.
+    pub fn set_dropout_seed(&mut self, seed: Option<u64>) {
+        self.dropout = seed;
     }
 
     /// Gradient checkpointing: the backward pass computes each block's activations again from

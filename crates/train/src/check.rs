@@ -133,8 +133,13 @@ impl Config {
             let what = "is empty, name at least one of \"seen\", \"unseen\"".into();
             return Err(ConfigError { key: "eval.splits", what });
         }
-        if !matches!(self.model.dtype.as_str(), "auto" | "f32") {
-            let what = format!("is {:?}, this build computes in \"f32\"", self.model.dtype);
+        if let Some(lora) = &self.model.lora {
+            let refuse =
+                |e: empg_llm::LoraError| ConfigError { key: "model.lora", what: e.to_string() };
+            lora.validate().map_err(refuse)?;
+        }
+        if !matches!(self.model.dtype.as_str(), "auto" | "f32" | "bf16") {
+            let what = format!("is {:?}, must be \"auto\", \"f32\" or \"bf16\"", self.model.dtype);
             return Err(ConfigError { key: "model.dtype", what });
         }
         if !matches!(self.model.device.as_str(), "auto" | "cpu") {

@@ -7,7 +7,10 @@ mod environment;
 
 use empg::loss::Aggregation;
 use empg::{Clarity, EmpgOptions, Normalize, Overlong, Shape};
+use empg_llm::{LoraConfig, Model, Precision};
 use serde::{Deserialize, Serialize};
+
+use crate::update::Workers;
 
 pub use environment::EnvConfig;
 
@@ -69,15 +72,44 @@ impl Default for Config {
 pub struct ModelSource {
     /// `tiny` (embedded) or a checkpoint directory.
     pub path: String,
-    /// Compute type: `f32` (`auto` chooses it too).
+    /// Compute type of matrix products: `f32` (`auto` chooses it too) or `bf16`; weights and sums are
+    /// f32 in either.
     pub dtype: String,
     /// Device: `cpu` (`auto` chooses it too).
     pub device: String,
+    /// Computes each block's activations again in the backward pass instead of keeping them: less
+    /// memory, one more forward pass.
+    pub gradient_checkpointing: bool,
+    /// Trains low-rank adapters beside the frozen weights instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+impl ModelSource {
+    /// The format of the factors of matrix products.
+    pub fn precision(&self) -> Precision {
+        if self.dtype == "bf16" { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Buffers for training passes of a model with so many threads.
+    pub(crate) fn workers(&self, model: &Model, threads: usize) -> Workers {
+        let precision = self.precision();
+        let checkpointing = self.gradient_checkpointing;
+        Workers::of(model, threads, |workspace| {
+            workspace.precision(precision).checkpointing(checkpointing)
+        })
+    }
 }
 
 impl Default for ModelSource {
     fn default() -> Self {
-        Self { path: "tiny".into(), dtype: "auto".into(), device: "auto".into() }
+        Self {
+            path: "tiny".into(),
+            dtype: "auto".into(),
+            device: "auto".into(),
+            lora: None,
+            gradient_checkpointing: false,
+        }
     }
 }
 
@@ -125,6 +157,9 @@ pub struct RolloutConfig {
     pub context: Context,
     /// Lists the admissible commands in window contexts.
     pub admissible: bool,
+    /// How the environment talks and turns are read: `plain` (the turn is the command), a prompt
+    /// of this crate (`alfworld`, `webshop`, `search`), the path of a template, or `auto`.
+    pub prompt: String,
     /// Text of a system turn at the beginning of every context; empty for none.
     pub system: String,
 }
@@ -145,6 +180,7 @@ impl Default for RolloutConfig {
             stuck_after: 3,
             context: Context::Full,
             admissible: false,
+            prompt: "auto".into(),
             system: String::new(),
         }
     }

@@ -55,9 +55,9 @@ impl Trainer {
         let mut settings = evaluation_settings(&self.config);
         settings.temperature = self.config.rollout.temperature;
         // The weights change places so that no copy of the model is needed.
-        std::mem::swap(&mut self.policy.model, &mut self.reference);
+        self.reference.swap(&mut self.policy);
         let played = panel.play(&self.policy, &*self.tasks, &settings, &self.stop);
-        std::mem::swap(&mut self.policy.model, &mut self.reference);
+        self.reference.swap(&mut self.policy);
         let mut episodes = played?.1;
         episodes.retain(|episode| !episode.trajectory.steps().is_empty());
         Ok(episodes)

@@ -113,6 +113,7 @@ pub fn evaluation_settings(config: &Config) -> RolloutSettings {
         stuck_after: 0,
         config: config.rollout.clone(),
         threads: config.threads,
+        precision: config.model.precision(),
     }
 }
 

@@ -124,7 +124,8 @@ impl Collector<'_> {
         let config = self.config;
         let dynamic = config.algo.dynamic_sampling.unwrap_or(false);
         let wanted = config.rollout.groups;
-        let settings = RolloutSettings::training(&config.rollout, config.threads);
+        let settings = RolloutSettings::training(&config.rollout, config.threads)
+            .with_precision(config.model.precision());
         let least = if config.rollout.group_size > 1 { 2 } else { 1 };
         let mut collected =
             Collected { batch: Batch::default(), episodes: Vec::new(), played: Played::default() };

@@ -15,12 +15,14 @@ mod pack;
 mod practice;
 mod rollout;
 mod score_norms;
+mod script;
 pub mod seed;
 mod sft;
 mod state;
 mod tiny;
 mod trainer;
 mod update;
+mod voice;
 
 pub use config::{Config, ConfigError};
 pub use dynamics::{ENTROPY_DYNAMICS, ProbedStep};
@@ -30,10 +32,11 @@ pub use metrics::StepReport;
 pub use optim::{AdamW, OptimStats};
 pub use pack::{LossTarget, MicroBatch, PackStats, pack};
 pub use practice::Practice;
-pub use rollout::{Episode, Job, Policy, RolloutSettings, TurnText, rollout};
+pub use rollout::{Episode, Job, Policy, RolloutSettings, TurnText, rollout, split_threads};
 pub use score_norms::{SCORE_NORMS, StepNorms};
-pub use sft::{DemoTurn, Demonstrations, SftConfig, SftStep, fine_tune};
-pub use state::load_policy;
+pub use script::{Scene, Script, ScriptError, Spoken};
+pub use sft::{DemoTurn, Demonstration, Demonstrations, SftConfig, SftStep, fine_tune};
+pub use state::{load_policy, policy_files};
 pub use tiny::{ExpertDemonstrations, Stage, extend_vocabulary, tiny, tiny_preset_tokenizer};
 pub use trainer::{Observer, Progress, Silent, Summary, Trainer};
 pub use update::{LossSettings, LossSums, Workers, update};
@@ -63,6 +66,9 @@ pub enum TrainError {
     /// A model file that cannot be read or written.
     #[error(transparent)]
     Model(#[from] empg_llm::CheckpointError),
+    /// A prompt that cannot be used.
+    #[error(transparent)]
+    Script(#[from] crate::script::ScriptError),
     /// An episode that breaks its own rules.
     #[error(transparent)]
     Trajectory(#[from] empg::TrajectoryError),

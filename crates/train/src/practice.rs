@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use empg::TokenId;
 use empg_env::{Manner, Split, TaskSet};
-use empg_llm::ChatMl;
 
 use crate::TrainError;
 use crate::config::{Context, RolloutConfig};
 use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
+use crate::script::Script;
 use crate::seed;
+use crate::voice::Voice;
 
 /// Episodes of the policy with an expert's advice.
 pub struct Practice<'a> {
@@ -49,7 +50,6 @@ impl Practice<'_> {
         threads: usize,
         stop: &AtomicBool,
     ) -> Result<Vec<Advised>, TrainError> {
-        let chat = ChatMl::new(&policy.tokenizer)?;
         let mut jobs = Vec::with_capacity(episodes);
         for group in 0..episodes {
             let place = seed::derive(&[seed, group as u64]);
@@ -61,13 +61,15 @@ impl Practice<'_> {
         let config = RolloutConfig { context: Context::Full, ..self.rollout.clone() };
         let settings = RolloutSettings::training(&config, threads);
         let played = rollout(policy, self.tasks, &jobs, &settings, stop)?;
-        played.iter().zip(&jobs).map(|(e, job)| self.advise(policy, &chat, e, job)).collect()
+        let script = policy.script(&config, self.tasks.name())?;
+        let voice = Voice::new(&policy.tokenizer, &script, &config)?;
+        played.iter().zip(&jobs).map(|(e, job)| self.advise(&voice, &script, e, job)).collect()
     }
 
     fn advise(
         &self,
-        policy: &Policy,
-        chat: &ChatMl,
+        voice: &Voice<'_>,
+        script: &Script,
         episode: &Episode,
         job: &Job,
     ) -> Result<Advised, TrainError> {
@@ -79,14 +81,11 @@ impl Practice<'_> {
         for (turn, step) in episode.turns.iter().zip(episode.trajectory.steps()) {
             expert.observe(before, &turn.observation);
             before = Some(&turn.action);
+            let thought = expert.thought();
             let advice = expert.next_action();
-            let other = if advice == turn.action {
-                None
-            } else {
-                let mut tokens = policy.tokenizer.encode_text(&advice)?;
-                tokens.push(chat.end_of_turn());
-                Some(tokens)
-            };
+            // An own thought that leads to the same command stands; without the form it does not.
+            let agreed = advice == turn.action && script.read(&turn.said).valid;
+            let other = if agreed { None } else { Some(voice.turn(&thought, &advice)?) };
             turns.push((step.sampled(), other));
         }
         let tokens =

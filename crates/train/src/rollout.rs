@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use empg::{End, Limit, Segment, Step, TokenId, Trajectory};
 use empg_env::{Env, EnvEnd, Task, TaskSet};
 use empg_llm::{
-    ChatMl, DecodeWeights, Decoder, Model, ModelConfig, Role, SamplingParams, SeqId, Tokenizer,
+    DecodeWeights, Decoder, LoraConfig, Model, ModelConfig, Precision, SamplingParams, SeqId,
+    Tokenizer,
 };
 
 use crate::TrainError;
 use crate::aside::each;
-use crate::config::{Context, RolloutConfig};
+use crate::config::{ConfigError, Context, RolloutConfig};
+use crate::script::Script;
 use crate::seed;
+use crate::voice::{Story, Voice};
 
 /// A model with the tokenizer that it was trained with.
 #[derive(Clone, Debug)]
@@ -28,7 +31,53 @@ pub struct Policy {
 /// shop are long.
 pub(crate) const POSITIONS: usize = 4096;
 
+/// Parameters from which on threads share one pass instead of taking whole passes each: a gradient
+/// and a cache for every thread would not fit.
+const SHARED_PASSES: usize = 1 << 24;
+
 impl Policy {
+    /// The script of episodes in an environment.
+    ///
+    /// # Errors
+    /// A prompt that cannot be used.
+    pub fn script(&self, config: &RolloutConfig, env: &str) -> Result<Script, TrainError> {
+        Ok(Script::open(&config.prompt, env, !self.tokenizer.is_word_level())?)
+    }
+
+    /// Gives the model, which `base` names, new adapters where a configuration asks for some and it
+    /// has none yet.
+    ///
+    /// # Errors
+    /// Adapters that cannot be made, or others than the model has.
+    pub fn adapt(
+        &mut self,
+        lora: Option<&LoraConfig>,
+        base: &str,
+        seed: u64,
+    ) -> Result<(), TrainError> {
+        let wrong = |what: String| ConfigError { key: "model.lora", what };
+        match (lora, &self.model.adapters) {
+            (Some(lora), None) => {
+                let seed = seed::derive(&[seed, seed::name("lora")]);
+                let made = self.model.adapt(lora.clone(), Some(base.to_owned()), seed);
+                made.map_err(|e| wrong(e.to_string()))?;
+            }
+            (Some(lora), Some(adapters)) => {
+                let mut wanted = lora.clone();
+                wanted.targets.sort_unstable();
+                if wanted != adapters.config {
+                    let what =
+                        "asks for other adapters than the model has: leave it open to train \
+                                those, or start from the merged model"
+                            .to_owned();
+                    return Err(wrong(what).into());
+                }
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
     /// An untrained policy of about a million parameters for a tokenizer: 4 layers of width 128.
     ///
     /// # Errors
@@ -50,6 +99,11 @@ impl Policy {
         };
         Ok(Self { model: Model::init(config, seed)?, tokenizer })
     }
+}
+
+/// How many passes over a model run side by side, and how many threads share each of them.
+pub fn split_threads(model: &Model, threads: usize) -> (usize, usize) {
+    if model.params.len() < SHARED_PASSES { (threads, 1) } else { (1, threads) }
 }
 
 /// One episode to play.
@@ -76,8 +130,11 @@ pub struct RolloutSettings {
     pub max_turns: usize,
     /// Commands in a row without effect that end the episode; 0 never does.
     pub stuck_after: usize,
-    /// Worker threads; each plays its share of the groups with a decoder of its own.
+    /// Worker threads; each plays its share of the groups with a decoder of its own, or all share one
+    /// decoder of a large model.
     pub threads: usize,
+    /// The format of the decoder's products.
+    pub precision: Precision,
 }
 
 impl RolloutSettings {
@@ -89,7 +146,14 @@ impl RolloutSettings {
             stuck_after: config.stuck_after,
             config: config.clone(),
             threads,
+            precision: Precision::F32,
         }
+    }
+
+    /// The same with products in another format.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
@@ -98,9 +162,11 @@ impl RolloutSettings {
 pub struct TurnText {
     /// What the agent saw.
     pub observation: String,
-    /// What it did.
+    /// What it said.
+    pub said: String,
+    /// The command in it; all of it where the prompt is plain.
     pub action: String,
-    /// Whether the environment understood it.
+    /// Whether it had the asked form and the environment understood it.
     pub effect: bool,
 }
 
@@ -153,7 +219,9 @@ pub fn rollout(
     // Environments that are elsewhere may be used by so many at a time only.
     let places = tasks.elsewhere();
     let most = places.map_or(usize::MAX, NonZeroUsize::get);
-    let threads = settings.threads.clamp(1, most);
+    let script = policy.script(&settings.config, tasks.name())?;
+    let (threads, shared) = split_threads(&policy.model, settings.threads);
+    let threads = threads.clamp(1, most);
     let live = (most / threads).min(LIVE_SEQUENCES);
     // Groups stay together, so that a shared prompt is computed once.
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -167,7 +235,9 @@ pub fn rollout(
             _ => groups.push(vec![index]),
         }
     }
-    let weights = Arc::new(DecodeWeights::new(&policy.model));
+    let weights =
+        DecodeWeights::with_precision(&policy.model, settings.precision, settings.threads);
+    let weights = Arc::new(weights);
     let workers = threads.min(groups.len().max(1));
     let shares: Vec<Vec<&[usize]>> = (0..workers)
         .map(|w| groups.iter().skip(w).step_by(workers).map(Vec::as_slice).collect())
@@ -176,10 +246,9 @@ pub fn rollout(
         let handles: Vec<_> = shares
             .iter()
             .map(|share| {
-                let weights = &weights;
-                scope.spawn(move || {
-                    play_share(policy, weights, tasks, jobs, share, live, settings, stop)
-                })
+                let stage =
+                    Stage { policy, weights: &weights, shared, tasks, jobs, script: &script };
+                scope.spawn(move || play_share(&stage, share, live, settings, stop))
             })
             .collect();
         handles
@@ -196,11 +265,19 @@ pub fn rollout(
     Ok(episodes.into_iter().flatten().collect())
 }
 
+/// What all episodes of a rollout share.
+struct Stage<'a> {
+    policy: &'a Policy,
+    weights: &'a Arc<DecodeWeights<'a>>,
+    /// Threads of one decoder.
+    shared: usize,
+    tasks: &'a dyn TaskSet,
+    jobs: &'a [Job],
+    script: &'a Script,
+}
+
 fn play_share(
-    policy: &Policy,
-    weights: &Arc<DecodeWeights<'_>>,
-    tasks: &dyn TaskSet,
-    jobs: &[Job],
+    stage: &Stage<'_>,
     groups: &[&[usize]],
     live: usize,
     settings: &RolloutSettings,
@@ -216,7 +293,7 @@ fn play_share(
             wave.push(groups[next]);
             next += 1;
         }
-        finished.extend(play_wave(policy, weights, tasks, jobs, &wave, settings, stop)?);
+        finished.extend(play_wave(stage, &wave, settings, stop)?);
     }
     Ok(finished)
 }
@@ -238,26 +315,22 @@ struct Live {
     sampled: usize,
     outcome: f64,
     won: bool,
+    /// The last turn did not have the asked form.
+    invalid: bool,
     end: Option<End>,
 }
 
 fn play_wave(
-    policy: &Policy,
-    weights: &Arc<DecodeWeights<'_>>,
-    tasks: &dyn TaskSet,
-    jobs: &[Job],
+    stage: &Stage<'_>,
     groups: &[&[usize]],
     settings: &RolloutSettings,
     stop: &AtomicBool,
 ) -> Result<Vec<(usize, Episode)>, TrainError> {
+    let &Stage { policy, weights, shared, tasks, jobs, script } = stage;
     let config = &settings.config;
-    let mut chat = ChatMl::new(&policy.tokenizer)?;
-    if config.max_observation_tokens > 0 {
-        chat = chat.with_longest_observation(config.max_observation_tokens);
-    }
-    let chat = Voice { tokenizer: &policy.tokenizer, chat };
+    let voice = Voice::new(&policy.tokenizer, script, config)?;
     let limit = config.max_context_tokens.min(policy.model.config.max_position_embeddings);
-    let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?;
+    let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?.with_threads(shared);
     let places = tasks.elsewhere();
     let mut lives: Vec<Live> = groups
         .iter()
@@ -268,19 +341,19 @@ fn play_wave(
     let mut starting = lives.iter_mut();
     for group in groups {
         // Equal prompts share one computed prefix.
-        let mut shared: Option<(Vec<TokenId>, SeqId)> = None;
+        let mut prompt: Option<(Vec<TokenId>, SeqId)> = None;
         for live in starting.by_ref().take(group.len()) {
             if live.end.is_none() {
-                live.context = opening(&chat, config, live)?;
+                live.context = opening(&voice, config, live)?;
                 if live.context.len() + config.max_turn_tokens > limit {
                     live.end = Some(End::Truncated(Limit::ContextTokens));
                 } else {
-                    let seq = match &shared {
+                    let seq = match &prompt {
                         Some((prefix, seq)) if *prefix == live.context => decoder.fork(*seq)?,
                         _ => decoder.open(&live.context)?,
                     };
-                    if shared.is_none() {
-                        shared = Some((live.context.clone(), seq));
+                    if prompt.is_none() {
+                        prompt = Some((live.context.clone(), seq));
                     }
                     live.seq = Some(seq);
                 }
@@ -292,7 +365,7 @@ fn play_wave(
         top_k: config.top_k,
         top_p: config.top_p,
         max_tokens: config.max_turn_tokens,
-        stop: vec![chat.chat.end_of_turn()],
+        stop: vec![voice.end_of_turn()],
     };
     for turn in 0..settings.max_turns {
         let active: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].end.is_none()).collect();
@@ -314,23 +387,23 @@ fn play_wave(
         let mut stopped = Vec::with_capacity(active.len());
         let acting = lives.iter_mut().filter(|live| live.end.is_none());
         for (live, sample) in acting.zip(sampled) {
-            let action = policy.tokenizer.decode(&sample.tokens)?;
+            let said = policy.tokenizer.decode(&sample.tokens)?;
             let start = live.context.len();
             live.context.extend_from_slice(&sample.tokens);
             live.sampled += sample.tokens.len();
             let range = start..live.context.len();
             live.steps.push(Step::new(live.segments.len(), range, sample.scores));
-            turns.push((live, action));
+            turns.push((live, said));
             stopped.push(sample.stopped);
         }
-        each(turns, places, |(live, action)| act(live, &action, settings));
+        each(turns, places, |(live, said)| act(live, said, script, settings));
         for (&i, stopped) in active.iter().zip(stopped) {
             let live = &mut lives[i];
             if live.end.is_none() && turn + 1 == settings.max_turns {
                 live.end = Some(End::Truncated(Limit::Turns));
             }
             if live.end.is_none() {
-                proceed(live, &chat, &mut decoder, config, limit, stopped)?;
+                proceed(live, &voice, &mut decoder, config, limit, stopped)?;
             }
             if live.end.is_some()
                 && let Some(seq) = live.seq.take()
@@ -365,7 +438,19 @@ impl Live {
             sampled: 0,
             outcome: 0.0,
             won: false,
+            invalid: false,
             end: None,
+        }
+    }
+
+    /// The episode so far.
+    fn story<'s>(&'s self, admissible: &'s [String]) -> Story<'s> {
+        Story {
+            intro: &self.task_text,
+            turns: &self.turns,
+            observation: &self.observation,
+            admissible,
+            invalid: self.invalid,
         }
     }
 
@@ -380,22 +465,27 @@ impl Live {
     }
 }
 
-/// Plays the action in the environment and books what it led to.
-fn act(live: &mut Live, action: &str, settings: &RolloutSettings) {
+/// Plays what was said in the environment and books what it led to.
+fn act(live: &mut Live, said: String, script: &Script, settings: &RolloutSettings) {
     let observation = std::mem::take(&mut live.observation);
-    let transition = match live.env.step(action) {
+    let spoken = script.read(&said);
+    let action = spoken.action;
+    let transition = match live.env.step(&action) {
         Ok(transition) => transition,
         Err(error) => {
-            live.turns.push(TurnText { observation, action: action.into(), effect: false });
+            live.turns.push(TurnText { observation, said, action, effect: false });
             live.end = Some(End::Failed(error.to_string()));
             return;
         }
     };
-    live.turns.push(TurnText { observation, action: action.into(), effect: transition.effect });
+    // What does not have the asked form counts as a command without effect, whatever it led to.
+    let effect = transition.effect && spoken.valid;
+    live.invalid = !spoken.valid;
+    live.turns.push(TurnText { observation, said, action, effect });
     live.observation = transition.observation.text;
     live.won = transition.won;
     live.outcome += transition.reward;
-    if transition.effect {
+    if effect {
         live.stuck = 0;
     } else {
         live.ineffective += 1;
@@ -414,7 +504,7 @@ fn act(live: &mut Live, action: &str, settings: &RolloutSettings) {
 /// Brings the context to the point where the next turn is sampled.
 fn proceed(
     live: &mut Live,
-    chat: &Voice<'_>,
+    voice: &Voice<'_>,
     decoder: &mut Decoder<'_>,
     config: &RolloutConfig,
     limit: usize,
@@ -428,7 +518,7 @@ fn proceed(
     }
     match config.context {
         Context::Full => {
-            let next = chat.chat.next_turn(chat.tokenizer, stopped, &live.observation)?;
+            let next = voice.next(&live.story(&[]), stopped)?;
             if live.context.len() + next.len() + config.max_turn_tokens > limit {
                 live.end = Some(End::Truncated(Limit::ContextTokens));
                 return Ok(());
@@ -440,7 +530,7 @@ fn proceed(
         }
         Context::Window(_) => {
             live.segments.push(Segment { tokens: std::mem::take(&mut live.context) });
-            live.context = opening(chat, config, live)?;
+            live.context = opening(voice, config, live)?;
             if let Some(seq) = live.seq.take() {
                 decoder.close(seq);
             }
@@ -454,44 +544,15 @@ fn proceed(
     Ok(())
 }
 
-/// A tokenizer and its chat pieces.
-struct Voice<'a> {
-    tokenizer: &'a Tokenizer,
-    chat: ChatMl,
-}
-
 /// The context in which a segment's first turn is sampled.
 fn opening(
     voice: &Voice<'_>,
     config: &RolloutConfig,
     live: &Live,
 ) -> Result<Vec<TokenId>, TrainError> {
-    let say = |role, text: &str| voice.chat.turn(voice.tokenizer, role, text);
-    let mut tokens = Vec::new();
-    if !config.system.is_empty() {
-        tokens.extend(say(Role::System, &config.system)?);
-    }
-    let window = match config.context {
-        Context::Full => 0,
-        Context::Window(turns) => turns,
-    };
-    let from = live.turns.len().saturating_sub(window);
-    if from > 0 {
-        tokens.extend(say(Role::User, &live.task_text)?);
-    }
-    for turn in &live.turns[from..] {
-        tokens.extend(say(Role::User, &turn.observation)?);
-        tokens.extend(say(Role::Assistant, &turn.action)?);
-    }
-    let mut text = live.observation.clone();
-    if config.admissible && matches!(config.context, Context::Window(_)) {
-        for command in live.env.admissible() {
-            text.push('\n');
-            text.push_str(&command);
-        }
-    }
-    tokens.extend(voice.chat.first_turn(voice.tokenizer, &text)?);
-    Ok(tokens)
+    let listed = config.admissible && matches!(config.context, Context::Window(_));
+    let admissible = if listed { live.env.admissible() } else { Vec::new() };
+    voice.opening(&live.story(&admissible))
 }
 
 fn seal(mut live: Live, job: &Job) -> Result<Episode, TrainError> {

@@ -36,7 +36,7 @@ pub struct StepNorms {
     pub closed_form: f64,
     /// ‖∇_z log π(a)‖² of the tokens that were sampled.
     pub sampled: f64,
-    /// ‖∇_θ log π‖² over all parameters, log π being the mean over the step's tokens.
+    /// ‖∇_θ log π‖² over all trained parameters, log π being the mean over the step's tokens.
     pub gradient: f64,
 }
 
@@ -57,7 +57,8 @@ impl Trainer {
         episodes: &[Episode],
     ) -> Result<Vec<StepNorms>, TrainError> {
         let jobs = jobs(episodes, self.config.record.gradient_probe);
-        let model = &self.reference;
+        self.reference.swap(&mut self.policy);
+        let model = &self.policy.model;
         let temperature = self.config.rollout.temperature;
         let parts = self.workers.each(jobs.len(), |slot, indices| {
             indices
@@ -66,7 +67,9 @@ impl Trainer {
                     Ok((i, measure(model, &jobs[i], temperature, workspace, grads)?))
                 })
                 .collect::<Result<Vec<_>, TrainError>>()
-        })?;
+        });
+        self.reference.swap(&mut self.policy);
+        let parts = parts?;
         let mut table: Vec<(usize, StepNorms)> = parts.into_iter().flatten().collect();
         table.sort_by_key(|(i, _)| *i);
         Ok(table.into_iter().map(|(_, step)| step).collect())
@@ -127,7 +130,7 @@ fn measure(
     let mut table = job.table.clone();
     let n = job.packed.targets.len() as f64;
     grads.clear();
-    grads.resize(model.params.len(), 0.0);
+    grads.resize(model.trainable().len(), 0.0);
     let mut mean =
         |_: usize, _: TokenScore| TargetGrad { dlogprob: (1.0 / n) as f32, dentropy: 0.0 };
     model.forward_backward(&job.packed, temperature, &mut mean, grads, workspace)?;

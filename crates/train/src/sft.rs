@@ -1,27 +1,44 @@
 //! Supervised fine-tuning on demonstrations.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use empg::TokenScore;
-use empg_llm::{ChatMl, PackedBatch, PackedSegment, Target, TargetGrad};
+use empg::{TokenId, TokenScore};
+use empg_llm::{PackedBatch, PackedSegment, Target, TargetGrad};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::config::OptimConfig;
+use crate::config::{Context, ModelSource, OptimConfig, RolloutConfig};
 use crate::optim::AdamW;
 use crate::practice::{Advised, Practice};
-use crate::rollout::Policy;
-use crate::update::{Workers, culprit};
+use crate::rollout::{Policy, TurnText};
+use crate::script::Script;
+use crate::update::culprit;
+use crate::voice::{Story, Voice};
 
 /// One turn of a demonstration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DemoTurn {
     /// What the expert saw.
     pub observation: String,
+    /// Why the action was chosen, for prompts that ask for a thought.
+    pub thought: String,
     /// What was done.
     pub action: String,
+    /// The admissible commands, for contexts that list them.
+    pub admissible: Vec<String>,
     /// Whether the policy should learn to do it; noise is seen but not imitated.
     pub imitate: bool,
+}
+
+/// A demonstrated episode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demonstration {
+    /// The environment's name: it decides the prompt.
+    pub env: String,
+    /// The turns, the first of them first.
+    pub turns: Vec<DemoTurn>,
 }
 
 /// Where demonstrations come from: an unlimited, seeded sequence.
@@ -30,7 +47,7 @@ pub trait Demonstrations: Sync {
     ///
     /// # Errors
     /// Data that cannot be read, an expert that cannot go on.
-    fn episode(&self, index: u64) -> Result<Vec<DemoTurn>, TrainError>;
+    fn episode(&self, index: u64) -> Result<Demonstration, TrainError>;
 }
 
 /// How to fine-tune.
@@ -43,10 +60,15 @@ pub struct SftConfig {
     pub steps: u64,
     /// Tokens of a batch.
     pub batch_tokens: usize,
-    /// Tokens of a context; longer demonstrations are cut at a turn.
-    pub max_context_tokens: usize,
-    /// Weight of the observations' tokens in the loss (the agent's have 1). Reading what was just
-    /// named is practice in copying names.
+    /// Rows of a micro-batch; the gradient does not depend on it.
+    pub micro_batch_tokens: usize,
+    /// Prompt, context and its length: those of the episodes that the policy will play. Longer
+    /// demonstrations are cut at a turn.
+    pub rollout: RolloutConfig,
+    /// How the model is computed; its adapters are the policy's own.
+    pub model: ModelSource,
+    /// Weight of the observations' tokens in the loss (the agent's have 1), in contexts that grow.
+    /// Reading what was just named is practice in copying names.
     pub observation_weight: f32,
     /// Every so many steps the policy practises on its own episodes instead; 0 means never.
     pub practice_every: u64,
@@ -64,7 +86,9 @@ impl Default for SftConfig {
             seed: 0,
             steps: 2000,
             batch_tokens: 8192,
-            max_context_tokens: 1024,
+            micro_batch_tokens: 8192,
+            rollout: RolloutConfig::default(),
+            model: ModelSource::default(),
             observation_weight: 0.15,
             practice_every: 0,
             practice_episodes: 64,
@@ -76,6 +100,21 @@ impl Default for SftConfig {
                 ..OptimConfig::default()
             },
             threads: 0,
+        }
+    }
+}
+
+impl SftConfig {
+    /// What a pretrained language model starts from: it can read and write already.
+    pub fn language_model() -> Self {
+        let optim = OptimConfig { lr: 1e-4, warmup: 5, ..Self::default().optim };
+        Self {
+            steps: 100,
+            batch_tokens: 4096,
+            micro_batch_tokens: 2048,
+            observation_weight: 0.0,
+            optim,
+            ..Self::default()
         }
     }
 }
@@ -139,9 +178,10 @@ pub fn fine_tune(
     } else {
         config.threads
     };
-    let mut workers = Workers::new(threads);
-    let mut optimizer = AdamW::new(config.optim.clone(), policy.model.params.len(), config.steps)
-        .with_threads(threads);
+    let mut workers = config.model.workers(&policy.model, threads);
+    let mut optimizer =
+        AdamW::new(config.optim.clone(), policy.model.trainable().len(), config.steps)
+            .with_threads(threads);
     let mut cursor = 0u64;
     for step in 1..=config.steps {
         if stop.load(Ordering::Relaxed) {
@@ -153,9 +193,11 @@ pub fn fine_tune(
                 let place = crate::seed::derive(&[config.seed, step, 1]);
                 let episodes = config.practice_episodes;
                 let advised = practice.play(policy, episodes, place, threads, stop)?;
-                let mut packs: Vec<Pack> = (0..threads).map(|_| Pack::default()).collect();
+                let rows: usize = advised.iter().map(|episode| episode.tokens.len()).sum();
+                let parts = rows.div_ceil(config.micro_batch_tokens.max(1)).max(threads);
+                let mut packs: Vec<Pack> = (0..parts).map(|_| Pack::default()).collect();
                 for (i, episode) in advised.iter().enumerate() {
-                    packs[i % threads].push_advised(episode);
+                    packs[i % parts].push_advised(episode);
                 }
                 packs.retain(|p| !p.packed.targets.is_empty());
                 (packs, episodes)
@@ -164,6 +206,7 @@ pub fn fine_tune(
         };
         let total: f64 = packs.iter().flat_map(|p| &p.kinds).map(|k| f64::from(k.weight)).sum();
         let scale = (1.0 / total.max(1e-9)) as f32;
+        workers.set_dropout_seed(crate::seed::derive(&[config.seed, step, 2]));
         let refs: Vec<&PackedBatch> = packs.iter().map(|p| &p.packed).collect();
         let tokens = refs.iter().map(|p| p.tokens.len()).sum();
         let (parts, grads) = workers.accumulate(
@@ -189,8 +232,8 @@ pub fn fine_tune(
             let tensor = culprit(&policy.model, grads);
             return Err(TrainError::NotFinite { what: "loss", tensor });
         }
-        let layout = policy.model.layout.clone();
-        let stats = optimizer.update(&layout, &mut policy.model.params, grads)?;
+        let layout = policy.model.trainable().clone();
+        let stats = optimizer.update(&layout, policy.model.trainable_params_mut(), grads)?;
         let record = SftStep {
             step,
             loss: sum(|s| s.imitated) / sum(|s| s.imitated_count).max(1.0),
@@ -219,21 +262,29 @@ fn gather(
 ) -> Result<(Vec<Pack>, usize), TrainError> {
     let share = config.batch_tokens.div_ceil(threads);
     let start = *cursor;
-    let parts: Vec<Result<(Pack, u64), TrainError>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<(Vec<Pack>, u64), TrainError>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads as u64)
             .map(|worker| {
                 scope.spawn(move || {
-                    let chat = ChatMl::new(&policy.tokenizer)?;
-                    let mut pack = Pack::default();
+                    let mut scripts = BTreeMap::new();
+                    let mut packs = Packs::new(config.micro_batch_tokens);
                     let mut made = 0;
-                    while pack.packed.tokens.len() < share && !stop.load(Ordering::Relaxed) {
+                    while packs.rows < share && !stop.load(Ordering::Relaxed) {
                         let index = start + made * threads as u64 + worker;
-                        let turns =
+                        let shown =
                             demonstrations.episode(crate::seed::derive(&[config.seed, index]))?;
-                        pack.push(policy, &chat, &turns, config)?;
+                        let script = match scripts.entry(shown.env.clone()) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(open) => {
+                                open.insert(policy.script(&config.rollout, &shown.env)?)
+                            }
+                        };
+                        for sequence in sequences(policy, script, &shown.turns, config)? {
+                            packs.push(sequence);
+                        }
                         made += 1;
                     }
-                    Ok((pack, made))
+                    Ok((packs.finish(), made))
                 })
             })
             .collect();
@@ -245,67 +296,135 @@ fn gather(
     let mut packs = Vec::with_capacity(threads);
     let (mut most, mut episodes) = (0, 0);
     for part in parts {
-        let (pack, made) = part?;
+        let (part, made) = part?;
         most = most.max(made);
         episodes += made as usize;
-        packs.push(pack);
+        packs.extend(part);
     }
     *cursor += most * threads as u64;
     Ok((packs, episodes))
 }
 
+/// A context to learn from: its tokens, and what each of them counts as a target.
+#[derive(Debug, Default)]
+struct Sequence {
+    tokens: Vec<TokenId>,
+    kinds: Vec<Option<TargetKind>>,
+}
+
+impl Sequence {
+    fn extend(&mut self, tokens: &[TokenId], kind: Option<TargetKind>) {
+        self.tokens.extend_from_slice(tokens);
+        self.kinds.resize(self.tokens.len(), kind);
+    }
+}
+
+/// The contexts of a demonstration: one that grows, or one for every imitated turn.
+fn sequences(
+    policy: &Policy,
+    script: &Script,
+    turns: &[DemoTurn],
+    config: &SftConfig,
+) -> Result<Vec<Sequence>, TrainError> {
+    let voice = Voice::new(&policy.tokenizer, script, &config.rollout)?;
+    let limit = config.rollout.max_context_tokens.min(policy.model.config.max_position_embeddings);
+    let intro = turns.first().map_or("", |turn| turn.observation.as_str());
+    let told: Vec<TurnText> = turns
+        .iter()
+        .map(|turn| TurnText {
+            observation: turn.observation.clone(),
+            said: script.say(&turn.thought, &turn.action),
+            action: turn.action.clone(),
+            effect: true,
+        })
+        .collect();
+    let weighed = |weight: f32, imitated| (weight > 0.0).then_some(TargetKind { weight, imitated });
+    let observed = weighed(config.observation_weight, false);
+    let windows = matches!(config.rollout.context, Context::Window(_));
+    let mut made = Vec::new();
+    let mut open = Sequence::default();
+    for (i, turn) in turns.iter().enumerate() {
+        let listed = if windows && config.rollout.admissible { &turn.admissible[..] } else { &[] };
+        let story = Story {
+            intro,
+            turns: &told[..i],
+            observation: &turn.observation,
+            admissible: listed,
+            invalid: false,
+        };
+        if windows && !turn.imitate {
+            continue;
+        }
+        let piece =
+            if windows || i == 0 { voice.opening(&story)? } else { voice.next(&story, true)? };
+        let said = voice.turn(&turn.thought, &turn.action)?;
+        let before = if windows { 0 } else { open.tokens.len() };
+        if before + piece.len() + said.len() > limit {
+            if i == 0 || (windows && made.is_empty()) {
+                return Err(TrainError::Tasks(format!(
+                    "the first turn of a demonstration has {} tokens, but \
+                     rollout.max_context_tokens is {limit}",
+                    piece.len() + said.len(),
+                )));
+            }
+            if windows {
+                continue;
+            }
+            break;
+        }
+        open.extend(&piece, if windows { None } else { observed });
+        open.extend(&said, weighed(f32::from(u8::from(turn.imitate)), true));
+        if windows {
+            made.push(std::mem::take(&mut open));
+        }
+    }
+    if !open.tokens.is_empty() {
+        made.push(open);
+    }
+    Ok(made)
+}
+
+/// Packs that are being filled.
+struct Packs {
+    budget: usize,
+    rows: usize,
+    full: Vec<Pack>,
+    open: Pack,
+}
+
+impl Packs {
+    fn new(budget: usize) -> Self {
+        Self { budget, rows: 0, full: Vec::new(), open: Pack::default() }
+    }
+
+    fn push(&mut self, sequence: Sequence) {
+        let held = self.open.packed.tokens.len();
+        if held > 0 && held + sequence.tokens.len() > self.budget {
+            self.full.push(std::mem::take(&mut self.open));
+        }
+        self.rows += sequence.tokens.len();
+        self.open.push(sequence);
+    }
+
+    fn finish(mut self) -> Vec<Pack> {
+        self.full.push(self.open);
+        self.full
+    }
+}
+
 impl Pack {
-    fn push(
-        &mut self,
-        policy: &Policy,
-        chat: &ChatMl,
-        turns: &[DemoTurn],
-        config: &SftConfig,
-    ) -> Result<(), TrainError> {
+    /// A context of its own: it attends to nothing else in the pack.
+    fn push(&mut self, sequence: Sequence) {
         let start = self.packed.tokens.len();
-        for (i, turn) in turns.iter().enumerate() {
-            let mut piece = if i == 0 {
-                chat.first_turn(&policy.tokenizer, &turn.observation)?
-            } else {
-                chat.next_turn(&policy.tokenizer, true, &turn.observation)?
-            };
-            let observed = piece.len();
-            piece.extend(policy.tokenizer.encode_text(&turn.action)?);
-            piece.push(chat.end_of_turn());
-            if self.packed.tokens.len() - start + piece.len() > config.max_context_tokens {
-                if i == 0 {
-                    return Err(TrainError::Tasks(format!(
-                        "the first turn of a demonstration has {} tokens, but \
-                         rollout.max_context_tokens is {}",
-                        piece.len(),
-                        config.max_context_tokens
-                    )));
-                }
-                break;
-            }
-            for (i, &token) in piece.iter().enumerate() {
-                let row = self.packed.tokens.len();
-                let kind = if i >= observed {
-                    TargetKind { weight: f32::from(u8::from(turn.imitate)), imitated: true }
-                } else {
-                    TargetKind { weight: config.observation_weight, imitated: false }
-                };
-                if row > start && kind.weight > 0.0 {
-                    self.packed.targets.push(Target { row: row - 1, token });
-                    self.kinds.push(kind);
-                }
-                self.packed.positions.push((row - start) as u32);
-                self.packed.tokens.push(token);
+        for (position, kind) in sequence.kinds.into_iter().enumerate() {
+            // The first token of all is predicted by nothing.
+            if let Some(kind) = kind.filter(|_| position > 0) {
+                let token = sequence.tokens[position];
+                self.packed.targets.push(Target { row: start + position - 1, token });
+                self.kinds.push(kind);
             }
         }
-        if self.packed.tokens.len() > start {
-            self.packed.segments.push(PackedSegment {
-                range: start..self.packed.tokens.len(),
-                parent: None,
-                parent_len: 0,
-            });
-        }
-        Ok(())
+        self.packed.push(&sequence.tokens, None);
     }
 
     /// The policy's own episode: its commands where the expert agrees, the expert's as side

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use empg::Credit;
 use empg_env::TaskSet;
 use empg_llm::{
-    Dtype, Layout, TensorFile, TensorView, checkpoint_files, load_model, model_from_bytes,
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, Dtype, Layout, TensorFile, TensorView, adapter_files,
+    adapters_from_bytes, checkpoint_files, load_model, model_from_bytes, tokenizer_files,
     write_tensors,
 };
 use empg_run::{CheckpointFiles, CheckpointRef, RunDir, TrajectoryRow};
@@ -21,7 +22,7 @@ use crate::metrics::StepReport;
 use crate::optim::AdamW;
 use crate::rollout::Policy;
 use crate::seed;
-use crate::trainer::Trainer;
+use crate::trainer::{Reference, Trainer};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const TRAINER: &str = "trainer.json";
@@ -60,8 +61,8 @@ impl Trainer {
         policy: Policy,
         checkpoint: &CheckpointRef,
     ) -> Result<Self, TrainError> {
-        let fingerprint = fingerprint(&policy.model.params);
         let mut trainer = Self::new(config, tasks, policy)?;
+        let fingerprint = trainer.reference_fingerprint();
         let text = checkpoint.read(TRAINER)?;
         let state: TrainerState = serde_json::from_slice(&text)
             .map_err(|e| TrainError::Checkpoint(format!("{TRAINER}: {e}")))?;
@@ -72,12 +73,22 @@ impl Trainer {
                     .into(),
             ));
         }
-        let (model, tokenizer) = model_from_bytes(
-            &checkpoint.read("config.json")?,
-            &checkpoint.read("model.safetensors")?,
-            &checkpoint.read("tokenizer.json")?,
-        )?;
-        let layout = Arc::clone(&model.layout);
+        if trainer.policy.model.adapters.is_some() {
+            let adapters = adapters_from_bytes(
+                &checkpoint.read(ADAPTER_CONFIG_FILE)?,
+                &checkpoint.read(ADAPTER_FILE)?,
+                &trainer.policy.model.config,
+            )?;
+            trainer.policy.model.adapters = Some(adapters);
+        } else {
+            let (model, tokenizer) = model_from_bytes(
+                &checkpoint.read("config.json")?,
+                &checkpoint.read("model.safetensors")?,
+                &checkpoint.read("tokenizer.json")?,
+            )?;
+            trainer.policy = Policy { model, tokenizer };
+        }
+        let layout = Arc::clone(trainer.policy.model.trainable());
         let (m, v) = read_moments(&checkpoint.read(OPTIMIZER)?, &layout)?;
         let config = trainer.config.clone();
         let updates = config.steps * config.algo.epochs as u64 * config.algo.minibatches as u64;
@@ -90,7 +101,6 @@ impl Trainer {
             v,
         )?
         .with_threads(config.threads);
-        trainer.policy = Policy { model, tokenizer };
         trainer.stream =
             TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), state.task_cursor);
         trainer.step = state.step;
@@ -101,8 +111,32 @@ impl Trainer {
 
     /// FNV-1a over the reference's bits.
     fn reference_fingerprint(&self) -> String {
-        fingerprint(&self.reference.params)
+        match &self.reference {
+            Reference::Weights(model) => fingerprint(&model.params),
+            Reference::Adapters(at_start) => {
+                let weights = fingerprint(&self.policy.model.params);
+                match at_start {
+                    Some(adapters) => format!("{weights}-{}", fingerprint(&adapters.params)),
+                    None => weights,
+                }
+            }
+        }
     }
+}
+
+/// The files of a policy: all weights as `transformers` opens them, or, where it has adapters, those as
+/// PEFT opens them.
+///
+/// # Errors
+/// See [`checkpoint_files`] and [`adapter_files`].
+pub fn policy_files(policy: &Policy) -> Result<Vec<(&'static str, Vec<u8>)>, TrainError> {
+    let Policy { model, tokenizer } = policy;
+    let Some(adapters) = &model.adapters else {
+        return Ok(checkpoint_files(model, tokenizer, Dtype::F32)?);
+    };
+    let mut files = adapter_files(adapters, Dtype::F32)?;
+    files.extend(tokenizer_files(&model.config, tokenizer));
+    Ok(files)
 }
 
 /// The files of a checkpoint after a step.
@@ -110,13 +144,12 @@ pub(crate) fn checkpoint(
     trainer: &Trainer,
     report: &StepReport,
 ) -> Result<CheckpointFiles, TrainError> {
-    let mut files: Vec<(String, Vec<u8>)> =
-        checkpoint_files(&trainer.policy.model, &trainer.policy.tokenizer, Dtype::F32)?
-            .into_iter()
-            .map(|(name, bytes)| (name.to_owned(), bytes))
-            .collect();
+    let mut files: Vec<(String, Vec<u8>)> = policy_files(&trainer.policy)?
+        .into_iter()
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .collect();
     let (m, v, optimizer_step) = trainer.optimizer.state();
-    files.push((OPTIMIZER.into(), write_moments(&trainer.policy.model.layout, m, v)?));
+    files.push((OPTIMIZER.into(), write_moments(trainer.policy.model.trainable(), m, v)?));
     let state = TrainerState {
         step: trainer.step,
         optimizer_step,
@@ -197,7 +230,7 @@ pub(crate) fn rows(step: u64, collected: &Collected, credit: &Credit) -> Vec<Tra
                     kind: episode.kind.clone(),
                     turn: t as u32,
                     observation: turn.observation.clone(),
-                    action: turn.action.clone(),
+                    action: turn.said.clone(),
                     reward: trajectory.reward(),
                     end: trajectory.end().to_string(),
                     won: episode.won,

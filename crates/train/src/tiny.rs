@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::rollout::{POSITIONS, Policy};
-use crate::sft::{DemoTurn, Demonstrations};
+use crate::sft::{DemoTurn, Demonstration, Demonstrations};
 
 const CONFIG: &[u8] = include_bytes!("../assets/tiny/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../assets/tiny/model.safetensors");
@@ -86,12 +86,12 @@ impl Stage {
 
     /// How the expert of this stage is shown.
     pub fn showing(self) -> Showing {
-        Showing { manner: self.manner(), noise: 0.1, max_turns: 30 }
+        Showing { manner: self.manner(), noise: 0.1, max_turns: 30, admissible: false }
     }
 }
 
 impl Demonstrations for ExpertDemonstrations {
-    fn episode(&self, index: u64) -> Result<Vec<DemoTurn>, TrainError> {
+    fn episode(&self, index: u64) -> Result<Demonstration, TrainError> {
         let worlds = self.envs.get(index as usize % self.envs.len().max(1));
         let world = worlds.and_then(|w| w.get((index >> 8) as usize % w.len().max(1)));
         let Some(tasks) = world else {
@@ -108,10 +108,15 @@ impl Demonstrations for ExpertDemonstrations {
         };
         let turn = |t: DemonstrationTurn| DemoTurn {
             observation: t.observation,
+            thought: t.thought,
             action: t.action,
+            admissible: t.admissible,
             imitate: t.imitate,
         };
-        Ok(played.turns.into_iter().map(turn).collect())
+        Ok(Demonstration {
+            env: tasks.name().to_owned(),
+            turns: played.turns.into_iter().map(turn).collect(),
+        })
     }
 }
 

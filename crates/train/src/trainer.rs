@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use empg::{Advantage, Batch, Credit, DrGrpo, Empg, Grpo, Rloo, loss};
 use empg_env::TaskSet;
-use empg_llm::Model;
+use empg_llm::{Adapters, Model};
 use empg_run::{RunDir, StepRecord};
 
 use crate::TrainError;
@@ -75,12 +75,40 @@ pub struct Summary {
     pub steps: u64,
 }
 
+/// The policy as it was when the run began.
+#[derive(Debug)]
+pub(crate) enum Reference {
+    /// All weights.
+    Weights(Box<Model>),
+    /// The policy's frozen weights with these adapters; none where the run began without.
+    Adapters(Option<Adapters>),
+}
+
+impl Reference {
+    /// What `policy` is now. With adapters no weight is copied.
+    fn of(policy: &Policy, fresh: bool) -> Self {
+        match &policy.model.adapters {
+            None => Self::Weights(Box::new(policy.model.clone())),
+            Some(_) if fresh => Self::Adapters(None),
+            Some(adapters) => Self::Adapters(Some(adapters.clone())),
+        }
+    }
+
+    /// Lets the policy and the reference change places: again, and everything is as before.
+    pub(crate) fn swap(&mut self, policy: &mut Policy) {
+        match self {
+            Self::Weights(model) => std::mem::swap(&mut policy.model, model),
+            Self::Adapters(adapters) => std::mem::swap(&mut policy.model.adapters, adapters),
+        }
+    }
+}
+
 /// Trains a policy on a task set.
 pub struct Trainer {
     pub(crate) config: Config,
     pub(crate) tasks: Arc<dyn TaskSet>,
     pub(crate) policy: Policy,
-    pub(crate) reference: Model,
+    pub(crate) reference: Reference,
     advantage: Box<dyn Advantage + Send + Sync>,
     pub(crate) optimizer: AdamW,
     pub(crate) workers: Workers,
@@ -100,16 +128,19 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// A trainer at step 0. The policy's weights at this moment are the reference.
+    /// A trainer at step 0. The policy as it is at this moment is the reference. With `model.lora` a
+    /// policy without adapters gets new ones; one that has adapters goes on training them.
     ///
     /// # Errors
     /// A configuration that cannot be trained, tasks that cannot be had.
     pub fn new(
         config: Config,
         tasks: Arc<dyn TaskSet>,
-        policy: Policy,
+        mut policy: Policy,
     ) -> Result<Self, TrainError> {
         let config = config.resolve()?;
+        let fresh = policy.model.adapters.is_none();
+        policy.adapt(config.model.lora.as_ref(), &config.model.path, config.seed)?;
         let mut panels = Vec::new();
         for &split in &config.eval.splits {
             panels.push(Panel::choose(
@@ -119,14 +150,14 @@ impl Trainer {
                 config.eval.panel_seed,
             )?);
         }
-        let parameters = policy.model.params.len();
+        let parameters = policy.model.trainable().len();
         let updates = config.steps * config.algo.epochs as u64 * config.algo.minibatches as u64;
         Ok(Self {
-            reference: policy.model.clone(),
+            reference: Reference::of(&policy, fresh),
             advantage: advantage(&config)?,
             optimizer: AdamW::new(config.optim.clone(), parameters, updates)
                 .with_threads(config.threads),
-            workers: Workers::new(config.threads),
+            workers: config.model.workers(&policy.model, config.threads),
             stream: TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), 0),
             panels,
             step: 0,
@@ -271,6 +302,12 @@ impl Trainer {
                 let budget = self.budget(batch, members);
                 let (micro, stats) =
                     pack(batch, members, &credit, Some(&reference), aggregation, budget);
+                self.workers.set_dropout_seed(seed::derive(&[
+                    self.config.seed,
+                    seed::name("dropout"),
+                    report.step,
+                    report.updates,
+                ]));
                 let (sums, optim) = update(
                     &mut self.policy.model,
                     &mut self.optimizer,
@@ -315,7 +352,10 @@ impl Trainer {
         let aggregation = self.config.algo.aggregation.unwrap_or_default();
         let (packs, _) = pack(batch, &members, credit, None, aggregation, budget);
         let temperature = self.config.rollout.temperature;
-        let scores = self.workers.score(&self.reference, &packs, temperature)?;
+        self.reference.swap(&mut self.policy);
+        let scores = self.workers.score(&self.policy.model, &packs, temperature);
+        self.reference.swap(&mut self.policy);
+        let scores = scores?;
         let mut reference: ReferenceLogprobs = batch
             .groups
             .iter()

@@ -8,6 +8,8 @@ use crate::TrainError;
 use crate::config::AlgoConfig;
 use crate::optim::{AdamW, OptimStats};
 use crate::pack::{LossTarget, MicroBatch};
+use crate::rollout::split_threads;
+use crate::seed;
 
 /// What the loss is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +66,7 @@ impl LossSums {
 #[derive(Debug, Default)]
 pub struct Workers {
     slots: Vec<Slot>,
+    dropout: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -73,9 +76,23 @@ pub(crate) struct Slot {
 }
 
 impl Workers {
+    /// Buffers for training a model: a large model's threads share one pass and one gradient.
+    /// `set_up` says how they compute.
+    pub fn of(model: &Model, threads: usize, set_up: impl Fn(Workspace) -> Workspace) -> Self {
+        let (workers, shared) = split_threads(model, threads.max(1));
+        let slot =
+            || Slot { workspace: set_up(Workspace::with_threads(shared)), grads: Vec::new() };
+        Self { slots: (0..workers.max(1)).map(|_| slot()).collect(), dropout: None }
+    }
+
     /// Buffers for a number of threads.
     pub fn new(threads: usize) -> Self {
-        Self { slots: (0..threads.max(1)).map(|_| Slot::default()).collect() }
+        Self { slots: (0..threads.max(1)).map(|_| Slot::default()).collect(), dropout: None }
+    }
+
+    /// Seed of what the adapters' dropout leaves out in the next gradients.
+    pub fn set_dropout_seed(&mut self, seed: u64) {
+        self.dropout = Some(seed);
     }
 
     /// Threads that work at a time.
@@ -125,12 +142,14 @@ impl Workers {
         temperature: f32,
         term: impl Fn(usize, usize, TokenScore, &mut S) -> TargetGrad + Sync,
     ) -> Result<(Vec<S>, &mut [f32]), TrainError> {
-        let size = model.params.len();
+        let (size, dropout) = (model.trainable().len(), self.dropout);
         let parts = self.each(packs.len(), |slot, indices| {
             slot.grads.clear();
             slot.grads.resize(size, 0.0);
             let mut sums = S::default();
             for i in indices {
+                slot.workspace
+                    .set_dropout_seed(dropout.map(|place| seed::derive(&[place, i as u64])));
                 let mut loss = |target: usize, score: TokenScore| term(i, target, score, &mut sums);
                 model.forward_backward(
                     packs[i],
@@ -206,9 +225,9 @@ impl Workers {
 pub(crate) fn culprit(model: &Model, grads: &[f32]) -> String {
     let broken = |values: &[f32]| {
         let finite = |spec: &&TensorSpec| values[spec.range.clone()].iter().all(|x| x.is_finite());
-        model.layout.entries().iter().find(|spec| !finite(spec)).map(|spec| spec.name.clone())
+        model.trainable().entries().iter().find(|spec| !finite(spec)).map(|spec| spec.name.clone())
     };
-    broken(&model.params)
+    broken(model.trainable_params())
         .or_else(|| broken(grads))
         .unwrap_or_else(|| "the scores of the sampled tokens".into())
 }
@@ -250,7 +269,7 @@ pub fn update(
     settings: &LossSettings,
 ) -> Result<(LossSums, OptimStats), TrainError> {
     let (sums, grads) = workers.gradient(model, minibatch, settings)?;
-    let layout = model.layout.clone();
-    let stats = optimizer.update(&layout, &mut model.params, grads)?;
+    let layout = model.trainable().clone();
+    let stats = optimizer.update(&layout, model.trainable_params_mut(), grads)?;
     Ok((sums, stats))
 }

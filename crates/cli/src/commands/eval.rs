@@ -75,7 +75,7 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
         common,
     } = args;
     let located = models::locate(&model, checkpoint)?;
-    let mut config = settings::layered(common, located.run.as_ref())?;
+    let mut config = settings::layered(common, located.run.as_ref(), Some(&model))?;
     if let Some(episodes) = episodes {
         config.eval.episodes = episodes;
     }

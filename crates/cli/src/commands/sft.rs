@@ -8,11 +8,12 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use empg_env::Split;
-use empg_llm::{Dtype, save_model};
+use empg_llm::write_files;
 use empg_train::config::EnvConfig;
 use empg_train::{
     Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage,
-    TrainError, evaluation_settings, extend_vocabulary, fine_tune, tiny_preset_tokenizer,
+    TrainError, evaluation_settings, extend_vocabulary, fine_tune, policy_files,
+    tiny_preset_tokenizer,
 };
 use serde_json::json;
 
@@ -28,6 +29,7 @@ Examples:
   empg sft --preset tiny --stage cold-start --init models/grounded --steps 600 --out models/tiny
   empg sft --also webshop --also search --init models/grounded --out models/three
   empg sft --init tiny --steps 100 --out models/more
+  empg sft --model DIR --env alfworld --data DATA --out models/agent   a language model
   empg train --model models/tiny")]
 pub(crate) struct SftArgs {
     /// Shape and tokenizer of a new model
@@ -43,9 +45,9 @@ pub(crate) struct SftArgs {
     /// training and evaluation use
     #[arg(long, value_name = "N", default_value_t = 8)]
     worlds: u64,
-    /// Start from a model instead of a new one: tiny or a checkpoint directory. A model whose
-    /// vocabulary is the beginning of the preset's gets rows for the other tokens
-    #[arg(long, value_name = "tiny|DIR")]
+    /// Start from a model instead of a new one: tiny, a checkpoint directory, a language model. A
+    /// model whose vocabulary is the beginning of the preset's gets rows for the other tokens
+    #[arg(long = "model", visible_alias = "init", value_name = "MODEL")]
     init: Option<String>,
     /// Folder for the model
     #[arg(long, value_name = "DIR")]
@@ -115,9 +117,18 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         common,
     } = args;
     let started = Instant::now();
-    let config = settings::finish(settings::layered(common, None)?)?;
-    let mut sft = SftConfig { seed, threads: config.threads, ..SftConfig::default() };
-    sft.max_context_tokens = config.rollout.max_context_tokens;
+    let mut config = settings::layered(common, None, init.as_deref())?;
+    if let Some(init) = &init {
+        config.model.path.clone_from(init);
+    }
+    let config = settings::finish(config)?;
+    let language_model = init.as_deref().is_some_and(models::is_language_model);
+    let mut sft = if language_model { SftConfig::language_model() } else { SftConfig::default() };
+    sft.seed = seed;
+    sft.threads = config.threads;
+    sft.rollout = config.rollout.clone();
+    sft.model = config.model.clone();
+    sft.micro_batch_tokens = config.algo.micro_batch_tokens;
     sft.steps = steps.unwrap_or(sft.steps);
     sft.optim.lr = lr.unwrap_or(sft.optim.lr);
     sft.batch_tokens = batch_tokens.unwrap_or(sft.batch_tokens);
@@ -139,6 +150,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let mut envs = vec![tasks::worlds(&config.env, worlds)?];
     let tasks = tasks::open(&config.env)?;
     let mut policy = match &init {
+        Some(init) if language_model => models::open(init)?,
         Some(init) => {
             // A model of another family keeps its own vocabulary.
             let policy = models::open(init)?;
@@ -146,12 +158,14 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         }
         None => Policy::untrained(tiny_preset_tokenizer()?, seed)?,
     };
+    policy.adapt(config.model.lora.as_ref(), &config.model.path, seed)?;
     let stage = match stage {
         StageName::Grounded => Stage::Grounded,
         StageName::ColdStart => Stage::ColdStart,
     };
     let mut showing = stage.showing();
     showing.noise = noise.unwrap_or(showing.noise);
+    showing.admissible = config.rollout.admissible;
     for name in &also {
         let env = EnvConfig { name: name.clone(), data: None, corpus: None, ..config.env.clone() };
         envs.push(tasks::worlds(&env, worlds)?);
@@ -220,7 +234,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
             if eval_every > 0 && step.step.is_multiple_of(eval_every) && step.step < sft.steps {
                 let evaluation = play(&panel, policy, &*tasks, &config, &stop)?;
                 say(&format!("step {}: {}", step.step, sentence(&evaluation)));
-                save_model(&out, &policy.model, &policy.tokenizer, Dtype::F32)?;
+                write_files(&out, &policy_files(policy)?)?;
             }
             Ok(true)
         },
@@ -281,6 +295,6 @@ fn sentence(evaluation: &Evaluation) -> String {
 }
 
 fn save(out: &Path, policy: &Policy) -> anyhow::Result<()> {
-    save_model(out, &policy.model, &policy.tokenizer, Dtype::F32)
+    write_files(out, &policy_files(policy)?)
         .with_context(|| format!("cannot save the model in {}", out.display()))
 }

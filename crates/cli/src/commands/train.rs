@@ -248,7 +248,7 @@ fn announce(what: &str, config: &Config, tasks: &dyn TaskSet, policy: &Policy, p
     let model = &policy.model;
     let parameters = model.params.len();
     let millions = parameters as f64 / 1e6;
-    let need = estimate::estimate(config, &model.config, parameters);
+    let need = estimate::estimate(config, model);
     let splits: Vec<String> = config
         .eval
         .splits

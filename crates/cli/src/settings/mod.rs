@@ -11,6 +11,8 @@ use empg_train::Config;
 use empg_train::config::{ConfigError, Recipe};
 use toml::Table;
 
+use crate::models;
+
 pub(crate) use layer::SettingsError;
 pub(crate) use layer::merge;
 use layer::{Origin, assignment, parse, read};
@@ -25,6 +27,9 @@ const PRESETS: &[(&str, &str)] = &[
     ("openenv", include_str!("../../presets/openenv.toml")),
     ("stdio", include_str!("../../presets/stdio.toml")),
 ];
+
+/// What differs for language models, whatever the environment.
+const LANGUAGE_MODEL: &str = include_str!("../../presets/language-model.toml");
 
 /// What every command that plays episodes lets one set.
 #[derive(Args, Clone, Debug, Default)]
@@ -69,6 +74,8 @@ pub(crate) enum Dtype {
     Auto,
     /// 32-bit floating point
     F32,
+    /// bfloat16 factors, f32 weights and sums
+    Bf16,
 }
 
 /// Devices.
@@ -132,7 +139,7 @@ impl From<ConfigError> for SettingsError {
 /// Files that cannot be read, unknown keys, values that no run could train with.
 pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
     let TrainingArgs { common, model, algo, empg, steps, seed } = args;
-    let mut config = layered(common, None)?;
+    let mut config = layered(common, None, model.as_deref())?;
     if let Some(model) = model {
         config.model.path = model;
     }
@@ -156,11 +163,16 @@ pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
 
 /// The settings below the flags, with the common flags on top: open keys are still open. `run` is
 /// the configuration of the run that a checkpoint belongs to; it stands where the preset would,
-/// unless another environment is asked for.
+/// unless another environment is asked for. `model` is the policy that a flag names: language models
+/// have a preset of their own on top of the environment's.
 ///
 /// # Errors
 /// Files that cannot be read, unknown keys and environments.
-pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, SettingsError> {
+pub(crate) fn layered(
+    args: CommonArgs,
+    run: Option<&Config>,
+    model: Option<&str>,
+) -> Result<Config, SettingsError> {
     let CommonArgs { config, set, env, data, corpus, url, command, threads, dtype, device } = args;
     let mut above = match &config {
         Some(path) => read(path)?,
@@ -174,7 +186,15 @@ pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, 
     let name = name.or(run.map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
     let mut table = match run {
         Some(run) if run.env.name == name => show::table(run).map_err(|e| unreadable(&e))?,
-        _ => preset(name)?,
+        _ => {
+            let mut table = preset(name)?;
+            let named =
+                above.get("model").and_then(|t| t.get("path")).and_then(toml::Value::as_str);
+            if model.or(named).is_some_and(models::is_language_model) {
+                merge(&mut table, parse(LANGUAGE_MODEL, &Origin::Preset("language-model"))?);
+            }
+            table
+        }
     };
     merge(&mut table, above);
     let mut resolved: Config = table.try_into().map_err(|e| unreadable(&e.into()))?;
@@ -200,6 +220,7 @@ pub(crate) fn layered(args: CommonArgs, run: Option<&Config>) -> Result<Config, 
         resolved.model.dtype = match dtype {
             Dtype::Auto => "auto".into(),
             Dtype::F32 => "f32".into(),
+            Dtype::Bf16 => "bf16".into(),
         };
     }
     if let Some(device) = device {
@@ -272,7 +293,7 @@ mod tests {
     fn every_preset_resolves() {
         for (name, _) in PRESETS {
             let args = CommonArgs { env: Some((*name).to_owned()), ..CommonArgs::default() };
-            let config = finish(layered(args, None).unwrap()).unwrap();
+            let config = finish(layered(args, None, None).unwrap()).unwrap();
             assert_eq!(config.env.name, *name);
         }
     }
@@ -301,9 +322,9 @@ mod tests {
 
     #[test]
     fn the_environment_of_set_chooses_the_preset() {
-        let config = layered(common(&["env.name=alfworld"]), None).unwrap();
+        let config = layered(common(&["env.name=alfworld"]), None, None).unwrap();
         assert_eq!(config.rollout.max_turns, 50);
-        let error = layered(common(&["env.name=chess"]), None).unwrap_err().to_string();
+        let error = layered(common(&["env.name=chess"]), None, None).unwrap_err().to_string();
         assert!(error.contains("chess") && error.contains("households"), "{error}");
     }
 

@@ -19,11 +19,13 @@ pub struct DemonstrationOptions {
     pub noise: f64,
     /// The most turns.
     pub max_turns: usize,
+    /// Whether every turn lists the commands that were admissible.
+    pub admissible: bool,
 }
 
 impl Default for DemonstrationOptions {
     fn default() -> Self {
-        Self { style: ExpertStyle::clean(), noise: 0.0, max_turns: 30 }
+        Self { style: ExpertStyle::clean(), noise: 0.0, max_turns: 30, admissible: false }
     }
 }
 
@@ -60,14 +62,15 @@ pub fn demonstration(
         if pending.is_empty() && options.noise > 0.0 && dice.chance(options.noise) {
             noise.commands(env, &mut dice, &mut pending);
         }
-        let (action, imitate) = match pending.pop() {
-            Some(action) => (action, false),
-            None => (expert.next_action(), true),
+        let (thought, action, imitate) = match pending.pop() {
+            Some(action) => (String::new(), action, false),
+            None => (expert.thought(), expert.next_action(), true),
         };
+        let admissible = if options.admissible { env.admissible() } else { Vec::new() };
         let transition = env.step(&action)?;
         expert.observe(Some(&action), &transition.observation.text);
         let before = std::mem::replace(&mut observation, transition.observation.text);
-        turns.push(DemonstrationTurn { observation: before, action, imitate });
+        turns.push(DemonstrationTurn { observation: before, thought, action, admissible, imitate });
         if transition.end.is_some() {
             won = transition.won;
             break;

@@ -16,7 +16,7 @@ use crate::dice::{Dice, mix};
 /// An expert in one episode.
 #[derive(Clone, Debug)]
 pub struct Expert {
-    belief: Belief,
+    pub(super) belief: Belief,
     seed: u64,
     wander: f64,
     poor_order: bool,
@@ -348,5 +348,9 @@ impl crate::Expert for Expert {
 
     fn next_action(&mut self) -> String {
         Self::next_action(self)
+    }
+
+    fn thought(&mut self) -> String {
+        Self::thought(self)
     }
 }

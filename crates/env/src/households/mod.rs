@@ -17,6 +17,7 @@ mod reading;
 mod rooms;
 mod set;
 mod style;
+mod thought;
 mod vocabulary;
 
 pub use demonstration::{DemonstrationOptions, demonstration};

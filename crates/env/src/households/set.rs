@@ -156,8 +156,9 @@ pub(crate) fn demonstrate(
     seed: u64,
     showing: &Showing,
 ) -> Result<Demonstration, EnvError> {
-    let Showing { manner, noise, max_turns } = *showing;
-    let options = DemonstrationOptions { style: ExpertStyle::of(manner), noise, max_turns };
+    let Showing { manner, noise, max_turns, admissible } = *showing;
+    let style = ExpertStyle::of(manner);
+    let options = DemonstrationOptions { style, noise, max_turns, admissible };
     demonstration(env, task, seed, &options)
 }
 

@@ -28,7 +28,8 @@ fn play(set: &dyn TaskSet, split: Split, showing: &Showing, episodes: u64) -> (f
     (won as f64 / episodes as f64, turns as f64 / episodes as f64)
 }
 
-const CLEAN: Showing = Showing { manner: Manner::Clean, noise: 0.0, max_turns: 15 };
+const CLEAN: Showing =
+    Showing { manner: Manner::Clean, noise: 0.0, max_turns: 15, admissible: false };
 
 #[test]
 fn the_clean_experts_win() {

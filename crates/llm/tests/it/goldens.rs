@@ -7,12 +7,12 @@ use empg_llm::{Model, ModelConfig, PackedBatch, Target, TargetGrad, Workspace};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Golden {
-    config: ModelConfig,
+pub(crate) struct Golden {
+    pub(crate) config: ModelConfig,
     tokens: Vec<Vec<u32>>,
-    temperature: f32,
-    coefficient_a: Vec<f64>,
-    coefficient_b: Vec<f64>,
+    pub(crate) temperature: f32,
+    pub(crate) coefficient_a: Vec<f64>,
+    pub(crate) coefficient_b: Vec<f64>,
     loss: f64,
     adamw: AdamW,
     training_losses: Vec<f64>,
@@ -26,25 +26,28 @@ struct AdamW {
     weight_decay: f64,
 }
 
-type Tensors = HashMap<String, Vec<f32>>;
+pub(crate) type Tensors = HashMap<String, Vec<f32>>;
 
-fn read(name: &str) -> (Golden, Tensors) {
+pub(crate) fn read(name: &str) -> (Golden, Tensors) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
     let text = fs::read_to_string(folder.join(format!("{name}.json"))).expect("golden text");
-    let bytes = fs::read(folder.join(format!("{name}.safetensors"))).expect("golden tensors");
+    let tensors = tensors(&folder.join(format!("{name}.safetensors")));
+    (serde_json::from_str(&text).expect("golden json"), tensors)
+}
+
+pub(crate) fn tensors(path: &Path) -> Tensors {
+    let bytes = fs::read(path).expect("golden tensors");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let tensors = file
-        .tensors()
+    file.tensors()
         .into_iter()
         .map(|(key, view)| {
             let (numbers, _) = view.data().as_chunks::<4>();
             (key, numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
         })
-        .collect();
-    (serde_json::from_str(&text).expect("golden json"), tensors)
+        .collect()
 }
 
-fn model(golden: &Golden, tensors: &Tensors) -> Model {
+pub(crate) fn model(golden: &Golden, tensors: &Tensors) -> Model {
     let mut model = Model::init(golden.config.clone(), 0).expect("model");
     let layout = model.layout.clone();
     for spec in layout.entries() {
@@ -54,7 +57,7 @@ fn model(golden: &Golden, tensors: &Tensors) -> Model {
 }
 
 /// Every sequence with its next tokens as targets.
-fn batch(golden: &Golden) -> PackedBatch {
+pub(crate) fn batch(golden: &Golden) -> PackedBatch {
     let mut batch = PackedBatch::default();
     for tokens in &golden.tokens {
         let start = batch.tokens.len();
@@ -66,7 +69,7 @@ fn batch(golden: &Golden) -> PackedBatch {
     batch
 }
 
-fn close(what: &str, got: f64, want: f64, bound: f64) {
+pub(crate) fn close(what: &str, got: f64, want: f64, bound: f64) {
     assert!((got - want).abs() <= bound, "{what}: {got}, PyTorch has {want}");
 }
 

@@ -7,6 +7,7 @@ mod decode;
 mod gguf;
 mod goldens;
 mod gradients;
+mod lora;
 mod packing;
 mod shapes;
 mod tokenizer;

@@ -4,22 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use empg_env::TaskSet;
-use empg_train::{DemoTurn, Demonstrations, SftConfig, Silent, TrainError, Trainer, fine_tune};
+use empg_train::{
+    DemoTurn, Demonstration, Demonstrations, SftConfig, Silent, TrainError, Trainer, fine_tune,
+};
 
 use crate::toy::{Lamps, config, policy};
 
 struct Long;
 
 impl Demonstrations for Long {
-    fn episode(&self, _: u64) -> Result<Vec<DemoTurn>, TrainError> {
+    fn episode(&self, _: u64) -> Result<Demonstration, TrainError> {
         let observation = "lamp ".repeat(200);
-        Ok(vec![DemoTurn { observation, action: "red".into(), imitate: true }])
+        let turn = DemoTurn {
+            observation,
+            thought: String::new(),
+            action: "red".into(),
+            admissible: Vec::new(),
+            imitate: true,
+        };
+        Ok(Demonstration { env: "lamps".into(), turns: vec![turn] })
     }
 }
 
 #[test]
 fn a_demonstration_that_never_fits_is_an_error() {
-    let config = SftConfig { max_context_tokens: 16, threads: 1, ..SftConfig::default() };
+    let mut config = SftConfig { threads: 1, ..SftConfig::default() };
+    config.rollout.max_context_tokens = 16;
     let stop = AtomicBool::new(false);
     let mut policy = policy();
     let error = fine_tune(&mut policy, &Long, None, &config, &stop, &mut |_, _| Ok(true))

@@ -122,7 +122,8 @@ fn households_keep_their_tokens() {
     let preset = tiny_preset_tokenizer().unwrap();
     let embedded = tiny().unwrap().tokenizer;
     let set = HouseholdSet::default();
-    let showing = Showing { manner: Manner::Careless, noise: 0.2, max_turns: 30 };
+    let showing =
+        Showing { manner: Manner::Careless, noise: 0.2, max_turns: 30, admissible: false };
     for index in 0..40 {
         let task = set.task(Split::Train, index).unwrap();
         let played = set.demonstrate(&task.id, index, &showing).unwrap().unwrap();

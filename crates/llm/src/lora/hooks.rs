@@ -1,0 +1,103 @@
+//! Where a block meets its adapters.
+
+use std::ops::Range;
+
+use super::adapters::Fused;
+use super::pass::{LoraScratch, Rows};
+use crate::block::Pass;
+use crate::ops::linear::Linear;
+use crate::ops::matmul::Panels;
+use crate::params::LayerRanges;
+
+/// Where a pass adds its gradients.
+pub(crate) enum Grads<'a> {
+    /// All weights, in the model's layout.
+    Weights(&'a mut [f32]),
+    /// Adapters, in theirs: the weights are frozen and own no gradient.
+    Adapters(&'a mut [f32]),
+}
+
+impl Grads<'_> {
+    /// The gradient of a range of the weights, unless they are frozen.
+    pub(crate) fn of(&mut self, range: &Range<usize>) -> Option<&mut [f32]> {
+        match self {
+            Self::Weights(grads) => Some(&mut grads[range.clone()]),
+            Self::Adapters(_) => None,
+        }
+    }
+}
+
+fn rows(first: usize, len: usize, width: usize) -> Rows {
+    Rows { first, count: len / width }
+}
+
+impl Pass<'_> {
+    /// y (rows, `width`) += what the block's adapters make of x; the rows begin at row `first`.
+    pub(crate) fn adapt(
+        &self,
+        layer: &LayerRanges,
+        fused: Fused,
+        first: usize,
+        x: &[f32],
+        y: &mut [f32],
+        width: usize,
+    ) {
+        if let Some(lora) = &self.lora {
+            let rows = rows(first, y.len(), width);
+            lora.forward(layer.index, fused, rows, x, y, width, &mut LoraScratch::default());
+        }
+    }
+
+    /// dx += what flows back through the block's adapters from dy (rows, `width`).
+    pub(crate) fn adapt_back(
+        &self,
+        layer: &LayerRanges,
+        fused: Fused,
+        first: usize,
+        dy: &[f32],
+        width: usize,
+        dx: &mut [f32],
+    ) {
+        if let Some(lora) = &self.lora {
+            let rows = rows(first, dy.len(), width);
+            lora.backward_input(
+                layer.index,
+                fused,
+                rows,
+                dy,
+                width,
+                dx,
+                &mut LoraScratch::default(),
+            );
+        }
+    }
+
+    /// Adds the gradient of a matrix, or of its adapters, from x and dy of the rows that begin at
+    /// row `first`.
+    pub(crate) fn weight_gradient(
+        &self,
+        layer: &LayerRanges,
+        fused: Fused,
+        first: usize,
+        linear: Linear,
+        dy: &[f32],
+        x: &[f32],
+        grads: &mut Grads<'_>,
+        panels: &mut Panels,
+    ) {
+        match grads {
+            Grads::Weights(grads) => {
+                let dw = &mut grads[fused.range(layer)];
+                linear.backward_weight(dy, x, dw, panels);
+            }
+            Grads::Adapters(grads) => {
+                if let Some(lora) = &self.lora {
+                    let rows = Rows { first, count: linear.rows };
+                    let width = linear.outputs;
+                    let scratch = &mut LoraScratch::default();
+                    lora.backward_weight(layer.index, fused, rows, x, dy, width, grads, scratch);
+                }
+            }
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub use config::{Config, ConfigError};
 pub use dynamics::{ENTROPY_DYNAMICS, ProbedStep};
 pub use evaluate::{Evaluation, Panel, Tally, evaluation_settings, wilson};
 pub use groups::{Collected, Collector};
-pub use metrics::StepReport;
+pub use metrics::{StepReport, Timings};
 pub use optim::{AdamW, OptimStats};
 pub use pack::{LossTarget, MicroBatch, PackStats, pack};
 pub use practice::Practice;

@@ -28,6 +28,19 @@ pub struct Timings {
     pub tokens_per_s: f64,
 }
 
+impl Timings {
+    /// Adds another step's seconds.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rollout += other.rollout;
+        self.reference += other.reference;
+        self.credit += other.credit;
+        self.update += other.update;
+        self.evaluate += other.evaluate;
+        self.commit += other.commit;
+        self.total += other.total;
+    }
+}
+
 /// What one step of training showed.
 #[derive(Clone, Debug, Default)]
 pub struct StepReport {

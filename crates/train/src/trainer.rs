@@ -14,7 +14,7 @@ use crate::config::{Base, Config};
 use crate::dynamics::{self, ENTROPY_DYNAMICS};
 use crate::evaluate::{Evaluation, Panel, evaluation_settings};
 use crate::groups::{Collected, Collector, TaskStream};
-use crate::metrics::StepReport;
+use crate::metrics::{StepReport, Timings};
 use crate::optim::AdamW;
 use crate::pack::{ReferenceLogprobs, pack};
 use crate::rollout::Policy;
@@ -73,6 +73,8 @@ pub struct Summary {
     pub after: Vec<Evaluation>,
     /// Steps done.
     pub steps: u64,
+    /// Seconds of each phase, summed over what this process did.
+    pub seconds: Timings,
 }
 
 /// The policy as it was when the run began.
@@ -206,13 +208,16 @@ impl Trainer {
         mut run: Option<&mut RunDir>,
         observer: &mut dyn Observer,
     ) -> Result<Summary, TrainError> {
+        let mut seconds = Timings::default();
         if self.step == 0 && self.before.is_empty() {
             if let Some(run) = run.as_deref_mut() {
                 for panel in &self.panels {
                     state::write_panel(run, panel)?;
                 }
             }
+            let clock = Instant::now();
             let evaluations = self.evaluate(observer)?;
+            seconds.evaluate += clock.elapsed().as_secs_f64();
             self.before.clone_from(&evaluations);
             self.latest.clone_from(&evaluations);
             let report = StepReport { evaluations, ..StepReport::default() };
@@ -221,6 +226,7 @@ impl Trainer {
         while self.step < self.config.steps {
             let (report, collected) = self.step(observer)?;
             self.commit(run.as_deref_mut(), &report, collected.as_ref())?;
+            seconds.add(&report.timings);
             observer.on(Progress::Step { report: &report, steps: self.config.steps });
         }
         if let Some(run) = run
@@ -234,7 +240,13 @@ impl Trainer {
             let table = self.rescore(episodes)?;
             run.write_analysis(ENTROPY_DYNAMICS, &dynamics::lines(&table)?)?;
         }
-        Ok(Summary { before: self.before.clone(), after: self.latest.clone(), steps: self.step })
+        seconds.commit += self.commit_seconds;
+        Ok(Summary {
+            before: self.before.clone(),
+            after: self.latest.clone(),
+            steps: self.step,
+            seconds,
+        })
     }
 
     /// One step: play, assign credit, update, evaluate where it is due.

@@ -298,6 +298,21 @@ fn announce(what: &str, config: &Config, tasks: &dyn TaskSet, policy: &Policy, p
     }
 }
 
+/// Seconds by phase.
+fn phases(summary: &Summary) -> Vec<(String, serde_json::Value)> {
+    let t = &summary.seconds;
+    [
+        ("rollout", t.rollout),
+        ("credit", t.credit),
+        ("reference", t.reference),
+        ("update", t.update),
+        ("evaluate", t.evaluate),
+        ("commit", t.commit),
+    ]
+    .map(|(name, seconds)| (name.to_owned(), json!(seconds)))
+    .into()
+}
+
 /// The comparison on stdout.
 fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::Result<()> {
     if summary.before.is_empty() {
@@ -310,6 +325,7 @@ fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::R
             "before": table::json(&summary.before),
             "after": table::json(&summary.after),
             "steps": summary.steps,
+            "phases": phases(summary).into_iter().collect::<serde_json::Map<_, _>>(),
         });
         output::line(&line.to_string())?;
         return Ok(());
@@ -319,6 +335,11 @@ fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::R
     }
     let steps = if summary.steps == 1 { "step" } else { "steps" };
     output::line(&format!("{} {steps}, {}", summary.steps, duration(seconds)))?;
+    let parts: Vec<String> = phases(summary)
+        .iter()
+        .map(|(name, s)| format!("{name} {:.1} s", s.as_f64().unwrap_or(0.0)))
+        .collect();
+    crate::say!("phases: {}", parts.join(", "));
     output::line(&format!("run: {}", path.display()))?;
     crate::say!("play it again with: empg eval --model {}", path.display());
     Ok(())

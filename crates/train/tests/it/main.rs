@@ -1,5 +1,6 @@
 //! The trainer against a toy environment whose right answers are known.
 
+mod agents;
 mod bad_input;
 mod config;
 mod dynamics;

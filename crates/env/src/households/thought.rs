@@ -106,6 +106,6 @@ mod tests {
                 turns += 1;
             }
         }
-        assert!(turns > 200);
+        assert!(turns > 100);
     }
 }

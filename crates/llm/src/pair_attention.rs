@@ -12,8 +12,7 @@ use std::ops::Range;
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{Heads, softmax};
-use crate::pair_linear::pack_rows;
-use crate::pairs::{Pair32, PairLanes, by_pair_width};
+use crate::pairs::{Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len};
 use crate::team::Disjoint;
 use crate::vector::{Lane32, unroll};
 
@@ -90,12 +89,12 @@ unsafe fn attend_impl<L: PairLanes>(
     }
     // (count, blocks) lanes.
     scores.resize(count * blocks, Lane32::ZERO);
-    let pairs = dim.div_ceil(2);
+    let width = Width::best();
     // The shared blocks with all queries, then each context's own.
     for part in parts(tile) {
         for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
-            packed.resize(take * pairs, 0);
-            pack_rows(&gathered[first * dim..(first + take) * dim], take, packed);
+            packed.resize(packed_len(take, dim), 0);
+            pack_rows(width, &gathered[first * dim..(first + take) * dim], take, packed);
             for block in part.blocks.clone() {
                 let (keys, _) = pool.pairs(part.table[block], layer, tile.key_head);
                 // SAFETY: the caller enables what L needs.
@@ -119,8 +118,8 @@ unsafe fn attend_impl<L: PairLanes>(
     sums.clear();
     sums.resize(count * value_lanes, Lane32::ZERO);
     for part in parts(tile) {
-        let width = part.blocks.len() * BLOCK;
-        if width == 0 {
+        let tokens = part.blocks.len() * BLOCK;
+        if tokens == 0 {
             continue;
         }
         for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
@@ -129,8 +128,8 @@ unsafe fn attend_impl<L: PairLanes>(
                 let scores = &scores[query * blocks..(query + 1) * blocks][part.blocks.clone()];
                 gathered.extend_from_slice(bytemuck::cast_slice(scores));
             }
-            packed.resize(take * width / 2, 0);
-            pack_rows(gathered, take, packed);
+            packed.resize(packed_len(take, tokens), 0);
+            pack_rows(width, gathered, take, packed);
             for lane in 0..value_lanes {
                 let weights = packed.chunks_exact(take * BLOCK / 2);
                 for (block, weights) in part.blocks.clone().zip(weights) {
@@ -206,7 +205,7 @@ struct Place<'a> {
     at: usize,
 }
 
-/// M rows of packed pairs against one panel of `count` rows.
+/// So many packed rows against one panel.
 #[inline(always)]
 unsafe fn products<L: PairLanes>(
     rows: usize,
@@ -220,7 +219,7 @@ unsafe fn products<L: PairLanes>(
             match rows {
                 $($m if $m <= L::ACCUMULATORS => {
                     // SAFETY: the caller enables what L needs.
-                    unsafe { product::<L, $m>(packed.as_chunks::<$m>().0, panel, add, to) }
+                    unsafe { product::<L, $m>(packed, panel, add, to) }
                 })*
                 _ => unreachable!("chunks of other sizes are not made"),
             }
@@ -231,26 +230,21 @@ unsafe fn products<L: PairLanes>(
 
 #[inline(always)]
 unsafe fn product<L: PairLanes, const M: usize>(
-    packed: &[[u32; M]],
+    packed: &[u32],
     panel: &[Pair32],
     add: bool,
     to: Place<'_>,
 ) {
-    let mut acc = [unsafe { L::zero() }; M];
+    let Place { lanes, first, stride, at } = to;
+    let mut acc = [[unsafe { L::zero() }]; M];
     if add {
         unroll!(M, R => {
             // SAFETY: the caller enables what L needs.
-            acc[R] = unsafe { L::load(&to.lanes[(to.first + R) * to.stride + to.at]) };
+            acc[R][0] = unsafe { L::load(&lanes[(first + R) * stride + at]) };
         });
     }
-    for (x, row) in packed.iter().zip(panel) {
-        // SAFETY: as above.
-        let row = unsafe { L::row(row) };
-        // SAFETY: as above.
-        unroll!(M, R => acc[R] = unsafe { acc[R].dot(row, x[R]) });
-    }
     // SAFETY: as above.
-    unroll!(M, R => unsafe {
-        acc[R].store(&mut to.lanes[(to.first + R) * to.stride + to.at]);
-    });
+    let acc = unsafe { accumulate(acc, packed, [panel], 0) };
+    // SAFETY: as above.
+    unroll!(M, R => unsafe { acc[R][0].store(&mut lanes[(first + R) * stride + at]) });
 }

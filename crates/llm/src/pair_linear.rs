@@ -7,15 +7,16 @@
 use std::ops::Range;
 
 use crate::large_pages::reserve;
-use crate::ops::simd::vectorised;
-use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pair};
+use crate::pairs::{
+    Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len, pair,
+};
 use crate::panel_linear::Output;
 use crate::team::{Disjoint, Team, part};
 use crate::vector::{Lane32, unroll};
 
 /// Outputs of one panel.
 const PANEL: usize = 32;
-/// Panels that all rows are multiplied with before the next ones are read.
+/// At most so many panels that all rows are multiplied with before the next ones are read.
 const STRIP: usize = 4;
 /// Rows of a panel that are asked for ahead of their use.
 const AHEAD: usize = 24;
@@ -85,14 +86,16 @@ impl PairLinear {
             "rows of input and result disagree"
         );
         let blocks = blocks(rows);
-        scratch.resize(rows * self.pairs, 0);
+        let packed_row = packed_len(1, self.inputs);
+        scratch.resize(rows * packed_row, 0);
         let packed = Disjoint::new(scratch);
         let pack = |which: Range<usize>| {
             for &(first, count) in &blocks[which] {
-                let place = first * self.pairs..(first + count) * self.pairs;
+                let place = first * packed_row..(first + count) * packed_row;
                 // SAFETY: blocks do not overlap, and no block is packed by two threads.
                 let out = unsafe { packed.part(place) };
-                pack_rows(&x[first * self.inputs..(first + count) * self.inputs], count, out);
+                let x = &x[first * self.inputs..(first + count) * self.inputs];
+                pack_rows(self.width, x, count, out);
             }
         };
         team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &pack);
@@ -124,34 +127,6 @@ pub(crate) fn blocks(rows: usize) -> Vec<(usize, usize)> {
     blocks
 }
 
-#[inline(always)]
-fn pack_rows_impl<const FMA: bool>(x: &[f32], count: usize, out: &mut [u32]) {
-    const RUN: usize = 32;
-    let inputs = x.len() / count;
-    for (r, row) in x.chunks_exact(inputs).enumerate() {
-        for (run, out) in row.chunks(RUN).zip(out.chunks_mut(RUN / 2 * count)) {
-            let mut pairs = [0_u32; RUN / 2];
-            if let Ok(run) = <&[f32; RUN]>::try_from(run) {
-                for (i, pair_out) in pairs.iter_mut().enumerate() {
-                    *pair_out = pair(run[2 * i], run[2 * i + 1]);
-                }
-            } else {
-                for (pair_out, values) in pairs.iter_mut().zip(run.chunks(2)) {
-                    *pair_out = pair(values[0], values.get(1).copied().unwrap_or(0.0));
-                }
-            }
-            for (slot, pair) in out.iter_mut().skip(r).step_by(count).zip(pairs) {
-                *slot = pair;
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// out (⌈inputs/2⌉, `count`) pairs from x (`count`, inputs).
-    pub(crate) fn pack_rows(x: &[f32], count: usize, out: &mut [u32]) = pack_rows_impl
-}
-
 by_pair_width! {
     fn multiply(
         layer: &PairLinear, xs: &[u32], blocks: &[(usize, usize)], panels: Range<usize>,
@@ -168,13 +143,16 @@ unsafe fn multiply_impl<L: PairLanes>(
     y: &Disjoint<'_, f32>,
     into: Output,
 ) {
-    let pairs = layer.pairs;
-    for first_panel in panels.clone().step_by(STRIP) {
-        let strip = first_panel..(first_panel + STRIP).min(panels.end);
+    let packed_row = packed_len(1, layer.inputs);
+    let strips = panels.len().div_ceil(STRIP);
+    for i in 0..strips {
+        // Of nearly one length: a last strip of a single panel would read the rows for it alone.
+        let strip = part(panels.len(), i, strips);
+        let strip = panels.start + strip.start..panels.start + strip.end;
         for &(first, count) in blocks {
             let mut first = first;
             let end = first + count;
-            let xs = &xs[first * pairs..end * pairs];
+            let xs = &xs[first * packed_row..end * packed_row];
             // Blocks are made for many registers; with few, their rows go one by one.
             if count <= L::ACCUMULATORS {
                 // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
@@ -183,7 +161,8 @@ unsafe fn multiply_impl<L: PairLanes>(
                         12 => rows::<L, 12, 1>(layer, xs, strip.clone(), first, y, into),
                         8 => rows::<L, 8, 1>(layer, xs, strip.clone(), first, y, into),
                         6 => rows::<L, 6, 1>(layer, xs, strip.clone(), first, y, into),
-                        4 => rows::<L, 4, 2>(layer, xs, strip.clone(), first, y, into),
+                        5 => rows::<L, 5, 2>(layer, xs, strip.clone(), first, y, into),
+                        4 => rows::<L, 4, 3>(layer, xs, strip.clone(), first, y, into),
                         3 => rows::<L, 3, 4>(layer, xs, strip.clone(), first, y, into),
                         2 => rows::<L, 2, 4>(layer, xs, strip.clone(), first, y, into),
                         _ => rows::<L, 1, 4>(layer, xs, strip.clone(), first, y, into),
@@ -210,7 +189,6 @@ unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
     y: &Disjoint<'_, f32>,
     into: Output,
 ) {
-    let (xs, _) = xs.as_chunks::<M>();
     let mut panel = strip.start;
     // SAFETY: the caller enables what L needs.
     unsafe {
@@ -219,6 +197,10 @@ unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
                 kernel::<L, M, P>(layer, panel, xs, first_row, y, into);
                 panel += P;
             }
+        }
+        if P == 4 && M * 3 <= L::ACCUMULATORS && panel + 3 == strip.end {
+            kernel::<L, M, 3>(layer, panel, xs, first_row, y, into);
+            panel += 3;
         }
         while panel < strip.end {
             kernel::<L, M, 1>(layer, panel, xs, first_row, y, into);
@@ -232,31 +214,16 @@ unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
 unsafe fn kernel<L: PairLanes, const M: usize, const P: usize>(
     layer: &PairLinear,
     panel: usize,
-    xs: &[[u32; M]],
+    xs: &[u32],
     first_row: usize,
     y: &Disjoint<'_, f32>,
     into: Output,
 ) {
     let pairs = layer.pairs;
-    assert!(xs.len() == pairs, "one group of pairs for every pair of inputs");
     let panels: [&[Pair32]; P] =
         std::array::from_fn(|p| &layer.panels[(panel + p) * pairs..][..pairs]);
-    let mut acc = [[unsafe { L::zero() }; P]; M];
-    for (k, x) in xs.iter().enumerate() {
-        unroll!(P, AT => {
-            // SAFETY: the caller enables what L needs; every panel has `pairs` rows and k is
-            // below that. The address ahead is not read.
-            let w = unsafe {
-                let row = panels[AT].get_unchecked(k);
-                L::prefetch(std::ptr::from_ref(row).wrapping_add(AHEAD));
-                L::row(row)
-            };
-            unroll!(M, R => {
-                // SAFETY: the caller enables what L needs.
-                acc[R][AT] = unsafe { acc[R][AT].dot(w, x[R]) };
-            });
-        });
-    }
+    // SAFETY: the caller enables what L needs.
+    let acc = unsafe { accumulate([[L::zero(); P]; M], xs, panels, AHEAD) };
     unroll!(M, R => unroll!(P, AT => {
         // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
         unsafe { finish(layer, panel + AT, first_row + R, acc[R][AT], y, into) };
@@ -280,8 +247,10 @@ unsafe fn one_row<L: PairLanes>(
         // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
         unsafe {
             let mut acc = L::zero();
-            for (w, x) in weights.iter().zip(xs.iter().skip(row).step_by(count)) {
-                acc = acc.dot(L::row(w), *x);
+            for (weights, xs) in weights.chunks(RUN).zip(xs.chunks_exact(RUN * count)) {
+                for (w, x) in weights.iter().zip(&xs[row * RUN..]) {
+                    acc = acc.dot(L::row(w), *x);
+                }
             }
             finish(layer, panel, y_row, acc, y, into);
         }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code, clippy::inline_always)]
 
 use crate::ops::simd::{Level, level};
-use crate::vector::Lane32;
+use crate::vector::{Lane32, unroll};
 
 /// 32 lanes of two bf16 numbers each.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -31,6 +31,13 @@ pub(crate) fn round(x: f32) -> u32 {
 #[inline(always)]
 pub(crate) fn pair(low: f32, high: f32) -> u32 {
     round(low) | round(high) << 16
+}
+
+#[inline(always)]
+fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
+    for (i, to) in to.iter_mut().enumerate() {
+        *to = pair(from[2 * i], from[2 * i + 1]);
+    }
 }
 
 /// The first of a pair.
@@ -110,6 +117,8 @@ pub(crate) unsafe trait PairLanes: Copy {
     unsafe fn row(from: &Pair32) -> Self::Row;
     /// self + row · x in every lane.
     unsafe fn dot(self, row: Self::Row, x: u32) -> Self;
+    /// Numbers as pairs.
+    unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]);
     /// Asks for a row that will be read soon; any address is allowed.
     unsafe fn prefetch(row: *const Pair32);
 }
@@ -148,6 +157,10 @@ unsafe impl PairLanes for Plain {
         Self(out)
     }
     #[inline(always)]
+    unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
+        convert(from, to);
+    }
+    #[inline(always)]
     unsafe fn prefetch(_row: *const Pair32) {}
 }
 
@@ -157,8 +170,9 @@ mod x86 {
         __m256, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256,
         _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_set1_epi32,
         _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_store_ps, _mm512_and_si512,
-        _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_store_ps,
+        _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_storeu_si512,
     };
 
     use super::{Lane32, Pair32, PairLanes, high, low};
@@ -205,6 +219,10 @@ mod x86 {
                 }
                 Self(out)
             }
+        }
+        #[inline(always)]
+        unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
+            super::convert(from, to);
         }
         #[inline(always)]
         unsafe fn prefetch(row: *const Pair32) {
@@ -264,6 +282,10 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
+            super::convert(from, to);
+        }
+        #[inline(always)]
         unsafe fn prefetch(row: *const Pair32) {
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(row.cast());
@@ -308,6 +330,15 @@ mod x86 {
             unsafe {
                 let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(x.cast_signed()));
                 Self(_mm512_dpbf16_ps(self.0, row.0, x), _mm512_dpbf16_ps(self.1, row.1, x))
+            }
+        }
+        #[inline(always)]
+        unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
+            unsafe {
+                let (low, high) =
+                    (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[16..].as_ptr()));
+                let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
             }
         }
         #[inline(always)]
@@ -365,6 +396,75 @@ macro_rules! by_pair_width {
 }
 pub(crate) use by_pair_width;
 
+/// Pairs of one row that lie beside each other in packed rows.
+pub(crate) const RUN: usize = 16;
+
+/// Length of `count` packed rows of `inputs` numbers.
+pub(crate) fn packed_len(count: usize, inputs: usize) -> usize {
+    count * inputs.div_ceil(2 * RUN) * RUN
+}
+
+by_pair_width! {
+    /// out (⌈inputs/32⌉, `count`, 16) pairs from x (`count`, inputs): a kernel reads the pairs of
+    /// one input of all rows at constant distances. Zeros fill the last run.
+    pub(crate) fn pack_rows(x: &[f32], count: usize, out: &mut [u32]) = pack_rows_impl
+}
+
+#[inline(always)]
+unsafe fn pack_rows_impl<L: PairLanes>(x: &[f32], count: usize, out: &mut [u32]) {
+    let inputs = x.len() / count;
+    let (out, _) = out.as_chunks_mut::<RUN>();
+    for (r, row) in x.chunks_exact(inputs).enumerate() {
+        for (run, x) in row.chunks(2 * RUN).enumerate() {
+            let out = &mut out[run * count + r];
+            if let Ok(x) = x.try_into() {
+                // SAFETY: the caller enables what L needs.
+                unsafe { L::convert(x, out) };
+            } else {
+                out.fill(0);
+                for (out, x) in out.iter_mut().zip(x.chunks(2)) {
+                    *out = pair(x[0], x.get(1).copied().unwrap_or(0.0));
+                }
+            }
+        }
+    }
+}
+
+/// acc\[r\]\[p\] += Σ over the rows of panel p of row · x\[r\], in order.
+#[inline(always)]
+pub(crate) unsafe fn accumulate<L: PairLanes, const M: usize, const P: usize>(
+    mut acc: [[L; P]; M],
+    xs: &[u32],
+    panels: [&[Pair32]; P],
+    ahead: usize,
+) -> [[L; P]; M] {
+    let count = panels[0].len();
+    assert!(
+        panels.iter().all(|p| p.len() == count) && xs.len() == packed_len(M, 2 * count),
+        "rows and panels of one length"
+    );
+    // One loop: of two, the compiler would carry the sums through memory.
+    for k in 0..count {
+        let at = k / RUN * RUN * M + k % RUN;
+        unroll!(P, AT => {
+            // SAFETY: the caller enables what L needs; k < count, the length of every panel. The
+            // address ahead is not read.
+            let w = unsafe {
+                let row = panels[AT].get_unchecked(k);
+                if ahead > 0 {
+                    L::prefetch(std::ptr::from_ref(row).wrapping_add(ahead));
+                }
+                L::row(row)
+            };
+            unroll!(M, R => {
+                // SAFETY: as above; `at` is in a run's first row, and M rows follow each other.
+                acc[R][AT] = unsafe { acc[R][AT].dot(w, *xs.get_unchecked(at + R * RUN)) };
+            });
+        });
+    }
+    acc
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,6 +481,18 @@ mod tests {
         }
         assert!(low(round(f32::NAN)).is_nan());
         assert_eq!(low(round(f32::INFINITY)), f32::INFINITY);
+        let x: Vec<f32> = (0..3 * 70).map(|i| (i as f32 * 0.37).sin()).collect();
+        for width in Width::all() {
+            let mut out = vec![7; packed_len(3, 70)];
+            pack_rows(width, &x, 3, &mut out);
+            for r in 0..3 {
+                for p in 0..3 * RUN {
+                    let found = out[(p / RUN * 3 + r) * RUN + p % RUN];
+                    let at = |i: usize| if i < 70 { x[r * 70 + i] } else { 0.0 };
+                    assert_eq!(found, pair(at(2 * p), at(2 * p + 1)), "{width:?}");
+                }
+            }
+        }
         let both = pair(1.5, -0.25);
         assert_eq!((low(both), high(both)), (1.5, -0.25));
     }

@@ -158,8 +158,9 @@ fn sum_lanes(values: &[u64]) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-        _mm512_set1_epi32, _mm512_set1_ps,
+        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_add_epi64, _mm512_dpbf16_ps,
+        _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_reduce_add_epi64, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_si512,
     };
     use std::hint::black_box;
 
@@ -214,7 +215,17 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn sum_512(values: &[u64]) -> u64 {
-        super::sum_lanes(values)
+        let mut sums = [_mm512_setzero_si512(); 8];
+        let (chunks, _) = values.as_chunks::<64>();
+        for chunk in chunks {
+            for (sum, values) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                // SAFETY: eight values of 64 bits.
+                let values = unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
+                *sum = _mm512_add_epi64(*sum, values);
+            }
+        }
+        let total = sums.into_iter().reduce(|a, b| _mm512_add_epi64(a, b));
+        total.map_or(0, |total| _mm512_reduce_add_epi64(total).cast_unsigned())
     }
 
     #[target_feature(enable = "avx2")]

@@ -192,7 +192,15 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(from: &Lane32) -> Self {
             let p = from.0.as_ptr();
-            Self(std::array::from_fn(|i| unsafe { _mm256_load_ps(p.add(8 * i)) }))
+            // Written out: a closure is not compiled for the instruction set around it.
+            unsafe {
+                Self([
+                    _mm256_load_ps(p),
+                    _mm256_load_ps(p.add(8)),
+                    _mm256_load_ps(p.add(16)),
+                    _mm256_load_ps(p.add(24)),
+                ])
+            }
         }
         #[inline(always)]
         unsafe fn store(self, to: &mut Lane32) {
@@ -204,7 +212,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn row(from: &Pair32) -> Self::Row {
             let p = from.0.as_ptr().cast::<__m256i>();
-            std::array::from_fn(|i| unsafe { _mm256_load_si256(p.add(i)) })
+            unsafe {
+                [
+                    _mm256_load_si256(p),
+                    _mm256_load_si256(p.add(1)),
+                    _mm256_load_si256(p.add(2)),
+                    _mm256_load_si256(p.add(3)),
+                ]
+            }
         }
         #[inline(always)]
         unsafe fn dot(self, row: Self::Row, x: u32) -> Self {
@@ -268,16 +283,13 @@ mod x86 {
             unsafe {
                 let (x0, x1) = (_mm512_set1_ps(low(x)), _mm512_set1_ps(high(x)));
                 let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
-                let widen = |row| {
-                    (
-                        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(row)),
-                        _mm512_castsi512_ps(_mm512_and_si512(row, upper)),
-                    )
-                };
-                let (a, b) = (widen(row.0), widen(row.1));
+                let a0 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(row.0));
+                let a1 = _mm512_castsi512_ps(_mm512_and_si512(row.0, upper));
+                let b0 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(row.1));
+                let b1 = _mm512_castsi512_ps(_mm512_and_si512(row.1, upper));
                 Self(
-                    _mm512_fmadd_ps(a.1, x1, _mm512_fmadd_ps(a.0, x0, self.0)),
-                    _mm512_fmadd_ps(b.1, x1, _mm512_fmadd_ps(b.0, x0, self.1)),
+                    _mm512_fmadd_ps(a1, x1, _mm512_fmadd_ps(a0, x0, self.0)),
+                    _mm512_fmadd_ps(b1, x1, _mm512_fmadd_ps(b0, x0, self.1)),
                 )
             }
         }

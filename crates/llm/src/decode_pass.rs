@@ -152,9 +152,9 @@ impl Engine<'_, '_> {
             });
             layer.down.apply(team, &b.act, &mut b.x, Output::Add, &mut b.linear);
         }
-        let Some(draws) = draws else { return Vec::new() };
+        let Some(mut draws) = draws else { return Vec::new() };
         self.norm(model.part(&model.layout.final_norm()), config.rms_norm_eps, rows, b);
-        self.draw(runs, draws, rows, b)
+        self.draw(runs, &mut draws, rows, b)
     }
 
     /// h = norm of x.
@@ -239,12 +239,19 @@ impl Engine<'_, '_> {
     }
 
     /// Logits of the rows in h, and what is drawn from them.
-    fn draw(&self, runs: &[Run<'_>], draws: Draws<'_>, rows: usize, b: &mut Buffers) -> Vec<Drawn> {
+    fn draw(
+        &self,
+        runs: &[Run<'_>],
+        draws: &mut Draws<'_>,
+        rows: usize,
+        b: &mut Buffers,
+    ) -> Vec<Drawn> {
         let config = &self.weights.model.config;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let requests: Vec<usize> = runs.iter().filter_map(|r| r.draw).collect();
         let mut drawn: Vec<Drawn> = requests.iter().map(|r| (*r, None)).collect();
-        let rngs = Disjoint::new(draws.rngs);
+        let params = draws.params;
+        let rngs = Disjoint::new(&mut *draws.rngs);
         for first in (0..rows).step_by(HEAD_ROWS) {
             let chunk = first..(first + HEAD_ROWS).min(rows);
             b.logits.resize(chunk.len() * vocab, 0.0);
@@ -265,7 +272,7 @@ impl Engine<'_, '_> {
                         (result, &mut rngs.part(request..request + 1)[0])
                     };
                     let logits = &logits[row * vocab..(row + 1) * vocab];
-                    result.1 = sample(logits, draws.params, rng, scratch);
+                    result.1 = sample(logits, params, rng, scratch);
                 }
             });
         }

@@ -278,7 +278,7 @@ impl<'m> Decoder<'m> {
         slots: &[usize],
         params: &SamplingParams,
     ) -> Result<Vec<Turn>, DecodeError> {
-        self.compute_bases(slots)?;
+        self.compute_bases(slots);
         let mut turns: Vec<Turn> = requests
             .iter()
             .map(|_| Turn { tokens: Vec::new(), scores: Vec::new(), stopped: false })
@@ -322,7 +322,7 @@ impl<'m> Decoder<'m> {
 
     /// Computes the queued beginnings that `slots` continue, and makes every slot continue its
     /// computed beginning.
-    fn compute_bases(&mut self, slots: &[usize]) -> Result<(), DecodeError> {
+    fn compute_bases(&mut self, slots: &[usize]) {
         // Every level of beginnings that continue beginnings is one round.
         loop {
             let mut ready: Vec<(usize, Option<usize>)> = Vec::new();
@@ -351,7 +351,6 @@ impl<'m> Decoder<'m> {
         for &slot in slots {
             self.adopt(slot);
         }
-        Ok(())
     }
 
     /// Takes over the blocks of a computed beginning.

@@ -211,7 +211,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn row(from: &Pair32) -> Self::Row {
-            let p = from.0.as_ptr().cast::<__m256i>();
+            let p = std::ptr::from_ref(from).cast::<__m256i>();
             unsafe {
                 [
                     _mm256_load_si256(p),
@@ -275,7 +275,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn row(from: &Pair32) -> Self::Row {
-            let p = from.0.as_ptr().cast::<__m512i>();
+            let p = std::ptr::from_ref(from).cast::<__m512i>();
             unsafe { (_mm512_load_si512(p), _mm512_load_si512(p.add(1))) }
         }
         #[inline(always)]
@@ -334,7 +334,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn row(from: &Pair32) -> Self::Row {
-            let p = from.0.as_ptr().cast::<__m512bh>();
+            let p = std::ptr::from_ref(from).cast::<__m512bh>();
             unsafe { (*p, *p.add(1)) }
         }
         #[inline(always)]

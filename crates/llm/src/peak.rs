@@ -44,7 +44,7 @@ pub fn read_gb_per_s(threads: usize) -> f64 {
                 scope.spawn(move || {
                     crate::large_pages::reserve(buffer, READ_BYTES / 8);
                     buffer.resize(READ_BYTES / 8, 1);
-                    (0..TRIES + 1)
+                    (0..=TRIES)
                         .map(|_| {
                             barrier.wait();
                             let start = Instant::now();
@@ -158,7 +158,7 @@ fn sum_lanes(values: &[u64]) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_add_epi64, _mm512_dpbf16_ps,
+        __m512bh, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm512_add_epi64, _mm512_dpbf16_ps,
         _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_reduce_add_epi64, _mm512_set1_epi32,
         _mm512_set1_ps, _mm512_setzero_si512,
     };
@@ -197,10 +197,10 @@ mod x86 {
     pub(super) fn bf16(steps: u64) -> u64 {
         // 0.001 and 0.5 as pairs of bf16.
         // SAFETY: both types are 512 plain bits.
-        let (a, b): (__m512bh, __m512bh) = unsafe {
+        let (a, b) = unsafe {
             (
-                std::mem::transmute(_mm512_set1_epi32(black_box(0x3A83_3A83))),
-                std::mem::transmute(_mm512_set1_epi32(black_box(0x3F00_3F00))),
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(black_box(0x3A83_3A83))),
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(black_box(0x3F00_3F00))),
             )
         };
         let mut sums = [_mm512_set1_ps(0.0); CHAINS];

@@ -105,6 +105,10 @@ pub fn write_gguf(
     export: GgufExport,
     options: &GgufOptions,
 ) -> Result<(), GgufError> {
+    if model.adapters.is_some() {
+        let what = "adapters that are not merged into the weights (for export as GGUF)".to_owned();
+        return Err(GgufError::Unsupported { what });
+    }
     let config = serde_json::to_value(&model.config)
         .map_err(|e| GgufError::Unsupported { what: e.to_string() })?;
     let arch = config["model_type"].as_str().unwrap_or_default();

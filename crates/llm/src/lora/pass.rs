@@ -64,7 +64,9 @@ impl LoraPass<'_> {
         let x = Mat::new(dropped.unwrap_or(x), rows.count, inputs);
         multiply(MatMut::new(low, rows.count, rank), x, panels, Write::Replace, 1);
         let scale = self.adapters.config.scale();
-        low.iter_mut().for_each(|u| *u *= scale);
+        for u in low.iter_mut() {
+            *u *= scale;
+        }
         dropped
     }
 
@@ -186,6 +188,8 @@ impl LoraPass<'_> {
         let dy = Mat::strided(&dy[adapter.columns.start..], rows.count, outputs, width);
         multiply(MatMut::new(d_low, rows.count, rank), dy, panels, Write::Replace, 1);
         let scale = self.adapters.config.scale();
-        d_low.iter_mut().for_each(|u| *u *= scale);
+        for u in d_low.iter_mut() {
+            *u *= scale;
+        }
     }
 }

@@ -31,7 +31,7 @@ fn with_prompt(template: &str, dir: &tempfile::TempDir) -> Config {
     let file = dir.path().join("lamps.jinja");
     std::fs::write(&file, template).unwrap();
     let mut config = config();
-    config.rollout.prompt = file.to_str().unwrap().to_owned();
+    file.to_str().unwrap().clone_into(&mut config.rollout.prompt);
     config.rollout.stuck_after = 0;
     config
 }
@@ -99,7 +99,7 @@ struct Shown;
 
 impl Demonstrations for Shown {
     fn episode(&self, index: u64) -> Result<Demonstration, TrainError> {
-        let turns = (0..1 + index % 3).map(|i| {
+        let turns = (0..=index % 3).map(|i| {
             let colour = ["red", "green", "blue"][((index >> 4) + i) as usize % 3];
             DemoTurn {
                 observation: format!("lamp {colour}"),

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the goldens of crates/llm: a tiny random Llama and a tiny random Qwen2, run in PyTorch.
+"""Writes the goldens of crates/llm: tiny random Llama, Qwen2 and Qwen3 models, run in
+PyTorch.
 
     python -m venv venv && venv/bin/pip install torch transformers safetensors
     venv/bin/python tools/llm_goldens.py crates/llm/tests/goldens
@@ -21,7 +22,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 SHAPE = dict(
     vocab_size=61,
@@ -39,13 +47,18 @@ ADAMW = dict(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
 
 
 def build(name):
-    torch.manual_seed({"llama": 1, "qwen2": 2}[name])
+    torch.manual_seed({"llama": 1, "qwen2": 2, "qwen3": 3}[name])
     rope = {"rope_type": "default", "rope_theta": 500.0}
     if name == "llama":
         config = LlamaConfig(
             **SHAPE, head_dim=8, tie_word_embeddings=True, rope_parameters=rope
         )
         model = LlamaForCausalLM(config)
+    elif name == "qwen3":
+        config = Qwen3Config(
+            **SHAPE, head_dim=10, tie_word_embeddings=True, rope_parameters=rope
+        )
+        model = Qwen3ForCausalLM(config)
     else:
         config = Qwen2Config(**SHAPE, tie_word_embeddings=False, rope_parameters=rope)
         model = Qwen2ForCausalLM(config)
@@ -112,7 +125,7 @@ def write(name, folder):
 def main():
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "crates/llm/tests/goldens")
     torch.set_num_threads(1)
-    for name in ("llama", "qwen2"):
+    for name in ("llama", "qwen2", "qwen3"):
         write(name, folder)
 
 

@@ -3,6 +3,7 @@
 mod commands;
 mod estimate;
 mod failure;
+mod hub;
 mod interrupt;
 mod models;
 mod output;

@@ -1,12 +1,17 @@
 //! From what `--model` says to a policy.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use empg_llm::{ADAPTER_CONFIG_FILE, adapter_base, is_gguf, load_adapters};
+use empg_llm::{
+    ADAPTER_CONFIG_FILE, CHAT_TEMPLATE, ChatTemplate, GenerationConfig, LoadedModel, TURN_END,
+    adapter_base, load_adapters, load_path,
+};
 use empg_run::Run;
-use empg_train::{Config, Policy, load_policy, tiny};
+use empg_train::{Config, Policy, tiny};
 
+use crate::hub::{self, HubId};
 use crate::settings;
 
 /// A policy, and where it comes from.
@@ -66,35 +71,60 @@ pub(crate) fn is_language_model(path: &str) -> bool {
     text.map_or(true, |text| !text.contains(HEADER))
 }
 
-/// A policy from `tiny` or a checkpoint directory.
-pub(crate) fn open(path: &str) -> anyhow::Result<Policy> {
-    if path == "tiny" {
+/// A policy from whatever [`load`] takes.
+pub(crate) fn open(model: &str) -> anyhow::Result<Policy> {
+    if model == "tiny" {
         return tiny().context("loading the embedded policy");
     }
-    let dir = Path::new(path);
-    if !dir.is_dir() && !(is_gguf(dir) && dir.exists()) {
-        bail!(
-            "there is no model {path:?}: give `tiny`, a GGUF file or a folder with config.json, \
-             model.safetensors and tokenizer.json"
-        );
-    }
-    open_folder(dir).with_context(|| format!("loading the model in {}", dir.display()))
+    Ok(policy(load(model)?))
 }
 
-/// The model of a folder, or the adapters in it beside the model that they name.
-fn open_folder(dir: &Path) -> anyhow::Result<Policy> {
-    if !dir.join(ADAPTER_CONFIG_FILE).exists() {
-        return Ok(load_policy(dir)?);
+fn policy(loaded: LoadedModel) -> Policy {
+    let LoadedModel { model, tokenizer, .. } = loaded;
+    Policy { model, tokenizer }
+}
+
+/// A model with all that comes with it, from `tiny`, a directory, a GGUF file or an id on the
+/// Hugging Face Hub. What exists as a path is never taken for an id.
+pub(crate) fn load(model: &str) -> anyhow::Result<LoadedModel> {
+    if model == "tiny" {
+        let Policy { model, tokenizer } = open(model)?;
+        let chat_template = Some(ChatTemplate::new(CHAT_TEMPLATE, BTreeMap::new())?);
+        let eos = tokenizer.token_id(TURN_END).into_iter().collect();
+        let generation = GenerationConfig { eos, ..GenerationConfig::default() };
+        return Ok(LoadedModel { model, tokenizer, chat_template, generation });
     }
-    let Some(base) = adapter_base(dir)?.model else {
+    let path = Path::new(model);
+    if path.exists() {
+        return read(path);
+    }
+    match HubId::parse(model) {
+        Some(id) => read(&hub::fetch(&id)?),
+        None => bail!(
+            "there is no model {model:?}: give `tiny`, a folder with config.json, tokenizer.json \
+             and safetensors, a .gguf file, or an id like Qwen/Qwen2.5-0.5B-Instruct"
+        ),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<LoadedModel> {
+    load_folder(path).with_context(|| format!("loading the model in {}", path.display()))
+}
+
+/// The model of a folder or a file, or the adapters in a folder beside the model that they name.
+fn load_folder(path: &Path) -> anyhow::Result<LoadedModel> {
+    if !path.join(ADAPTER_CONFIG_FILE).exists() {
+        return Ok(load_path(path)?);
+    }
+    let Some(base) = adapter_base(path)?.model else {
         bail!("{ADAPTER_CONFIG_FILE} does not say which model the adapters belong to");
     };
-    let mut policy = open(&base)?;
-    if policy.model.adapters.is_some() {
+    let mut loaded = load(&base)?;
+    if loaded.model.adapters.is_some() {
         bail!("{base}, which these adapters belong to, has adapters of its own: merge them first");
     }
-    policy.model.adapters = Some(load_adapters(dir, &policy.model.config)?);
-    Ok(policy)
+    loaded.model.adapters = Some(load_adapters(path, &loaded.model.config)?);
+    Ok(loaded)
 }
 
 /// A policy from `tiny`, a checkpoint directory or a run.
@@ -120,7 +150,7 @@ pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
     };
     checkpoint.verify()?;
     Ok(Located {
-        policy: open_folder(&checkpoint.dir)?,
+        policy: policy(load_folder(&checkpoint.dir)?),
         name: checkpoint.dir.display().to_string(),
         run: Some(settings::of_run(&run.config()?, dir.join("config.toml"))?),
     })

@@ -21,6 +21,7 @@ fn config(hidden: usize, layers: usize, heads: usize, kv_heads: usize) -> ModelC
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,
+        qk_norm: false,
         max_position_embeddings: 2048,
     }
 }

@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: 4096,
         }
     } else {
@@ -43,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: 8192,
         }
     };

@@ -41,6 +41,7 @@ fn random(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,
+        qk_norm: false,
         max_position_embeddings: 256,
     };
     let mut model = Model::init(config, 11)?;

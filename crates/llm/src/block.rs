@@ -11,6 +11,7 @@ use crate::{
     lora::{Fused, Grads, LoraPass},
     ops::{
         attention::{self, Heads, KeyPlan, Scratch},
+        head_norm,
         linear::{Linear, add_bias, add_bias_backward},
         matmul::{Precision, Write},
         rms_norm,
@@ -73,6 +74,11 @@ impl Pass<'_> {
         Heads { queries: c.num_heads, keys: c.num_kv_heads, dim: c.head_dim }
     }
 
+    /// The norm weights of query heads and of key heads.
+    fn head_weights(&self, norms: &Range<usize>) -> (&[f32], &[f32]) {
+        self.weight(norms).split_at(self.config.head_dim)
+    }
+
     fn rotated_heads(&self) -> usize {
         self.config.num_heads + self.config.num_kv_heads
     }
@@ -100,18 +106,30 @@ impl Pass<'_> {
         into_qkv.pack_forward(self.weight(&layer.qkv), w0);
         {
             let norm = self.weight(&layer.input_norm);
+            let heads = c.normed_heads();
+            let (count, width) =
+                if layer.qk_norm.is_some() { (heads.count(), heads.width()) } else { (0, 0) };
+            let mut head_inv = part(&mut acts.head_inv, n * count);
+            let mut head_input = part(&mut acts.head_input, n * width);
             let (mut inv, mut qkv) = (input_inv, &mut *qkv);
             let jobs = self.tiles(0..n).map(|tile| {
                 let (t, inv) = (tile.len(), cut(&mut inv, tile.len()));
-                (tile, inv, cut(&mut qkv, t * qkv_size))
+                let kept = (cut(&mut head_inv, t * count), cut(&mut head_input, t * width));
+                (tile, inv, cut(&mut qkv, t * qkv_size), kept)
             });
-            run(workers, jobs.collect::<Vec<_>>(), |(tile, inv, qkv), buffer| {
+            run(workers, jobs.collect::<Vec<_>>(), |(tile, inv, qkv, kept), buffer| {
                 let x = part(buffer, tile.len() * hidden);
                 rms_norm::forward(&input[span(&tile, hidden)], norm, c.rms_norm_eps, x, inv);
                 into_qkv.on(tile.len()).forward(x, w0, qkv, Write::Replace);
                 self.adapt(layer, Fused::Qkv, tile.start, x, qkv, qkv_size);
                 if let Some(bias) = &layer.qkv_bias {
                     add_bias(qkv, self.weight(bias));
+                }
+                if let Some(norms) = &layer.qk_norm {
+                    let (inv, input) = kept;
+                    let (q, k) = self.head_weights(norms);
+                    head_norm::keep_input(qkv, heads, input);
+                    head_norm::forward(qkv, heads, q, k, c.rms_norm_eps, inv);
                 }
                 self.rope.forward(qkv, qkv_size, self.rotated_heads(), &self.positions[tile]);
             });
@@ -287,6 +305,17 @@ impl Pass<'_> {
         let into_qkv = self.linear(hidden, qkv_size);
         into_qkv.pack_backward(self.weight(&layer.qkv), w0);
         let norm = self.weight(&layer.input_norm);
+        if let Some(norms) = &layer.qk_norm {
+            self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), self.positions);
+            let (weights, heads) = (self.head_weights(norms), c.normed_heads());
+            // Frozen norms hand on gradients and have none.
+            let mut unused = Vec::new();
+            let dw = match grads.of(norms) {
+                Some(dw) => dw,
+                None => part(&mut unused, 2 * heads.dim),
+            };
+            head_norm::backward(d_qkv, &acts.head_input, heads, weights, &acts.head_inv, dw);
+        }
         for rows in self.spans(n) {
             let n = rows.len();
             let (x, dx) = (part(x, n * hidden), part(dx, n * hidden));
@@ -301,8 +330,10 @@ impl Pass<'_> {
                     (tile, d_qkv, x, dx, cut(&mut d_stream, t * hidden))
                 });
                 run(workers, jobs.collect::<Vec<_>>(), |(tile, d_qkv, x, dx, d_stream), _| {
-                    let positions = &self.positions[tile.clone()];
-                    self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), positions);
+                    if layer.qk_norm.is_none() {
+                        let positions = &self.positions[tile.clone()];
+                        self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), positions);
+                    }
                     let input = &input[span(&tile, hidden)];
                     let inv = &acts.input_inv[tile.clone()];
                     rms_norm::recompute(input, norm, inv, x);

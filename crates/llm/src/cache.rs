@@ -217,6 +217,7 @@ mod tests {
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: 64,
         };
         let mut pool = BlockPool::new(&config, Precision::F32);
@@ -252,6 +253,7 @@ mod tests {
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: 64,
         };
         let mut pool = BlockPool::new(&config, Precision::Bf16);

@@ -1,4 +1,4 @@
-//! Checkpoints: a directory as Hugging Face software writes and reads it.
+//! Checkpoints: a directory written as Hugging Face software reads it; `directory` reads.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -9,9 +9,9 @@ use serde_json::json;
 use crate::chat::CHAT_TEMPLATE;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
-use crate::gguf::{GgufError, is_gguf, load_gguf};
-use crate::params::{Layout, Model};
-use crate::tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
+use crate::gguf::GgufError;
+use crate::params::Model;
+use crate::tensor_file::{Dtype, TensorFileError, TensorView, write_tensors};
 use crate::tiny_tokenizer::{TURN_END, TURN_START};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -34,7 +34,7 @@ pub enum CheckpointError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A `config.json` that does not describe a model of this engine.
+    /// A `config.json`, or another file of settings, that cannot be used.
     #[error("{}: {reason}", path.display())]
     Config {
         /// The file.
@@ -200,40 +200,6 @@ pub fn write_files(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), Checkpoi
     Ok(())
 }
 
-/// Reads the model and the tokenizer of a checkpoint directory or of a GGUF file.
-///
-/// # Errors
-/// Missing, truncated or foreign files; each error names the file, and the tensor and its offset
-/// where there is one.
-pub fn load_model(dir: &Path) -> Result<(Model, Tokenizer), CheckpointError> {
-    if is_gguf(dir) {
-        let loaded = load_gguf(dir).map_err(|source| CheckpointError::Gguf {
-            path: dir.to_owned(),
-            source: Box::new(source),
-        })?;
-        return Ok((loaded.model, loaded.vocabulary.tokenizer));
-    }
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read(&path).map_err(|source| CheckpointError::Io { path, source })
-    };
-    let (config, weights) = (read(CONFIG_FILE)?, read(MODEL_FILE)?);
-    let tokenizer = read(TOKENIZER_FILE)?;
-    build(dir, &config, &weights, &tokenizer)
-}
-
-/// The same from the contents of the three files, for weights inside the program.
-///
-/// # Errors
-/// As [`load_model`].
-pub fn model_from_bytes(
-    config: &[u8],
-    weights: &[u8],
-    tokenizer: &[u8],
-) -> Result<(Model, Tokenizer), CheckpointError> {
-    build(Path::new(""), config, weights, tokenizer)
-}
-
 /// The weights alone as the bytes of a safetensors file.
 ///
 /// # Errors
@@ -262,67 +228,10 @@ pub fn model_to_bytes(model: &Model, dtype: Dtype) -> Result<Vec<u8>, Checkpoint
         .map_err(|source| CheckpointError::Tensors { path: MODEL_FILE.into(), source })
 }
 
-fn build(
-    dir: &Path,
-    config: &[u8],
-    weights: &[u8],
-    tokenizer: &[u8],
-) -> Result<(Model, Tokenizer), CheckpointError> {
-    let config: ModelConfig = serde_json::from_slice(config).map_err(|e| {
-        CheckpointError::Config { path: dir.join(CONFIG_FILE), reason: e.to_string() }
-    })?;
-    let tokenizer = Tokenizer::from_bytes(tokenizer)
-        .map_err(|source| CheckpointError::Tokenizer { path: dir.join(TOKENIZER_FILE), source })?;
-    check_vocabulary(&config, &tokenizer)?;
-    let path = dir.join(MODEL_FILE);
-    let refuse = |source| CheckpointError::Tensors { path: path.clone(), source };
-    let file = TensorFile::parse(weights).map_err(refuse)?;
-    check_size(&config, &file, weights.len()).map_err(refuse)?;
-    let layout = Layout::new(&config);
-    let known = |name: &str| {
-        layout.find(name).is_some()
-            || (config.tie_word_embeddings && name == "lm_head.weight")
-            || name.ends_with("rotary_emb.inv_freq")
-    };
-    if let Some(tensor) = file.names().find(|n| !known(n)) {
-        let tensor = tensor.to_owned();
-        return Err(CheckpointError::UnknownTensor { path, tensor });
-    }
-    let mut params = vec![0.0; layout.len()];
-    for tensor in layout.entries() {
-        file.read_into(&tensor.name, &tensor.shape, &mut params[tensor.range.clone()])
-            .map_err(refuse)?;
-    }
-    let model = Model::from_params(config, params)?;
-    Ok((model, tokenizer))
-}
-
-/// Refuses a configuration larger than the file before anything is allocated for it.
-fn check_size(
+pub(crate) fn check_vocabulary(
     config: &ModelConfig,
-    file: &TensorFile<'_>,
-    bytes: usize,
-) -> Result<(), TensorFileError> {
-    let layer = format!("model.layers.{}.input_layernorm.weight", config.num_layers - 1);
-    for name in ["model.embed_tokens.weight", layer.as_str()] {
-        if file.describe(name).is_none() {
-            return Err(TensorFileError::Missing { tensor: name.to_owned() });
-        }
-    }
-    // Names are counted first, so the layout below is no longer than the file's own directory.
-    for tensor in Layout::new(config).entries() {
-        let Some((shape, _)) = file.describe(&tensor.name) else {
-            return Err(TensorFileError::Missing { tensor: tensor.name.clone() });
-        };
-        if shape != tensor.shape {
-            file.read_into(&tensor.name, &tensor.shape, &mut [])?;
-        }
-        debug_assert!(shape.iter().product::<usize>() <= bytes);
-    }
-    Ok(())
-}
-
-fn check_vocabulary(config: &ModelConfig, tokenizer: &Tokenizer) -> Result<(), CheckpointError> {
+    tokenizer: &Tokenizer,
+) -> Result<(), CheckpointError> {
     let (tokens, vocab_size) = (tokenizer.vocab_size(), config.vocab_size);
     if tokens > vocab_size {
         return Err(CheckpointError::Vocabulary { tokens, vocab_size });

@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ops::head_norm::NormedHeads;
+
 /// Sizes and constants of a Llama-architecture transformer.
 ///
-/// Serialises to the `config.json` of `LlamaForCausalLM`, or of `Qwen2ForCausalLM` when
-/// [`qkv_bias`](Self::qkv_bias) is set, and deserialises from either.
+/// Serialises to the `config.json` of `LlamaForCausalLM`, of `Qwen2ForCausalLM` when
+/// [`qkv_bias`](Self::qkv_bias) is set or of `Qwen3ForCausalLM` when [`qk_norm`](Self::qk_norm)
+/// is, and deserialises from any of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "HfConfig", into = "HfConfig")]
 pub struct ModelConfig {
@@ -32,6 +35,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// The query, key and value projections carry a bias (Qwen2).
     pub qkv_bias: bool,
+    /// Every query and key head is normalised before its rotation (Qwen3).
+    pub qk_norm: bool,
     /// Positions are below this.
     pub max_position_embeddings: usize,
 }
@@ -87,6 +92,16 @@ impl ModelConfig {
         self.num_heads * self.head_dim
     }
 
+    /// The heads that a model with [`qk_norm`](Self::qk_norm) normalises.
+    pub(crate) fn normed_heads(&self) -> NormedHeads {
+        NormedHeads {
+            row: self.qkv_size(),
+            queries: self.num_heads,
+            keys: self.num_kv_heads,
+            dim: self.head_dim,
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -107,6 +122,10 @@ impl ModelConfig {
             if value == 0 || value > max {
                 return Err(ConfigError::Size { field, value, max });
             }
+        }
+        if self.qkv_bias && self.qk_norm {
+            let what = "a bias on queries and keys that are normalised".to_owned();
+            return Err(ConfigError::Unsupported { what });
         }
         if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             return Err(ConfigError::Heads {
@@ -175,9 +194,10 @@ impl TryFrom<HfConfig> for ModelConfig {
 
     fn try_from(hf: HfConfig) -> Result<Self, ConfigError> {
         let refuse = |what: String| Err(ConfigError::Unsupported { what });
-        let qkv_bias = match hf.model_type.as_str() {
-            "llama" => false,
-            "qwen2" => true,
+        let (qkv_bias, qk_norm) = match hf.model_type.as_str() {
+            "llama" => (false, false),
+            "qwen2" => (true, false),
+            "qwen3" => (false, true),
             other => return refuse(format!("model_type \"{other}\"")),
         };
         if let Some(act) = hf.hidden_act.as_deref().filter(|a| *a != "silu" && *a != "swish") {
@@ -214,6 +234,7 @@ impl TryFrom<HfConfig> for ModelConfig {
             rms_norm_eps: hf.rms_norm_eps as f32,
             tie_word_embeddings: hf.tie_word_embeddings,
             qkv_bias,
+            qk_norm,
             max_position_embeddings: hf.max_position_embeddings,
         };
         config.validate()?;
@@ -228,8 +249,11 @@ fn short(value: f32) -> f64 {
 
 impl From<ModelConfig> for HfConfig {
     fn from(c: ModelConfig) -> Self {
-        let (model_type, class) =
-            if c.qkv_bias { ("qwen2", "Qwen2ForCausalLM") } else { ("llama", "LlamaForCausalLM") };
+        let (model_type, class) = match (c.qkv_bias, c.qk_norm) {
+            (true, _) => ("qwen2", "Qwen2ForCausalLM"),
+            (_, true) => ("qwen3", "Qwen3ForCausalLM"),
+            _ => ("llama", "LlamaForCausalLM"),
+        };
         let theta = short(c.rope_theta);
         Self {
             architectures: Some(vec![class.into()]),
@@ -276,14 +300,15 @@ mod tests {
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: 128,
         }
     }
 
     #[test]
     fn json_round_trip() {
-        for qkv_bias in [false, true] {
-            let c = ModelConfig { qkv_bias, ..config() };
+        for (qkv_bias, qk_norm) in [(false, false), (true, false), (false, true)] {
+            let c = ModelConfig { qkv_bias, qk_norm, ..config() };
             let text = serde_json::to_string(&c).expect("serialises");
             assert!(text.contains("\"rms_norm_eps\":1e-6"), "{text}");
             assert!(text.contains("\"rope_theta\":10000.0"), "{text}");

@@ -8,7 +8,7 @@ use crate::cached_attention::{self, AttendScratch, Heads, Span};
 use crate::decode_weights::{DecodeWeights, MatrixScratch};
 use crate::ops::matmul::Precision;
 use crate::ops::rope::RopeTable;
-use crate::ops::{embedding, rms_norm, swiglu};
+use crate::ops::{embedding, head_norm, rms_norm, swiglu};
 use crate::pair_attention::{self, Member, PairScratch, Query, TILE, Tile};
 use crate::pairs::Width;
 use crate::panel_linear::Output;
@@ -50,6 +50,7 @@ pub(crate) struct Buffers {
     h: Vec<f32>,
     inv_rms: Vec<f32>,
     qkv: Vec<f32>,
+    head_inv: Vec<f32>,
     att: Vec<f32>,
     gate_up: Vec<f32>,
     act: Vec<f32>,
@@ -113,10 +114,20 @@ impl Engine<'_, '_> {
             b.qkv.resize(rows * qkv_size, 0.0);
             layer.qkv.apply(team, &b.h, &mut b.qkv, Output::Set, &mut b.linear);
             let turned = config.num_heads + config.num_kv_heads;
+            let normed = config.normed_heads();
+            b.head_inv.resize(rows * normed.count(), 0.0);
             let (qkv, positions) = (Disjoint::new(&mut b.qkv), &b.positions);
+            let inv = Disjoint::new(&mut b.head_inv);
             team.split(rows, ROWS_TOGETHER, &|part| {
                 // SAFETY: the parts do not overlap.
                 let qkv = unsafe { qkv.part(part.start * qkv_size..part.end * qkv_size) };
+                if let Some(norms) = &ranges.qk_norm {
+                    let count = normed.count();
+                    // SAFETY: as above.
+                    let inv = unsafe { inv.part(part.start * count..part.end * count) };
+                    let (q, k) = model.part(norms).split_at(normed.dim);
+                    head_norm::forward(qkv, normed, q, k, eps, inv);
+                }
                 rope.forward(qkv, qkv_size, turned, &positions[part]);
             });
             let mut qkv_rows = b.qkv.chunks_exact(qkv_size);

@@ -7,16 +7,20 @@ mod block;
 mod cache;
 mod cached_attention;
 mod chat;
+mod chat_template;
 mod checkpoint;
 mod config;
 mod decode_error;
 mod decode_pass;
 mod decode_weights;
 mod decoder;
+mod directory;
 mod engine;
 mod error;
+mod generation;
 mod gguf;
 mod large_pages;
+mod loaded;
 mod lora;
 mod mapped;
 mod ops;
@@ -27,6 +31,7 @@ mod pairs;
 mod panel_linear;
 mod params;
 pub mod peak;
+mod python_text;
 mod sampling;
 mod share;
 mod team;
@@ -38,20 +43,24 @@ mod word_pipeline;
 mod workspace;
 
 pub use chat::{CHAT_TEMPLATE, ChatMl, Role};
+pub use chat_template::{ChatTemplate, ChatTemplateError, Message};
 pub use checkpoint::{
-    CONFIG_FILE, CheckpointError, MODEL_FILE, TOKENIZER_FILE, checkpoint_files, load_model,
-    model_from_bytes, model_to_bytes, save_model, tokenizer_files, write_files,
+    CONFIG_FILE, CheckpointError, MODEL_FILE, TOKENIZER_FILE, checkpoint_files, model_to_bytes,
+    save_model, tokenizer_files, write_files,
 };
 pub use config::{ConfigError, ModelConfig};
 pub use decode_error::DecodeError;
 pub use decode_weights::DecodeWeights;
 pub use decoder::{Decoder, SeqId, Turn};
+pub use directory::{INDEX_FILE, index_files, load_directory, load_model, model_from_bytes};
 pub use engine::TargetGrad;
 pub use error::EngineError;
+pub use generation::GenerationConfig;
 pub use gguf::{
     GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
     GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
 };
+pub use loaded::{LoadedModel, load_path};
 pub use lora::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterBase, Adapters, LoraConfig, LoraError, Module,
     adapter_base, adapter_files, adapters_from_bytes, load_adapters,

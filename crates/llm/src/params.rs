@@ -26,6 +26,9 @@ pub struct LayerRanges {
     pub qkv: Range<usize>,
     /// `[qkv]`, where the configuration has one.
     pub qkv_bias: Option<Range<usize>>,
+    /// Norm weights of query heads and of key heads, `[2, head_dim]`, where the configuration has
+    /// them.
+    pub qk_norm: Option<Range<usize>>,
     /// `[hidden, heads · head_dim]`
     pub o_proj: Range<usize>,
     /// `[hidden]`
@@ -38,8 +41,8 @@ pub struct LayerRanges {
 
 /// Names, shapes and places of all tensors of a model.
 ///
-/// Order: embedding; per block the input norm, q, k, v weights, their biases, output projection,
-/// post-attention norm, gate, up, down; final norm; output head unless tied. Tensors that are
+/// Order: embedding; per block the input norm, q, k, v weights, their biases, the norms of
+/// query and key heads, output projection, post-attention norm, gate, up, down; final norm; output head unless tied. Tensors that are
 /// multiplied together lie side by side, so that a fused matrix is a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -97,11 +100,18 @@ impl Layout {
                         (name("self_attn.v_proj.bias"), &[kv]),
                     ])
                 });
+                let qk_norm = config.qk_norm.then(|| {
+                    b.span(&[
+                        (name("self_attn.q_norm.weight"), &[config.head_dim]),
+                        (name("self_attn.k_norm.weight"), &[config.head_dim]),
+                    ])
+                });
                 LayerRanges {
                     index: i,
                     input_norm,
                     qkv,
                     qkv_bias,
+                    qk_norm,
                     o_proj: b.push(name("self_attn.o_proj.weight"), &[hidden, q]),
                     post_norm: b.push(name("post_attention_layernorm.weight"), &[hidden]),
                     gate_up: b.span(&[

@@ -152,6 +152,9 @@ pub enum TensorFileError {
     },
 }
 
+/// Every other reader refuses longer ones too; it bounds what parsing one can cost.
+const LONGEST_HEADER: usize = 100_000_000;
+
 #[derive(Deserialize)]
 struct RawEntry {
     dtype: String,
@@ -192,6 +195,9 @@ impl<'a> TensorFile<'a> {
         let (header, data) = rest.split_at(length as usize);
         let end = header.len() + 8;
         let invalid = |reason: String| TensorFileError::Header { end, reason };
+        if header.len() > LONGEST_HEADER {
+            return Err(invalid(format!("longer than {LONGEST_HEADER} bytes")));
+        }
         let mut raw: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(header).map_err(|e| invalid(e.to_string()))?;
         let metadata = match raw.remove("__metadata__") {
@@ -281,6 +287,28 @@ impl<'a> TensorFile<'a> {
         Ok(&self.data[self.entry(tensor)?.range.clone()])
     }
 
+    /// Checks that a tensor can be read as f32 numbers of this shape into a buffer of `len`.
+    ///
+    /// # Errors
+    /// Missing, another shape, an integer type.
+    pub fn check(
+        &self,
+        tensor: &str,
+        expected: &[usize],
+        len: usize,
+    ) -> Result<(), TensorFileError> {
+        let entry = self.entry(tensor)?;
+        let (tensor, start) = (tensor.to_owned(), entry.range.start);
+        if entry.shape != expected || expected.iter().product::<usize>() != len {
+            let (found, expected) = (entry.shape.clone(), expected.to_vec());
+            return Err(TensorFileError::Shape { tensor, start, found, expected });
+        }
+        if entry.dtype == Dtype::U64 {
+            return Err(TensorFileError::Dtype { tensor, start, dtype: "U64".to_owned() });
+        }
+        Ok(())
+    }
+
     /// Reads a tensor of the given shape into `out`, as f32. Values must be finite.
     ///
     /// # Errors
@@ -291,17 +319,36 @@ impl<'a> TensorFile<'a> {
         expected: &[usize],
         out: &mut [f32],
     ) -> Result<(), TensorFileError> {
+        self.check(tensor, expected, out.len())?;
+        self.read_part(tensor, 0, out)?;
+        Ok(())
+    }
+
+    /// Reads the elements from `first` on, in row-major order, until `out` is full. Gives the
+    /// bytes that they came from.
+    ///
+    /// # Errors
+    /// Missing, fewer elements, an integer type, a value that is NaN or infinite.
+    pub fn read_part(
+        &self,
+        tensor: &str,
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<&'a [u8], TensorFileError> {
         let entry = self.entry(tensor)?;
-        let start = entry.range.start;
-        if entry.shape != expected || expected.iter().product::<usize>() != out.len() {
-            return Err(TensorFileError::Shape {
+        let (start, size) = (entry.range.start, entry.dtype.size());
+        let bytes = first
+            .checked_mul(size)
+            .zip(out.len().checked_mul(size))
+            .and_then(|(from, len)| {
+                self.data[entry.range.clone()].get(from..from.checked_add(len)?)
+            })
+            .ok_or_else(|| TensorFileError::Shape {
                 tensor: tensor.to_owned(),
                 start,
                 found: entry.shape.clone(),
-                expected: expected.to_vec(),
-            });
-        }
-        let bytes = &self.data[entry.range.clone()];
+                expected: vec![first.saturating_add(out.len())],
+            })?;
         match entry.dtype {
             Dtype::F32 => {
                 for (value, raw) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -326,10 +373,10 @@ impl<'a> TensorFile<'a> {
         match out.iter().position(|v| !v.is_finite()) {
             Some(element) => Err(TensorFileError::NotFinite {
                 tensor: tensor.to_owned(),
-                element,
-                offset: start + element * entry.dtype.size(),
+                element: first + element,
+                offset: start + (first + element) * size,
             }),
-            None => Ok(()),
+            None => Ok(bytes),
         }
     }
 

@@ -12,6 +12,10 @@ use crate::ops::{
 pub(crate) struct BlockActivations {
     /// (N) 1/rms of the input.
     pub(crate) input_inv: Vec<f32>,
+    /// (N, heads) 1/rms of the query and key heads, where they are normalised.
+    pub(crate) head_inv: Vec<f32>,
+    /// (N, heads · head_dim) those heads before.
+    pub(crate) head_input: Vec<f32>,
     /// (N, qkv) after rotation.
     pub(crate) qkv: Vec<f32>,
     /// (R, heads · head_dim)

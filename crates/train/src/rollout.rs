@@ -95,6 +95,7 @@ impl Policy {
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             qkv_bias: false,
+            qk_norm: false,
             max_position_embeddings: POSITIONS,
         };
         Ok(Self { model: Model::init(config, seed)?, tokenizer })

@@ -11,6 +11,7 @@ mod export;
 mod play;
 mod prop1;
 mod report;
+mod score;
 mod serve;
 mod serve_env;
 mod sft;
@@ -65,6 +66,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Assign EMPG credit to any trainer's trajectories (JSONL in, JSONL out)
     Advantage(advantage::AdvantageArgs),
+    /// Log-probability and entropy of every token under a model (JSONL in, JSONL out)
+    Score(score::ScoreArgs),
     /// Check Proposition 1 numerically
     Prop1(prop1::Prop1Args),
     /// Play a task yourself
@@ -93,6 +96,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sft(args) => sft::run(args, json),
         Command::Export(args) => export::run(args, json),
         Command::Advantage(args) => advantage::run(args, json),
+        Command::Score(args) => score::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),
         Command::Play(args) => play::run(args, json),
         Command::Env(args) => env::run(args, json),

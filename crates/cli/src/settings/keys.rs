@@ -49,7 +49,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "env.action_field" "openenv: the action's field that takes the text; open: what the server's schema suggests."
     "env.observation_field" "openenv, stdio: the observation's field that is read; open: text, message, … or all of it."
     "env.reset" "openenv, stdio: added to every reset, e.g. { split = \"{split}\" }; knows {split}, {index}, {seed}, {task}."
-    "model.path" "tiny (embedded) or a checkpoint directory."
+    "model.path" "tiny (embedded), a model directory, a GGUF file or an id on the Hugging Face Hub."
     "model.dtype" "Compute type: f32 (auto chooses it too) or bf16 factors with f32 weights and sums."
     "model.device" "Device: cpu (auto chooses it too)."
     "model.lora" "Trains adapters beside frozen weights: { rank = 16, alpha = 32, dropout = 0, targets = [\"q_proj\", …] }."

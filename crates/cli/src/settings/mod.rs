@@ -248,7 +248,8 @@ pub(crate) fn finish(mut config: Config) -> Result<Config, SettingsError> {
     {
         *corpus = absolute;
     }
-    if config.model.path != "tiny"
+    // An id on the Hub names no path.
+    if std::path::Path::new(&config.model.path).exists()
         && let Ok(absolute) = std::path::absolute(&config.model.path)
     {
         config.model.path = absolute.display().to_string();

@@ -4,7 +4,7 @@ use crate::program::{empg, run};
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    for command in ["", "train", "eval", "track", "config", "config show", "config init"] {
+    for command in ["", "train", "eval", "score", "track", "config", "config show", "config init"] {
         let ran = run(&format!("{command} --help"));
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         let name = if command.is_empty() { "empg".into() } else { command.replace(' ', "_") };
@@ -13,6 +13,7 @@ fn every_command_explains_itself_with_examples() {
     for command in [
         "train",
         "eval",
+        "score",
         "play",
         "track",
         "env replay",

@@ -5,6 +5,7 @@ mod dashboard;
 mod environments;
 mod export;
 mod help;
+mod hub;
 mod program;
 mod remote;
 mod resume;

@@ -11,6 +11,7 @@ pub(crate) mod attention;
 pub(crate) mod bf16;
 pub(crate) mod embedding;
 pub(crate) mod head;
+pub(crate) mod head_norm;
 pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod matmul;

@@ -15,6 +15,7 @@ fn setting() -> (Model, PackedBatch) {
         num_heads: 6,
         num_kv_heads: 3,
         qkv_bias: true,
+        qk_norm: false,
         max_position_embeddings: 700,
         ..small()
     };

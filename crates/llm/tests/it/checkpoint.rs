@@ -22,6 +22,7 @@ fn model() -> Model {
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,
+        qk_norm: false,
         max_position_embeddings: 128,
     };
     Model::init(config, 3).expect("valid")

@@ -23,6 +23,7 @@ fn config(heads: usize, kv_heads: usize, head_dim: usize) -> ModelConfig {
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         qkv_bias: false,
+        qk_norm: false,
         max_position_embeddings: 512,
     }
 }
@@ -71,6 +72,7 @@ fn scores_equal_the_scoring_pass_over_growing_contexts_with_forks() {
         config(4, 2, 10),
         config(4, 4, 16),
         config(3, 1, 34),
+        ModelConfig { qk_norm: true, ..config(8, 2, 8) },
         ModelConfig { qkv_bias: true, tie_word_embeddings: false, ..config(8, 2, 8) },
     ] {
         let model = model(config);

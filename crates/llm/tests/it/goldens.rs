@@ -151,6 +151,11 @@ fn llama() {
 }
 
 #[test]
+fn qwen3_with_normalised_heads() {
+    check("qwen3");
+}
+
+#[test]
 fn qwen2_with_bias() {
     check("qwen2");
 }

@@ -94,6 +94,11 @@ fn untied_with_bias_and_temperature() {
 }
 
 #[test]
+fn normalised_heads() {
+    check(ModelConfig { qk_norm: true, head_dim: 6, ..small() }, 0.9);
+}
+
+#[test]
 fn one_key_head_and_a_head_width_of_its_own() {
     check(ModelConfig { num_kv_heads: 1, head_dim: 6, num_layers: 1, ..small() }, 1.6);
 }

@@ -4,6 +4,7 @@ mod arithmetic;
 mod bad_input;
 mod checkpoint;
 mod decode;
+mod directory;
 mod gguf;
 mod goldens;
 mod gradients;

@@ -77,6 +77,7 @@ fn check(config: ModelConfig, batch: &PackedBatch) {
 #[test]
 fn shared_prefixes() {
     check(small(), &family(29));
+    check(ModelConfig { qk_norm: true, ..small() }, &family(29));
     check(ModelConfig { qkv_bias: true, tie_word_embeddings: false, ..small() }, &family(29));
 }
 

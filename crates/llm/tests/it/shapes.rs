@@ -16,6 +16,7 @@ pub(crate) fn small() -> ModelConfig {
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         qkv_bias: false,
+        qk_norm: false,
         max_position_embeddings: 256,
     }
 }

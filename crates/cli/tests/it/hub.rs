@@ -1,0 +1,268 @@
+//! Models by their id, from a server that speaks the Hub's protocol and notes what it is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::program::{Ran, empg};
+
+/// A commit's name.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// What is asked of the model.
+const LINE: &str = "{\"tokens\":[5,6,7,8]}\n";
+
+/// What the server is to do with the repository's large file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Send it, as the Hub does by way of another address.
+    Redirect,
+    /// Break off in the middle, once, and then go on from where it is asked to.
+    Break,
+}
+
+struct Hub {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    home: PathBuf,
+}
+
+impl Hub {
+    /// Serves the files of a folder as `owner/name`, to whoever has the token.
+    fn start(name: &str, folder: &Path, token: &'static str, manner: Manner) -> Self {
+        let mut files = BTreeMap::new();
+        for file in fs::read_dir(folder).unwrap() {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            files.insert(name, fs::read(file.path()).unwrap());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        thread::spawn(move || {
+            let files = Arc::new(files);
+            for stream in listener.incoming().flatten() {
+                let (files, seen) = (Arc::clone(&files), Arc::clone(&seen));
+                thread::spawn(move || answer(stream, &files, token, manner, &seen));
+            }
+        });
+        let home = std::env::temp_dir().join(format!("empg-hub-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        Self { url, asked, home }
+    }
+
+    fn score(&self, id: &str, variables: &[(&str, &str)]) -> Ran {
+        let mut command = empg();
+        for name in ["HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "http_proxy"] {
+            command.env_remove(name);
+        }
+        command
+            .args(["score", "--threads", "1", "--model", id])
+            .env("HF_HOME", &self.home)
+            .env("HF_ENDPOINT", &self.url)
+            .env("HF_TOKEN", "secret")
+            .env("NO_PROXY", "127.0.0.1")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that fails early does not read.
+        let _ = child.stdin.take().unwrap().write_all(LINE.as_bytes());
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// What was asked for since the last call.
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+fn answer(
+    stream: TcpStream,
+    files: &BTreeMap<String, Vec<u8>>,
+    token: &str,
+    manner: Manner,
+    seen: &Mutex<Vec<String>>,
+) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut out = stream;
+    loop {
+        let mut request = String::new();
+        if lines.read_line(&mut request).unwrap_or(0) == 0 {
+            return;
+        }
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        let (mut range, mut authorised) = (None, token.is_empty());
+        loop {
+            let mut header = String::new();
+            if lines.read_line(&mut header).unwrap_or(0) == 0 {
+                return;
+            }
+            let header = header.trim_end().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(bytes) = header.strip_prefix("range: bytes=") {
+                let (from, to) = bytes.split_once('-').unwrap();
+                range = Some((from.parse::<usize>().unwrap(), to.parse::<usize>().ok()));
+            }
+            authorised |= header == format!("authorization: bearer {token}");
+        }
+        // The client asks for one byte first, to learn the size.
+        let mark = match range {
+            Some((from, None)) => format!(" from {from}"),
+            _ => String::new(),
+        };
+        let first_time = {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.push(format!("{path}{mark}"));
+            seen.iter().filter(|s| **s == format!("{path}{mark}")).count() == 1
+        };
+        let mut reply = |status: &str, headers: &str, body: &[u8], promised: usize| {
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {promised}\r\n{headers}\r\n");
+            out.write_all(head.as_bytes()).and_then(|()| out.write_all(body))
+        };
+        let sent = if !authorised && path.starts_with("/api") {
+            reply("401 Unauthorized", "", b"", 0)
+        } else if path == "/api/models/owner/name/revision/main" {
+            let names: Vec<_> =
+                files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+            let about = serde_json::json!({ "sha": COMMIT, "siblings": names }).to_string();
+            reply("200 OK", "Content-Type: application/json\r\n", about.as_bytes(), about.len())
+        } else if let Some(name) = path.strip_prefix("/owner/name/resolve/main/") {
+            let about = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-{name}\"\r\n");
+            match files.get(name) {
+                None => reply("404 Not Found", "", b"", 0),
+                // The Hub sends large files from elsewhere.
+                Some(_) if name.ends_with(".safetensors") => {
+                    let place = format!(
+                        "{about}X-Linked-Etag: \"etag-{name}\"\r\nLocation: /far/{name}\r\n"
+                    );
+                    reply("302 Found", &place, b"", 0)
+                }
+                Some(bytes) => send(&mut reply, bytes, range, &about, false),
+            }
+        } else if let Some((name, bytes)) =
+            path.strip_prefix("/far/").and_then(|name| files.get_key_value(name))
+        {
+            let whole = range.is_some_and(|(_, to)| to.is_none());
+            let broken = manner == Manner::Break && whole && first_time && range.unwrap().0 == 0;
+            let about = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-{name}\"\r\n");
+            if send(&mut reply, bytes, range, &about, broken).is_ok() && broken {
+                return;
+            }
+            Ok(())
+        } else {
+            reply("404 Not Found", "", b"", 0)
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn send(
+    reply: &mut dyn FnMut(&str, &str, &[u8], usize) -> std::io::Result<()>,
+    bytes: &[u8],
+    range: Option<(usize, Option<usize>)>,
+    headers: &str,
+    broken: bool,
+) -> std::io::Result<()> {
+    let (from, to) = range.unwrap_or((0, None));
+    let to = to.map_or(bytes.len(), |to| (to + 1).min(bytes.len()));
+    let part = &bytes[from.min(to)..to];
+    let headers = format!(
+        "{headers}Content-Range: bytes {from}-{}/{}\r\n",
+        to.saturating_sub(1),
+        bytes.len()
+    );
+    let sent = if broken { &part[..part.len() / 2] } else { part };
+    reply("206 Partial Content", &headers, sent, part.len())
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens").join(name)
+}
+
+/// What the same files give from their folder.
+fn local(name: &str) -> String {
+    let mut child = empg()
+        .args(["score", "--threads", "1", "--model"])
+        .arg(golden(name))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(LINE.as_bytes()).unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(text.contains("\"logprobs\":[null,-"), "{text}");
+    text
+}
+
+#[test]
+fn a_repository_is_downloaded_once_and_then_found_offline() {
+    let hub = Hub::start("once", &golden("qwen2-tiny"), "secret", Manner::Redirect);
+    let expected = local("qwen2-tiny");
+    let ran = hub.score("owner/name", &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("HF_HUB_OFFLINE"), "{}", ran.stderr);
+    assert!(hub.asked().is_empty());
+
+    let ran = hub.score("owner/name", &[]);
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+    assert!(ran.stderr.contains("downloading model-00003-of-00003.safetensors"), "{}", ran.stderr);
+    let asked = hub.asked();
+    assert!(asked.iter().all(|path| !path.contains("expected.json")), "{asked:?}");
+
+    let ran = hub.score("owner/name", &[]);
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+    assert_eq!(hub.asked(), ["/api/models/owner/name/revision/main"]);
+    let ran = hub.score("owner/name", &[("HF_HUB_OFFLINE", "true")]);
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+    assert!(hub.asked().is_empty());
+    // Nobody answers there.
+    let ran = hub.score("owner/name", &[("HF_ENDPOINT", "http://127.0.0.1:9")]);
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+    assert!(ran.stderr.contains("warning"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_broken_download_goes_on() {
+    let hub = Hub::start("broken", &golden("qwen3-tiny"), "", Manner::Break);
+    let ran = hub.score("owner/name", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout, local("qwen3-tiny"));
+    let far: Vec<String> =
+        hub.asked().into_iter().filter(|path| path.starts_with("/far/")).collect();
+    let size = fs::metadata(golden("qwen3-tiny").join("model.safetensors")).unwrap().len();
+    assert!(far.contains(&format!("/far/model.safetensors from {}", size / 2)), "{far:?}");
+}
+
+#[test]
+fn refusals_say_what_helps() {
+    let hub = Hub::start("refused", &golden("qwen3-tiny"), "other", Manner::Redirect);
+    let ran = hub.score("owner/name", &[]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("HF_TOKEN"), "{}", ran.stderr);
+    let ran = hub.score("owner/nothing", &[("HF_TOKEN", "other")]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("no such repository"), "{}", ran.stderr);
+    let ran = hub.score("owner/name/model.gguf", &[("HF_TOKEN", "other")]);
+    assert!(ran.stderr.contains("it has chat_template.jinja, config.json"), "{}", ran.stderr);
+    let ran = hub.score("no such thing", &[]);
+    assert!(ran.stderr.contains("Qwen/Qwen2.5-0.5B-Instruct"), "{}", ran.stderr);
+}

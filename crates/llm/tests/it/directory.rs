@@ -1,0 +1,195 @@
+//! Model directories as `transformers` writes them, against what it computes with them.
+//! `tools/model_goldens.py tiny` writes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use empg_llm::{
+    CheckpointError, Decoder, INDEX_FILE, LoadedModel, PackedBatch, SamplingParams, Target,
+    Workspace, index_files, load_directory, load_model, load_path,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Expected {
+    texts: Vec<String>,
+    tokens: Vec<Vec<u32>>,
+    scores: Vec<Scores>,
+    chats: Vec<Chat>,
+}
+
+#[derive(Deserialize)]
+struct Scores {
+    tokens: Vec<u32>,
+    temperature: f32,
+    logprobs: Vec<f32>,
+    entropy: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    /// A JSON object as text, its keys in order.
+    variables: String,
+    text: String,
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(format!("{name}-tiny"))
+}
+
+fn check(name: &str) -> LoadedModel {
+    let dir = folder(name);
+    let text = fs::read(dir.join("expected.json")).expect("goldens");
+    let expected: Expected = serde_json::from_slice(&text).expect("goldens");
+    let loaded = load_path(&dir).expect("loads");
+    for (text, tokens) in expected.texts.iter().zip(&expected.tokens) {
+        assert_eq!(&loaded.tokenizer.encode(text).expect("encodes"), tokens);
+    }
+    let mut ws = Workspace::new();
+    for scores in &expected.scores {
+        let mut batch = PackedBatch::default();
+        batch.push(&scores.tokens, None);
+        let targets = scores.tokens.iter().enumerate().skip(1);
+        batch.targets = targets.map(|(i, &token)| Target { row: i - 1, token }).collect();
+        let got = loaded.model.score(&batch, scores.temperature, &mut ws).expect("scores");
+        assert_eq!(got.len(), scores.logprobs.len());
+        for (i, got) in got.iter().enumerate() {
+            assert!((got.logprob - scores.logprobs[i]).abs() < 1e-4, "{name} {i}: {got:?}");
+            assert!((got.entropy - scores.entropy[i]).abs() < 1e-4, "{name} {i}: {got:?}");
+        }
+    }
+    let template = loaded.chat_template.as_ref().expect("has a template");
+    for chat in &expected.chats {
+        assert_eq!(template.render_json(&chat.variables).as_ref(), Ok(&chat.text));
+    }
+    assert_eq!(loaded.generation.eos, [2, 0]);
+    assert_eq!((loaded.generation.temperature, loaded.generation.top_k), (Some(0.7), Some(20)));
+    assert_eq!(loaded.end_tokens(), [0, 2]);
+    loaded
+}
+
+#[test]
+fn qwen2_in_bf16_and_several_files() {
+    let loaded = check("qwen2");
+    assert!(loaded.model.config.qkv_bias && !loaded.model.config.tie_word_embeddings);
+    let index = fs::read(folder("qwen2").join(INDEX_FILE)).expect("reads");
+    assert_eq!(index_files(&index).expect("an index").len(), 3);
+}
+
+#[test]
+fn qwen3_in_one_file_samples_what_it_scores() {
+    let loaded = check("qwen3");
+    assert!(loaded.model.config.qk_norm && loaded.model.config.head_dim == 16);
+    let prompt = loaded.tokenizer.encode("The mug is").expect("encodes");
+    let mut decoder = Decoder::new(&loaded.model, 128).expect("fits");
+    let seq = decoder.open(&prompt).expect("opens");
+    let params = SamplingParams {
+        temperature: 1.0,
+        top_k: None,
+        top_p: None,
+        max_tokens: 24,
+        stop: Vec::new(),
+    };
+    let turn = decoder.generate(&[(seq, 5)], &params).expect("generates").remove(0);
+    let mut batch = PackedBatch::default();
+    batch.push(&[prompt.as_slice(), &turn.tokens].concat(), None);
+    let rows = prompt.len() - 1..;
+    batch.targets = rows.zip(&turn.tokens).map(|(row, &token)| Target { row, token }).collect();
+    let scores = loaded.model.score(&batch, 1.0, &mut Workspace::new()).expect("scores");
+    for (a, b) in scores.iter().zip(&turn.scores) {
+        assert!((a.logprob - b.logprob).abs() < 1e-4 && (a.entropy - b.entropy).abs() < 1e-4);
+    }
+}
+
+/// A copy of the directory in several files, to be damaged.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("empg-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("creates");
+        for file in fs::read_dir(folder("qwen2")).expect("lists") {
+            let file = file.expect("lists");
+            fs::copy(file.path(), dir.join(file.file_name())).expect("copies");
+        }
+        Self(dir)
+    }
+
+    fn error(&self) -> String {
+        load_directory(&self.0).expect_err("refused").to_string()
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const SECOND: &str = "model-00002-of-00003.safetensors";
+
+#[test]
+fn damaged_indices_and_files_are_named() {
+    let copy = Copy::new("shards");
+    let path = copy.0.join(INDEX_FILE);
+    let index = fs::read_to_string(&path).expect("reads");
+    for (from, to, needle) in [
+        (SECOND, "../../secret.safetensors", "not the name of a safetensors file beside"),
+        (SECOND, "/etc/passwd", "not the name of a safetensors file beside"),
+        (SECOND, "other.safetensors", "other.safetensors"),
+        ("\"weight_map\"", "\"weights\"", "weight_map"),
+        ("model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.other.weight", "other.weight"),
+    ] {
+        assert!(index.contains(from), "{from}");
+        fs::write(&path, index.replacen(from, to, 1)).expect("writes");
+        let error = copy.error();
+        assert!(error.contains(needle), "{to}: {error}");
+    }
+    fs::write(&path, r#"{"weight_map": {}}"#).expect("writes");
+    assert!(copy.error().contains("names no tensor"));
+    // A tensor moved to another file than the one that holds it.
+    let line = index.lines().find(|l| l.contains(SECOND)).expect("there");
+    let moved = line.replace(SECOND, "model-00001-of-00003.safetensors");
+    fs::write(&path, index.replace(line, &moved)).expect("writes");
+    let error = copy.error();
+    assert!(error.contains("missing") && error.contains("00001"), "{error}");
+
+    fs::write(&path, &index).expect("writes");
+    let shard = copy.0.join(SECOND);
+    let bytes = fs::read(&shard).expect("reads");
+    for cut in [0, 5, 100, bytes.len() - 1] {
+        fs::write(&shard, &bytes[..cut]).expect("writes");
+        let error = copy.error();
+        assert!(error.contains(SECOND) && error.contains("byte"), "{cut}: {error}");
+    }
+    fs::remove_file(&shard).expect("removes");
+    assert!(matches!(load_model(&copy.0), Err(CheckpointError::Io { .. })));
+    fs::write(&shard, &bytes).expect("writes");
+    load_directory(&copy.0).expect("whole again");
+}
+
+#[test]
+fn damaged_texts_are_named() {
+    let copy = Copy::new("texts");
+    for (file, content) in [
+        ("generation_config.json", "{\"eos_token_id\": \"x\"}"),
+        ("generation_config.json", "{\"temperature\": -1}"),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer.json", "{\"model\": {}}"),
+        ("config.json", "{\"model_type\": \"qwen2\"}"),
+    ] {
+        let path = copy.0.join(file);
+        let before = fs::read(&path).expect("reads");
+        fs::write(&path, content).expect("writes");
+        let error = copy.error();
+        assert!(error.contains(file), "{file}: {error}");
+        fs::write(&path, before).expect("writes");
+    }
+    // What is optional may be missing; the ids of config.json are used then.
+    for file in ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"] {
+        fs::remove_file(copy.0.join(file)).expect("removes");
+    }
+    let bare = load_directory(&copy.0).expect("loads");
+    assert!(bare.chat_template.is_none() && bare.generation.temperature.is_none());
+    assert_eq!(bare.generation.eos, [2]);
+}

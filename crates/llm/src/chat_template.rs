@@ -195,6 +195,7 @@ fn string_method(value: &Value, method: &str, args: &[Value]) -> Option<Result<V
     Some(Ok(Value::from(rest.unwrap_or(text))))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "filters are given their options whole")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
     let style = JsonStyle {

@@ -173,8 +173,11 @@ fn answer(
     }
 }
 
+/// Writes status, headers, body and the length that is promised for it.
+type Reply<'a> = dyn FnMut(&str, &str, &[u8], usize) -> std::io::Result<()> + 'a;
+
 fn send(
-    reply: &mut dyn FnMut(&str, &str, &[u8], usize) -> std::io::Result<()>,
+    reply: &mut Reply<'_>,
     bytes: &[u8],
     range: Option<(usize, Option<usize>)>,
     headers: &str,

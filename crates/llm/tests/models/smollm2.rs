@@ -127,6 +127,7 @@ pub(crate) fn templates(folder: &Path) -> Result<(), Failed> {
 const PROBE: &str = "EMPG_LOAD_PROBE";
 
 /// In the child: loads the model and prints the peak of memory and the bytes of weights.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 pub(crate) fn probe() -> bool {
     let Some(path) = std::env::var_os(PROBE) else { return false };
     let loaded = load_path(Path::new(&path)).expect("loads");

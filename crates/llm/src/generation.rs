@@ -54,7 +54,10 @@ impl GenerationConfig {
     /// What is wrong with them: no JSON object, a token id that is negative or no number, a
     /// temperature or probability out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let raw: Raw = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        // By way of an object: a list would be read as the values of the fields in their order.
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let raw: Raw = serde_json::from_value(object.into()).map_err(|e| e.to_string())?;
         if let Some(t) = raw.temperature.filter(|t| !(*t >= 0.0 && t.is_finite())) {
             return Err(format!("temperature is {t}; it must be finite and not negative"));
         }

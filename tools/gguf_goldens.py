@@ -2,8 +2,8 @@
 
     python tools/gguf_goldens.py crates/llm/tests/goldens [--model SmolLM2-135M-Instruct.Q4_1.gguf]
 
-Writes `gguf_blocks.json` (stored blocks of every element type and their values), `tiny_llama.gguf`
-and `tiny_qwen2.gguf` (whole files of mixed types) with `tiny_gguf.json` (fingerprints of their
+Writes `gguf_blocks.json` (stored blocks of every element type and their values), `tiny_llama.gguf`,
+`tiny_qwen2.gguf` and `tiny_qwen3.gguf` (whole files of mixed types) with `tiny_gguf.json` (fingerprints of their
 tensors under Hugging Face names and order), and with --model `smollm2_gguf.json`: fingerprints of
 the tensors that `transformers` reads from the real file, and token ids of a sample of texts.
 
@@ -110,6 +110,8 @@ def tiny(path: Path, arch: str, seed: int) -> dict[str, str]:
     """Writes a small file and returns the fingerprints of its tensors."""
     random = np.random.default_rng(seed)
     hidden, inter, heads, kv, dim, layers = 64, 96, 4, 2, 16, 2
+    if arch == "qwen3":
+        dim = 32  # heads wider together than the model
     merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "1 2"]
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *byte_tokens()]
     tokens += [m.replace(" ", "") for m in merges] + ["<extra>", "[PAD266]"]
@@ -123,6 +125,9 @@ def tiny(path: Path, arch: str, seed: int) -> dict[str, str]:
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv)
     writer.add_rope_dimension_count(dim)
+    if arch == "qwen3":
+        writer.add_key_length(dim)
+        writer.add_value_length(dim)
     writer.add_rope_freq_base(50_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
@@ -167,6 +172,9 @@ def tiny(path: Path, arch: str, seed: int) -> dict[str, str]:
             if arch == "qwen2":
                 bias = (rows * dim,)
                 add(f"{hf}self_attn.{part}_proj.bias", f"{name}attn_{part}.bias", bias, "F32")
+            if arch == "qwen3" and part != "v":
+                hf_norm = f"{hf}self_attn.{part}_norm.weight"
+                add(hf_norm, f"{name}attn_{part}_norm.weight", (dim,), "F32")
         add(hf + "self_attn.o_proj.weight", name + "attn_output.weight", (hidden, heads * dim), "F16")
         add(hf + "post_attention_layernorm.weight", name + "ffn_norm.weight", (hidden,), "F32")
         add(hf + "mlp.gate_proj.weight", name + "ffn_gate.weight", (inter, hidden), "BF16")
@@ -224,7 +232,7 @@ def main() -> None:
     goldens: dict[str, Any] = {"gguf_blocks.json": blocks(7)}
     goldens["tiny_gguf.json"] = {
         f"tiny_{arch}.gguf": tiny(args.out / f"tiny_{arch}.gguf", arch, seed)
-        for arch, seed in [("llama", 1), ("qwen2", 2)]
+        for arch, seed in [("llama", 1), ("qwen2", 2), ("qwen3", 3)]
     }
     if args.model:
         goldens["smollm2_gguf.json"] = real(args.model)

@@ -3,7 +3,7 @@
 
 use crate::config::ModelConfig;
 use crate::large_pages::zeroed;
-use crate::ops::matmul::Precision;
+use crate::ops::panels::Precision;
 use crate::pairs::{Pair32, round};
 use crate::vector::Lane32;
 

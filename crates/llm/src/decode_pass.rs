@@ -6,7 +6,7 @@ use empg::{TokenId, TokenScore};
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{self, AttendScratch, Heads, Span};
 use crate::decode_weights::{DecodeWeights, MatrixScratch};
-use crate::ops::matmul::Precision;
+use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::ops::{embedding, head_norm, rms_norm, swiglu};
 use crate::pair_attention::{self, Member, PairScratch, Query, TILE, Tile};

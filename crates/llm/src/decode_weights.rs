@@ -1,7 +1,7 @@
 //! Weights as the decoder multiplies with them.
 
 use crate::lora::Fused;
-use crate::ops::matmul::Precision;
+use crate::ops::panels::Precision;
 use crate::ops::simd::level;
 use crate::pair_linear::PairLinear;
 use crate::panel_linear::{Output, PanelLinear};

@@ -9,7 +9,7 @@ use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::decode_error::DecodeError;
 use crate::decode_pass::{Buffers, Drawn, Draws, Engine, Run};
 use crate::decode_weights::DecodeWeights;
-use crate::ops::matmul::Precision;
+use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::params::Model;
 use crate::sampling::{SamplingParams, TurnRng};

@@ -66,7 +66,7 @@ pub use lora::{
     adapter_base, adapter_files, adapters_from_bytes, load_adapters,
 };
 pub use ops::adamw::{AdamWStep, adamw_step, sum_of_squares};
-pub use ops::matmul::Precision;
+pub use ops::panels::Precision;
 pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use sampling::{SamplingError, SamplingParams};

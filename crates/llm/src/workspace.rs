@@ -2,7 +2,7 @@
 
 use crate::ops::{
     attention::{KeyPlan, Scratch},
-    matmul::{Panels, Precision},
+    panels::{Panels, Precision},
     rope::RopeTable,
 };
 

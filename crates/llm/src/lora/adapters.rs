@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::config::{LoraConfig, LoraError, Module};
 use crate::config::ModelConfig;
-use crate::ops::matmul::{Mat, MatMut, Panels, Precision, Write, multiply};
+use crate::ops::matmul::{MatMut, Write, multiply};
+use crate::ops::panels::{Mat, Panels, Precision};
 use crate::params::{LayerRanges, Layout, TensorSpec};
 
 /// A matrix that the engine multiplies with in one go.

@@ -6,7 +6,7 @@ use super::adapters::Fused;
 use super::pass::{LoraScratch, Rows};
 use crate::block::Pass;
 use crate::ops::linear::Linear;
-use crate::ops::matmul::Panels;
+use crate::ops::panels::Panels;
 use crate::params::LayerRanges;
 
 /// Where a pass adds its gradients.

@@ -4,7 +4,8 @@
 use super::adapters::{Adapter, Adapters, Fused};
 use super::config::Module;
 use super::dropout::{Mask, scatter};
-use crate::ops::matmul::{Mat, MatMut, Panels, Precision, Write, multiply};
+use crate::ops::matmul::{MatMut, Write, multiply};
+use crate::ops::panels::{Mat, Panels, Precision};
 use crate::workspace::part;
 
 /// The adapters of one pass.

@@ -10,7 +10,8 @@
 use std::{marker::PhantomData, ops::Range};
 
 use super::{
-    matmul::{Mat, MatMut, Panels, Precision, Write, multiply},
+    matmul::{MatMut, Write, multiply},
+    panels::{Mat, Panels, Precision},
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
 };
 use crate::{packed::PackedSegment, share::run};

@@ -1,6 +1,9 @@
 //! Linear layer y = x·Wᵀ + b with W as checkpoints store it, `[out, in]`.
 
-use super::matmul::{Mat, MatMut, Panels, Precision, Write, multiply};
+use super::{
+    matmul::{MatMut, Write, multiply},
+    panels::{Mat, Panels, Precision},
+};
 
 /// Rows, inputs and outputs of a linear layer, the threads that share it and their arithmetic.
 #[derive(Clone, Copy, Debug)]

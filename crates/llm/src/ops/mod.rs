@@ -15,6 +15,7 @@ pub(crate) mod head_norm;
 pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod matmul;
+pub(crate) mod panels;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod simd;

@@ -1,0 +1,202 @@
+//! Right operands of matrix products, packed into panels.
+//!
+//! A panel holds 32 columns, row after row, so that a kernel reads it as one stream; whoever
+//! multiplies many rows with one matrix packs it once. Factors are f32, or bfloat16 in pairs along
+//! the inner dimension: both fill 32-bit lanes. A *step* is one lane of the inner dimension: one
+//! f32, or one pair.
+
+use rayon::prelude::*;
+
+use super::{
+    bf16::{pair_columns, pair_rows},
+    lanes::Lane32,
+};
+
+/// Columns of a panel.
+pub(super) const PANEL: usize = 32;
+
+/// Number format of the factors of matrix products. Sums, and everything else, are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16: 8 bits of precision, the range of f32. Twice as fast where the processor
+    /// multiplies pairs by itself.
+    Bf16,
+}
+
+impl Precision {
+    /// Steps of an inner dimension.
+    pub(super) fn steps(self, len: usize) -> usize {
+        match self {
+            Self::F32 => len,
+            Self::Bf16 => len.div_ceil(2),
+        }
+    }
+
+    /// Elements of the inner dimension in one step.
+    pub(super) fn factors(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A read-only matrix: element (r, c) is `data[r · row_stride + c · col_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+/// Whether a strided view stays inside its slice.
+pub(super) fn fits(
+    len: usize,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+) -> bool {
+    rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
+}
+
+impl<'a> Mat<'a> {
+    /// A dense row-major matrix.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Rows that lie `row_stride` apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(fits(data.len(), rows, cols, row_stride, 1), "matrix outside its slice");
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A right operand (rows, cols), packed; the memory is reused when it is packed again.
+#[derive(Default)]
+pub(crate) struct Panels {
+    /// (⌈cols/32⌉, steps, 32); columns beyond the last are zero.
+    pub(super) data: Vec<Lane32>,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) precision: Precision,
+}
+
+impl std::fmt::Debug for Panels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Panels({}x{}, {:?})", self.rows, self.cols, self.precision)
+    }
+}
+
+impl Panels {
+    /// Packs a matrix; `threads` above 1 share the panels by rayon.
+    pub(crate) fn pack(&mut self, matrix: Mat<'_>, precision: Precision, threads: usize) -> &Self {
+        (self.rows, self.cols, self.precision) = (matrix.rows, matrix.cols, precision);
+        let steps = precision.steps(matrix.rows);
+        let len = matrix.cols.div_ceil(PANEL) * steps;
+        if self.data.len() < len {
+            self.data.resize(len, Lane32::ZERO);
+        }
+        if matrix.rows == 0 || matrix.cols == 0 {
+            return self;
+        }
+        let fill = |(p, panel): (usize, &mut [Lane32])| {
+            let first = p * PANEL;
+            let width = PANEL.min(matrix.cols - first);
+            match (precision, matrix.col_stride) {
+                (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
+                (Precision::F32, _) => pack_columns(matrix, first, width, panel),
+                (Precision::Bf16, 1) => pack_row_pairs(matrix, first, width, panel),
+                (Precision::Bf16, _) => pack_column_pairs(matrix, first, width, panel),
+            }
+        };
+        let data = &mut self.data[..len];
+        if threads <= 1 {
+            data.chunks_exact_mut(steps).enumerate().for_each(fill);
+        } else {
+            data.par_chunks_exact_mut(steps).enumerate().for_each(fill);
+        }
+        self
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.precision.steps(self.rows)
+    }
+}
+
+fn pack_rows(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    for (r, out) in panel.iter_mut().enumerate() {
+        let row = &matrix.data[r * matrix.row_stride + first..][..width];
+        out.0[..width].copy_from_slice(row);
+        out.0[width..].fill(0.0);
+    }
+}
+
+fn pack_row_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    let zeros = [0.0; PANEL];
+    for (s, out) in panel.iter_mut().enumerate() {
+        let row = |r: usize| {
+            if r < matrix.rows {
+                &matrix.data[r * matrix.row_stride + first..][..width]
+            } else {
+                &zeros[..width]
+            }
+        };
+        pair_rows(row(2 * s), row(2 * s + 1), &mut out.0[..width]);
+        out.0[width..].fill(0.0);
+    }
+}
+
+/// Packs columns that are contiguous in memory, a few rows at a time.
+fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    const BATCH: usize = 16;
+    assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
+    for (b, block) in panel.chunks_mut(BATCH).enumerate() {
+        let start = b * BATCH;
+        if width < PANEL {
+            block.fill(Lane32::ZERO);
+        }
+        for lane in 0..width {
+            let column = &matrix.data[(first + lane) * matrix.col_stride + start..];
+            for (out, value) in block.iter_mut().zip(column) {
+                out.0[lane] = *value;
+            }
+        }
+    }
+}
+
+fn pack_column_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+    const BATCH: usize = 16;
+    assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
+    for (b, block) in panel.chunks_mut(BATCH).enumerate() {
+        let (start, end) = (b * 2 * BATCH, ((b + 1) * 2 * BATCH).min(matrix.rows));
+        if width < PANEL {
+            block.fill(Lane32::ZERO);
+        }
+        let mut pairs = [0.0; BATCH];
+        for lane in 0..width {
+            let column = (first + lane) * matrix.col_stride;
+            pair_columns(&matrix.data[column + start..column + end], &mut pairs);
+            for (out, pair) in block.iter_mut().zip(pairs) {
+                out.0[lane] = pair;
+            }
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! Text to tokens and back: a `tokenizer.json` file, run natively where its pipeline is simple.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use empg::TokenId;
+use serde::de::IgnoredAny;
 
 use crate::word_pipeline::WordPipeline;
 
@@ -86,8 +88,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Parse`] if they are not one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|e| TokenizerError::Parse { reason: e.to_string() })?;
+        let parse = |reason: String| TokenizerError::Parse { reason };
+        // The crate unwraps pieces of broken JSON.
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|e| parse(e.to_string()))?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(parse)?;
         let added: HashMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
         let mut specials: Vec<String> =
             added.into_values().filter(|t| t.special).map(|t| t.content).collect();
@@ -168,10 +172,8 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`].
     pub fn decode_reference(&self, tokens: &[TokenId]) -> Result<String, TokenizerError> {
-        let text = self
-            .inner
-            .decode(tokens, true)
-            .map_err(|e| TokenizerError::Decode { count: tokens.len(), reason: e.to_string() })?;
+        let text = guarded(|| self.inner.decode(tokens, true))
+            .map_err(|reason| TokenizerError::Decode { count: tokens.len(), reason })?;
         Ok(text.trim().to_owned())
     }
 
@@ -205,10 +207,22 @@ impl Tokenizer {
     }
 
     fn run(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
-        let encoding = inner.encode_fast(text, false).map_err(|e| TokenizerError::Encode {
-            text: text.chars().take(80).collect(),
-            reason: e.to_string(),
+        let encoding = guarded(|| inner.encode_fast(text, false)).map_err(|reason| {
+            TokenizerError::Encode { text: text.chars().take(80).collect(), reason }
         })?;
         Ok(encoding.get_ids().to_vec())
+    }
+}
+
+/// Runs the `tokenizers` crate, which panics on some files that contradict themselves: that is an
+/// error of the file like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("it contradicts itself: {}", text.unwrap_or("no reason is known")))
+        }
     }
 }

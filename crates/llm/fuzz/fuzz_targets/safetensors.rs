@@ -10,7 +10,7 @@ fn small() -> &'static (Vec<u8>, Tokenizer) {
     static SMALL: OnceLock<(Vec<u8>, Tokenizer)> = OnceLock::new();
     SMALL.get_or_init(|| {
         let names =
-            Names { things: &["mug"], people: (&[], &[]), words: &[], tails: &[], spelling: false };
+            Names { things: &[("mug", 1)], people: (&[], &[]), words: &[], tails: &[], spelling: false };
         let tokenizer = tiny_tokenizer(&names).expect("a tokenizer");
         let config = ModelConfig {
             vocab_size: tokenizer.vocab_size(),

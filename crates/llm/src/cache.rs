@@ -3,8 +3,9 @@
 
 use crate::config::ModelConfig;
 use crate::large_pages::zeroed;
+use crate::ops::bf16::round;
 use crate::ops::panels::Precision;
-use crate::pairs::{Pair32, round};
+use crate::pairs::Pair32;
 use crate::vector::Lane32;
 
 /// Tokens of one block.

@@ -307,7 +307,7 @@ mod tests {
     }
 
     fn rounded(x: f32) -> f64 {
-        f64::from(low(crate::pairs::round(x)))
+        f64::from(low(crate::ops::bf16::round(x)))
     }
 
     #[test]

@@ -7,6 +7,7 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
+use crate::ops::bf16::round;
 use crate::ops::simd::{Level, level};
 use crate::vector::{Lane32, unroll};
 
@@ -17,14 +18,6 @@ pub(crate) struct Pair32(pub(crate) [u32; 32]);
 
 impl Pair32 {
     pub(crate) const ZERO: Self = Self([0; 32]);
-}
-
-/// The nearest bf16 number, ties to even, in the low 16 bits; a NaN stays one.
-#[inline(always)]
-pub(crate) fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-    if x.is_nan() { 0x7FC0 } else { rounded }
 }
 
 /// Two numbers as a pair.

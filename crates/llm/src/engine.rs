@@ -21,9 +21,9 @@ use crate::{
 
 /// Rows whose logits exist at the same time, on one thread and on several: the head's weights and
 /// gradients are read once per so many rows.
-const HEAD_ROWS: (usize, usize) = (96, 384);
-/// Rows of the head that one thread takes at a time.
-const HEAD_SHARE: usize = 24;
+const HEAD_ROWS: (usize, usize) = (96, 768);
+/// Fewest and most rows of the head that one thread takes at a time.
+const HEAD_SHARE: (usize, usize) = (24, 96);
 
 /// How the loss changes with what was scored at one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -240,13 +240,17 @@ impl Model {
         if loss.is_some() {
             linear.pack_backward(weight, w1);
         }
-        let share = if threads == 1 { at_once } else { HEAD_SHARE };
         let mut summaries = vec![RowScore::default(); at_once];
         let mut pulls = vec![TargetGrad::default(); at_once];
 
         for first in (0..r).step_by(at_once) {
             let chunk = first..(first + at_once).min(r);
             let n = chunk.len();
+            // Few rows a job read the weights often; few jobs leave threads without work.
+            let share = match threads {
+                1 => n,
+                _ => n.div_ceil(2 * threads).next_multiple_of(12).clamp(HEAD_SHARE.0, HEAD_SHARE.1),
+            };
             let wide = first * hidden..chunk.end * hidden;
             let x = &stream[wide.clone()];
             let normed = part(normed, n * hidden);

@@ -120,48 +120,49 @@ thread_local! {
 }
 
 #[inline(always)]
-fn left_block_impl<const FMA: bool>(
+fn left_blocks_impl<const FMA: bool>(
     data: &[f32],
     stride: usize,
     width: usize,
     inner: std::ops::Range<usize>,
     precision: Precision,
-    out: &mut [[f32; ROWS]],
+    k: usize,
+    out: &mut [f32],
 ) {
-    // Whole groups of rows have a known length; the rows beyond the last are never read.
-    let column = |c: usize| {
-        let mut values = [0.0; ROWS];
-        let start = c * stride;
-        if let (true, Some(column)) = (width == ROWS, data[start..].first_chunk()) {
-            return *column;
-        }
-        values[..width].copy_from_slice(&data[start..start + width]);
-        values
-    };
-    match precision {
-        Precision::F32 => {
-            for (out, c) in out.iter_mut().zip(inner) {
-                *out = column(c);
-            }
-        }
-        Precision::Bf16 => {
-            for (out, c) in out.iter_mut().zip(inner.clone().step_by(2)) {
-                let low = column(c);
-                let high = if c + 1 < inner.end { column(c + 1) } else { [0.0; ROWS] };
-                for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
-                    *out = pair(low, high);
+    // All blocks at every step: strides are often multiples of a page, whose lines share a few
+    // places of the cache, and would be gone before the next block came back for their rest.
+    let column = |c: usize| &data[c * stride..][..width];
+    let mut lanes = [0.0; CHUNK];
+    for (s, c) in inner.clone().step_by(precision.factors()).enumerate() {
+        let low = column(c);
+        match precision {
+            Precision::F32 => lanes[..width].copy_from_slice(low),
+            Precision::Bf16 if c + 1 < inner.end => {
+                for ((lane, low), high) in lanes[..width].iter_mut().zip(low).zip(column(c + 1)) {
+                    *lane = pair(*low, *high);
                 }
             }
+            Precision::Bf16 => {
+                for (lane, low) in lanes[..width].iter_mut().zip(low) {
+                    *lane = pair(*low, 0.0);
+                }
+            }
+        }
+        // The rows beyond the last are never read.
+        let blocks = out.chunks_exact_mut(ROWS * k).take(width.div_ceil(ROWS));
+        for (out, lanes) in blocks.zip(lanes.as_chunks::<ROWS>().0) {
+            out[s * ROWS..][..ROWS].copy_from_slice(lanes);
         }
     }
 }
 
 vectorised! {
-    /// Packs `width` left rows that lie side by side, over a part of their strided inner dimension.
-    fn left_block(
+    /// Packs `width` (at most CHUNK) left rows that lie side by side, over a part of their strided
+    /// inner dimension, as blocks (k, ROWS).
+    fn left_blocks(
         data: &[f32], stride: usize, width: usize, inner: std::ops::Range<usize>,
-        precision: Precision, out: &mut [[f32; ROWS]],
-    ) = left_block_impl
+        precision: Precision, k: usize, out: &mut [f32],
+    ) = left_blocks_impl
 }
 
 /// A chunk of left rows over some steps. Row r begins `(r / ROWS) · block + (r % ROWS) · row`
@@ -205,11 +206,8 @@ impl Left {
             return Self { data: buffer.as_ptr(), block: ROWS * k, row: k, step: 1 };
         }
         assert_eq!(lhs.row_stride, 1, "one of the strides is 1");
-        for (out, start) in buffer.chunks_exact_mut(ROWS * k).zip(rows.clone().step_by(ROWS)) {
-            let width = ROWS.min(rows.end - start);
-            let (out, _) = out.as_chunks_mut::<ROWS>();
-            left_block(&lhs.data[start..], lhs.col_stride, width, first..end, precision, out);
-        }
+        let (start, width) = (rows.start, rows.len());
+        left_blocks(&lhs.data[start..], lhs.col_stride, width, first..end, precision, k, buffer);
         Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS }
     }
 }
@@ -347,11 +345,15 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
                 }
             }
         } else {
+            // In a loop of their own: rows that are picked while running would keep the sums in
+            // memory for the whole function.
+            let mut sums = [Lane32::ZERO; M];
             for r in 0..M {
-                let mut sums = Lane32::ZERO;
                 for v in 0..NV {
-                    acc[r][v].store(sums.0.as_mut_ptr().add(v * V::WIDTH));
+                    acc[r][v].store(sums[r].0.as_mut_ptr().add(v * V::WIDTH));
                 }
+            }
+            for (r, sums) in sums.iter().enumerate() {
                 for (i, sum) in sums.0[..call.width].iter().enumerate() {
                     let c = call.c.add(r * call.c_rows + i);
                     *c = if call.add { *c + sum } else { *sum };

@@ -47,6 +47,16 @@ fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     rows.step_by(len).map(move |start| start..(start + len).min(end))
 }
 
+/// Cuts rows into about equal tiles of at most `len`, as many for each thread, in whole groups of the
+/// matrix kernel's rows.
+fn shares(rows: Range<usize>, len: usize, threads: usize) -> Vec<Range<usize>> {
+    const GROUP: usize = 12;
+    let groups = rows.len().div_ceil(GROUP);
+    let count = rows.len().div_ceil(len).next_multiple_of(threads).min(groups);
+    let bound = |i: usize| (rows.start + i * groups / count.max(1) * GROUP).min(rows.end);
+    (0..count).map(|i| bound(i)..bound(i + 1)).collect()
+}
+
 /// The part of a (rows, width) buffer that holds some rows.
 fn span(rows: &Range<usize>, width: usize) -> Range<usize> {
     rows.start * width..rows.end * width
@@ -62,8 +72,11 @@ impl Pass<'_> {
         Linear { rows: 0, inputs, outputs, threads, precision }
     }
 
-    fn tiles(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        parts(rows, if self.threads == 1 { TILE } else { SHARED.0 })
+    fn tiles(&self, rows: Range<usize>) -> Vec<Range<usize>> {
+        if self.threads == 1 {
+            return parts(rows, TILE).collect();
+        }
+        shares(rows, SHARED.0, self.threads)
     }
 
     fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
@@ -113,7 +126,7 @@ impl Pass<'_> {
             let mut head_inv = part(&mut acts.head_inv, n * count);
             let mut head_input = part(&mut acts.head_input, n * width);
             let (mut inv, mut qkv) = (input_inv, &mut *qkv);
-            let jobs = self.tiles(0..n).map(|tile| {
+            let jobs = self.tiles(0..n).into_iter().map(|tile| {
                 let (t, inv) = (tile.len(), cut(&mut inv, tile.len()));
                 let kept = (cut(&mut head_inv, t * count), cut(&mut head_input, t * width));
                 (tile, inv, cut(&mut qkv, t * qkv_size), kept)
@@ -154,7 +167,7 @@ impl Pass<'_> {
         let mut inv = part(&mut acts.middle_inv, r);
         let mut gate_up = part(&mut acts.gate_up, r * 2 * inter);
         let mut output = output;
-        let jobs = self.tiles(0..r).map(|tile| {
+        let jobs = self.tiles(0..r).into_iter().map(|tile| {
             let t = tile.len();
             let (middle, inv) = (cut(&mut middle, t * hidden), cut(&mut inv, t));
             (tile, middle, inv, cut(&mut gate_up, t * 2 * inter), cut(&mut output, t * hidden))
@@ -215,7 +228,7 @@ impl Pass<'_> {
             {
                 let (mut active, mut d_gate_up) = (&mut *active, &mut *d_gate_up);
                 let (mut x, mut dx) = (&mut *x, &mut *dx);
-                let jobs = self.tiles(rows.clone()).map(|tile| {
+                let jobs = self.tiles(rows.clone()).into_iter().map(|tile| {
                     let t = tile.len();
                     let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
                     let d_gate_up = cut(&mut d_gate_up, t * 2 * inter);
@@ -253,7 +266,7 @@ impl Pass<'_> {
             {
                 let mut d = &mut *d;
                 let mut d_attended = &mut d_attention[span(&rows, attention_size)];
-                let jobs = self.tiles(0..n).map(|tile| {
+                let jobs = self.tiles(0..n).into_iter().map(|tile| {
                     let t = tile.len();
                     (tile, cut(&mut d, t * hidden), cut(&mut d_attended, t * attention_size))
                 });
@@ -324,7 +337,7 @@ impl Pass<'_> {
             {
                 let (mut x, mut dx, mut d_qkv) = (&mut *x, &mut *dx, &mut *d_qkv);
                 let mut d_stream = &mut d_stream[span(&rows, hidden)];
-                let jobs = self.tiles(rows.clone()).map(|tile| {
+                let jobs = self.tiles(rows.clone()).into_iter().map(|tile| {
                     let t = tile.len();
                     let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
                     let d_qkv = cut(&mut d_qkv, t * qkv_size);
@@ -351,6 +364,26 @@ impl Pass<'_> {
             if let Some(dw) = grads.of(&layer.input_norm) {
                 let input = &input[span(&rows, hidden)];
                 rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_even_and_leave_nothing_out() {
+        for (start, len, threads) in [(0, 2048, 2), (96, 97, 2), (7, 5, 3), (0, 12, 4), (3, 0, 2)] {
+            let tiles = shares(start..start + len, 96, threads);
+            let rows: Vec<_> = tiles.iter().cloned().flatten().collect();
+            assert_eq!(rows, (start..start + len).collect::<Vec<_>>());
+            assert!(tiles.iter().all(|tile| (1..=96).contains(&tile.len())), "{tiles:?}");
+            if len > 96 {
+                assert_eq!(tiles.len() % threads, 0);
+                let most = tiles.iter().map(Range::len).max().unwrap_or(0);
+                assert!(tiles.iter().rev().skip(1).all(|tile| tile.len() + 12 >= most));
             }
         }
     }

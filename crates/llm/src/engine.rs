@@ -304,15 +304,19 @@ impl Model {
                     logits[place] += inv_t * dlogprob;
                 }
                 let d_normed = part(d_normed, n * hidden);
-                let jobs = logits.chunks(share * vocab).zip(d_normed.chunks_mut(share * hidden));
-                run(workers, jobs, |(d, dx), _| {
+                let jobs = logits
+                    .chunks(share * vocab)
+                    .zip(d_normed.chunks_mut(share * hidden))
+                    .zip(x.chunks(share * hidden).zip(inv.chunks(share)))
+                    .zip(d_rows[wide].chunks_mut(share * hidden));
+                run(workers, jobs, |(((d, dx), (x, inv)), d_rows), _| {
                     linear.on(dx.len() / hidden).backward_input(d, w1, dx, Write::Replace);
+                    rms_norm::backward(dx, x, norm, &inv[..dx.len() / hidden], d_rows);
                 });
                 if let Some(dw) = grads.of(&self.layout.head()) {
                     let linear = Linear { rows: n, ..linear };
                     linear.backward_weight(logits, normed, dw, activation);
                 }
-                rms_norm::backward(d_normed, x, norm, &inv[..n], &mut d_rows[wide]);
                 if let Some(dw) = grads.of(&self.layout.final_norm()) {
                     rms_norm::backward_weight(d_normed, x, &inv[..n], dw);
                 }

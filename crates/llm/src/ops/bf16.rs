@@ -39,8 +39,17 @@ fn pair_columns_impl<const FMA: bool>(x: &[f32], out: &mut [f32]) {
 }
 
 vectorised! {
-    /// out (⌈n/2⌉): neighbours of x (n) as lanes; the last is paired with zero if n is odd.
-    pub(crate) fn pair_columns(x: &[f32], out: &mut [f32]) = pair_columns_impl
+    fn pair_columns_by_bits(x: &[f32], out: &mut [f32]) = pair_columns_impl
+}
+
+/// out (⌈n/2⌉): neighbours of x (n) as lanes; the last is paired with zero if n is odd.
+pub(crate) fn pair_columns(x: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if native() {
+        // SAFETY: `native` found what the function needs.
+        return unsafe { x86::pair_columns(x, out) };
+    }
+    pair_columns_by_bits(x, out);
 }
 
 #[inline(always)]
@@ -51,8 +60,17 @@ fn pair_rows_impl<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [f32]) {
 }
 
 vectorised! {
-    /// out (n): two rows as lanes.
-    pub(crate) fn pair_rows(low: &[f32], high: &[f32], out: &mut [f32]) = pair_rows_impl
+    fn pair_rows_by_bits(low: &[f32], high: &[f32], out: &mut [f32]) = pair_rows_impl
+}
+
+/// out (n): two rows as lanes.
+pub(crate) fn pair_rows(low: &[f32], high: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if native() {
+        // SAFETY: `native` found what the function needs.
+        return unsafe { x86::pair_rows(low, high, out) };
+    }
+    pair_rows_by_bits(low, high, out);
 }
 
 /// Pairs in the baseline's instructions.
@@ -104,15 +122,59 @@ unsafe impl Vector for PlainPairs {
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use std::arch::x86_64::{
-        __m256, __m256i, __m512, __m512bh, __m512i, _mm256_add_ps, _mm256_and_si256,
+        __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_add_ps, _mm256_and_si256,
         _mm256_castps_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
         _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps,
         _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     use super::Vector;
+
+    /// As `pair_columns`, rounded by the processor; it takes subnormal values for zero, as
+    /// `vdpbf16ps` does.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn pair_columns(x: &[f32], out: &mut [f32]) {
+        let (chunks, rest) = x.as_chunks::<32>();
+        let (whole, tail) = out.as_chunks_mut::<16>();
+        let done = chunks.len().min(whole.len());
+        for (x, out) in chunks.iter().zip(&mut *whole) {
+            // SAFETY: both arrays are as long as what is read and written.
+            unsafe {
+                let low = _mm512_loadu_ps(x.as_ptr());
+                let high = _mm512_loadu_ps(x.as_ptr().add(16));
+                let pairs = _mm512_cvtne2ps_pbh(high, low);
+                let pairs = std::mem::transmute::<__m512bh, __m512>(pairs);
+                _mm512_storeu_ps(out.as_mut_ptr(), pairs);
+            }
+        }
+        if done < whole.len() {
+            super::pair_columns_impl::<true>(rest, whole[done..].as_flattened_mut());
+        } else {
+            super::pair_columns_impl::<true>(rest, tail);
+        }
+    }
+
+    /// As `pair_rows`, rounded by the processor.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn pair_rows(low: &[f32], high: &[f32], out: &mut [f32]) {
+        let len = out.len().min(low.len()).min(high.len());
+        let whole = len / 16 * 16;
+        for at in (0..whole).step_by(16) {
+            // SAFETY: `at + 16` is inside all three.
+            unsafe {
+                let low = _mm512_cvtneps_pbh(_mm512_loadu_ps(low.as_ptr().add(at)));
+                let high = _mm512_cvtneps_pbh(_mm512_loadu_ps(high.as_ptr().add(at)));
+                let low = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(low));
+                let high = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(high));
+                let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), _mm512_castsi512_ps(pairs));
+            }
+        }
+        super::pair_rows_impl::<true>(&low[whole..], &high[whole..], &mut out[whole..]);
+    }
 
     /// Pairs by `vdpbf16ps`.
     #[derive(Clone, Copy)]

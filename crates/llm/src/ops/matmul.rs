@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{by_pairs, pair, pair_columns},
+    bf16::{by_pairs, pair_columns, pair_rows},
     lanes::{Lane32, Vector, by_width},
     panels::{Mat, PANEL, Panels, Precision, fits},
     simd::vectorised,
@@ -138,14 +138,10 @@ fn left_blocks_impl<const FMA: bool>(
         match precision {
             Precision::F32 => lanes[..width].copy_from_slice(low),
             Precision::Bf16 if c + 1 < inner.end => {
-                for ((lane, low), high) in lanes[..width].iter_mut().zip(low).zip(column(c + 1)) {
-                    *lane = pair(*low, *high);
-                }
+                pair_rows(low, column(c + 1), &mut lanes[..width]);
             }
             Precision::Bf16 => {
-                for (lane, low) in lanes[..width].iter_mut().zip(low) {
-                    *lane = pair(*low, 0.0);
-                }
+                pair_rows(low, &[0.0; CHUNK][..width], &mut lanes[..width]);
             }
         }
         // The rows beyond the last are never read.

@@ -24,6 +24,19 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn add(self, b: Self) -> Self;
 }
 
+/// Asks for the cache line of an address, which need not be valid.
+#[inline(always)]
+pub(crate) fn fetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Baseline lanes; multiplication and addition round separately.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain([f32; 4]);

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     bf16::{by_pairs, pair_columns, pair_rows},
-    lanes::{Lane32, Vector, by_width},
+    lanes::{Lane32, Vector, by_width, fetch},
     panels::{Mat, PANEL, Panels, Precision, fits},
     simd::vectorised,
 };
@@ -23,6 +23,9 @@ const DEPTH: usize = 768;
 const ROWS: usize = 12;
 /// Left rows that are swept over a panel while it is in the cache.
 const CHUNK: usize = 96;
+
+/// Steps that the kernel asks for the panel ahead of its reads.
+const AHEAD: usize = 24;
 
 /// A writable row-major matrix.
 pub(crate) struct MatMut<'a> {
@@ -309,9 +312,19 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
         }
         let mut offset = 0;
         let mut b = call.b;
+        if NV == 2 {
+            for r in 0..M {
+                for v in 0..NV {
+                    fetch(call.c.wrapping_add(r * call.c_rows + v * V::WIDTH));
+                }
+            }
+        }
         for _ in 0..call.k {
             let panel = b.cast::<f32>();
             if NV == 2 {
+                let ahead = b.wrapping_add(AHEAD).cast::<f32>();
+                fetch(ahead);
+                fetch(ahead.wrapping_add(PANEL / 2));
                 let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
                 for r in 0..M {
                     let x = V::splat(rows[r].add(offset));

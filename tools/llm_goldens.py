@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the goldens of crates/llm: tiny random Llama, Qwen2 and Qwen3 models, run in
-PyTorch.
+"""Writes the goldens of crates/llm: tiny random Llama, Qwen2 and Qwen3 models, and a Llama with
+scaled rotary frequencies, run in PyTorch.
 
     python -m venv venv && venv/bin/pip install torch transformers safetensors
-    venv/bin/python tools/llm_goldens.py crates/llm/tests/goldens
+    venv/bin/python tools/llm_goldens.py crates/llm/tests/goldens [NAME ...]
 
 For each model it writes NAME.json (the configuration as transformers saves it, token ids, losses)
 and NAME.safetensors: `param.*` the weights, `logits`, `logprob` and `entropy` at temperature T,
@@ -47,9 +47,18 @@ ADAMW = dict(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
 
 
 def build(name):
-    torch.manual_seed({"llama": 1, "qwen2": 2, "qwen3": 3}[name])
+    torch.manual_seed({"llama": 1, "qwen2": 2, "qwen3": 3, "llama3": 4}[name])
     rope = {"rope_type": "default", "rope_theta": 500.0}
-    if name == "llama":
+    if name == "llama3":
+        # One frequency stays, one is mixed, two are divided.
+        rope |= {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        }
+    if name in ("llama", "llama3"):
         config = LlamaConfig(
             **SHAPE, head_dim=8, tie_word_embeddings=True, rope_parameters=rope
         )
@@ -125,7 +134,7 @@ def write(name, folder):
 def main():
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "crates/llm/tests/goldens")
     torch.set_num_threads(1)
-    for name in ("llama", "qwen2", "qwen3"):
+    for name in sys.argv[2:] or ("llama", "qwen2", "qwen3", "llama3"):
         write(name, folder)
 
 

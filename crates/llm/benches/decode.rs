@@ -18,6 +18,7 @@ fn config(hidden: usize, layers: usize, heads: usize, kv_heads: usize) -> ModelC
         num_kv_heads: kv_heads,
         head_dim: hidden / heads,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,

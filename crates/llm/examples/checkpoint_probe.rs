@@ -38,6 +38,7 @@ fn random(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
         num_kv_heads: 2,
         head_dim: 12,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ops::head_norm::NormedHeads;
+use crate::rope_scaling::RopeScaling;
 
 /// Sizes and constants of a Llama-architecture transformer.
 ///
@@ -29,6 +30,8 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// How the rotary frequencies are lowered, if they are.
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// The output head is the embedding table.
@@ -142,6 +145,9 @@ impl ModelConfig {
                 return Err(ConfigError::Constant { field, value: value.to_string() });
             }
         }
+        if let Some((field, value)) = self.rope_scaling.and_then(RopeScaling::wrong) {
+            return Err(ConfigError::Constant { field, value: value.to_string() });
+        }
         Ok(())
     }
 }
@@ -167,7 +173,7 @@ struct HfConfig {
     rope_theta: Option<f64>,
     #[serde(default)]
     rope_parameters: Option<RopeParameters>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     rope_scaling: Option<RopeParameters>,
     rms_norm_eps: f64,
     #[serde(default)]
@@ -181,12 +187,64 @@ struct HfConfig {
     max_position_embeddings: usize,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct RopeParameters {
     #[serde(default, alias = "type")]
     rope_type: Option<String>,
     #[serde(default)]
     rope_theta: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    low_freq_factor: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    high_freq_factor: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    original_max_position_embeddings: Option<f64>,
+}
+
+impl RopeParameters {
+    fn scaling(&self) -> Result<Option<RopeScaling>, ConfigError> {
+        let kind = self.rope_type.as_deref().unwrap_or("default");
+        let number = |key: &str, value: Option<f64>| {
+            let what = || format!("rope_type \"{kind}\" without {key}");
+            value.map(|v| v as f32).ok_or_else(|| ConfigError::Unsupported { what: what() })
+        };
+        let factor = || number("factor", self.factor);
+        match kind {
+            "default" => Ok(None),
+            "linear" => Ok(Some(RopeScaling::Linear { factor: factor()? })),
+            "llama3" => Ok(Some(RopeScaling::Llama3 {
+                factor: factor()?,
+                low: number("low_freq_factor", self.low_freq_factor)?,
+                high: number("high_freq_factor", self.high_freq_factor)?,
+                original: number(
+                    "original_max_position_embeddings",
+                    self.original_max_position_embeddings,
+                )?,
+            })),
+            _ => Err(ConfigError::Unsupported { what: format!("rope_type \"{kind}\"") }),
+        }
+    }
+
+    fn of(theta: f64, scaling: Option<RopeScaling>) -> Self {
+        let kind = |name: &str| Some(name.to_owned());
+        let plain = Self { rope_theta: Some(theta), ..Self::default() };
+        match scaling {
+            None => Self { rope_type: kind("default"), ..plain },
+            Some(RopeScaling::Linear { factor }) => {
+                Self { rope_type: kind("linear"), factor: Some(short(factor)), ..plain }
+            }
+            Some(RopeScaling::Llama3 { factor, low, high, original }) => Self {
+                rope_type: kind("llama3"),
+                factor: Some(short(factor)),
+                low_freq_factor: Some(short(low)),
+                high_freq_factor: Some(short(high)),
+                original_max_position_embeddings: Some(short(original)),
+                ..plain
+            },
+        }
+    }
 }
 
 impl TryFrom<HfConfig> for ModelConfig {
@@ -212,10 +270,9 @@ impl TryFrom<HfConfig> for ModelConfig {
         if hf.use_sliding_window {
             return refuse("use_sliding_window true".into());
         }
+        let mut rope_scaling = None;
         for rope in [&hf.rope_parameters, &hf.rope_scaling].into_iter().flatten() {
-            if let Some(kind) = rope.rope_type.as_deref().filter(|k| *k != "default") {
-                return refuse(format!("rope_type \"{kind}\""));
-            }
+            rope_scaling = rope.scaling()?.or(rope_scaling);
         }
         let theta =
             hf.rope_parameters.and_then(|r| r.rope_theta).or(hf.rope_theta).unwrap_or(10_000.0);
@@ -231,6 +288,7 @@ impl TryFrom<HfConfig> for ModelConfig {
                 .or_else(|| hf.hidden_size.checked_div(hf.num_attention_heads))
                 .unwrap_or(0),
             rope_theta: theta as f32,
+            rope_scaling,
             rms_norm_eps: hf.rms_norm_eps as f32,
             tie_word_embeddings: hf.tie_word_embeddings,
             qkv_bias,
@@ -268,11 +326,8 @@ impl From<ModelConfig> for HfConfig {
             hidden_act: Some("silu".into()),
             // Older readers look for the top-level key, newer ones for the table.
             rope_theta: Some(theta),
-            rope_parameters: Some(RopeParameters {
-                rope_type: Some("default".into()),
-                rope_theta: Some(theta),
-            }),
-            rope_scaling: None,
+            rope_parameters: Some(RopeParameters::of(theta, c.rope_scaling)),
+            rope_scaling: c.rope_scaling.map(|_| RopeParameters::of(theta, c.rope_scaling)),
             rms_norm_eps: short(c.rms_norm_eps),
             tie_word_embeddings: c.tie_word_embeddings,
             attention_bias: c.qkv_bias,
@@ -297,6 +352,7 @@ mod tests {
             num_kv_heads: 2,
             head_dim: 8,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,
@@ -314,6 +370,15 @@ mod tests {
             assert!(text.contains("\"rope_theta\":10000.0"), "{text}");
             assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("reads back"), c);
         }
+        for scaling in [RopeScaling::Linear { factor: 2.5 }, RopeScaling::published(32.0)] {
+            let c = ModelConfig { rope_scaling: Some(scaling), ..config() };
+            let text = serde_json::to_string(&c).expect("serialises");
+            assert_eq!(serde_json::from_str::<ModelConfig>(&text).expect("reads back"), c);
+            // As the models' own files have it: only the older key.
+            let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            json["rope_parameters"].take();
+            assert_eq!(serde_json::from_value::<ModelConfig>(json).expect("reads"), c);
+        }
     }
 
     #[test]
@@ -323,6 +388,8 @@ mod tests {
             ("\"llama\"", "\"mistral\"", "mistral"),
             ("\"silu\"", "\"gelu\"", "gelu"),
             ("\"rope_type\":\"default\"", "\"rope_type\":\"yarn\"", "yarn"),
+            ("\"rope_type\":\"default\"", "\"rope_type\":\"llama3\",\"factor\":8", "low_freq"),
+            ("\"rope_type\":\"default\"", "\"rope_type\":\"linear\",\"factor\":-2", "factor"),
             ("\"mlp_bias\":false", "\"mlp_bias\":true", "mlp_bias"),
             ("\"num_attention_heads\":4", "\"num_attention_heads\":3", "share"),
             ("\"vocab_size\":64", "\"vocab_size\":0", "vocab_size"),

@@ -374,7 +374,7 @@ impl<'m> Decoder<'m> {
     ) -> Vec<Drawn> {
         let longest = work.iter().map(|w| self.slots[w.0].len).max().unwrap_or(0);
         let config = &self.weights.model.config;
-        self.rope.ensure(longest, config.head_dim, config.rope_theta);
+        self.rope.ensure(longest, config);
         let most = match self.weights.precision {
             Precision::F32 => CHUNK_F32,
             Precision::Bf16 => CHUNK_BF16,

@@ -173,7 +173,7 @@ impl Model {
         let c = &self.config;
         let (n, hidden) = (batch.tokens.len(), c.hidden_size);
         let last_position = batch.positions.iter().max().map_or(0, |&p| p as usize);
-        ws.rope.ensure(last_position + 1, c.head_dim, c.rope_theta);
+        ws.rope.ensure(last_position + 1, c);
         ws.plan.fill(&batch.segments);
         let layers = self.layout.layers();
         let streams = if keep == Keep::Nothing { 2 } else { layers.len() + 1 };

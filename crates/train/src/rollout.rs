@@ -92,6 +92,7 @@ impl Policy {
             num_kv_heads: 4,
             head_dim: 32,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             qkv_bias: false,

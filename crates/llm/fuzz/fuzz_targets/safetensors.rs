@@ -21,6 +21,7 @@ fn small() -> &'static (Vec<u8>, Tokenizer) {
             num_kv_heads: 1,
             head_dim: 2,
             rope_theta: 1e4,
+            rope_scaling: None,
             rms_norm_eps: 1e-6,
             tie_word_embeddings: true,
             qkv_bias: false,

@@ -14,11 +14,12 @@ use super::vocabulary::{GgufVocabulary, read_vocabulary};
 use crate::config::ModelConfig;
 use crate::mapped::MappedFile;
 use crate::params::{Layout, Model};
+use crate::rope_scaling::{RopeScaling, divisors};
 
 /// Values that one worker turns into f32 before it lets go of their bytes.
 const PIECE: usize = 1 << 20;
-/// Frequency factors of the rotary embedding; only all ones are computed.
-const FACTORS: &str = "rope_freqs.weight";
+/// What each frequency of the rotary embedding is divided by.
+pub(super) const FACTORS: &str = "rope_freqs.weight";
 
 /// What a GGUF file holds.
 #[derive(Debug)]
@@ -56,7 +57,10 @@ pub fn gguf_from_bytes(bytes: &[u8]) -> Result<GgufModel, GgufError> {
 }
 
 fn read(file: &GgufFile<'_>, release: &(dyn Fn(&[u8]) + Sync)) -> Result<GgufModel, GgufError> {
-    let (architecture, config) = read_shape(file)?;
+    let (architecture, mut config) = read_shape(file)?;
+    if let Some(info) = file.tensor(FACTORS) {
+        config.rope_scaling = read_factors(file, info, &config)?;
+    }
     let layout = check_tensors(file, &config)?;
     let vocabulary = read_vocabulary(file)?;
     let (tokens, size) = (vocabulary.tokenizer.vocab_size(), config.vocab_size);
@@ -94,9 +98,7 @@ fn check_tensors(file: &GgufFile<'_>, config: &ModelConfig) -> Result<Layout, Gg
         names.insert(name);
     }
     for (name, info) in file.tensors() {
-        if name == FACTORS {
-            check_factors(file, info, config)?;
-        } else if !names.contains(name) {
+        if name != FACTORS && !names.contains(name) {
             let (tensor, offset) = (name.to_owned(), info.range.start);
             return Err(GgufError::UnknownTensor { tensor, offset });
         }
@@ -104,11 +106,12 @@ fn check_tensors(file: &GgufFile<'_>, config: &ModelConfig) -> Result<Layout, Gg
     Ok(layout)
 }
 
-fn check_factors(
+/// The scaling that gives these divisors: none, or that of Llama 3.1 and 3.2.
+fn read_factors(
     file: &GgufFile<'_>,
     info: &TensorInfo,
     config: &ModelConfig,
-) -> Result<(), GgufError> {
+) -> Result<Option<RopeScaling>, GgufError> {
     let expected = vec![config.head_dim / 2];
     if info.shape != expected {
         return Err(GgufError::Shape {
@@ -120,12 +123,19 @@ fn check_factors(
     }
     let mut factors = vec![0.0; config.head_dim / 2];
     info.kind.dequantize(file.data(info), &mut factors);
-    match factors.iter().position(|&f| f != 1.0) {
-        Some(index) => Err(GgufError::Unsupported {
-            what: format!("rotary scaling ({FACTORS}, element {index} is {})", factors[index]),
-        }),
-        None => Ok(()),
+    let Some(index) = factors.iter().position(|&f| f != 1.0) else {
+        return Ok(config.rope_scaling);
+    };
+    let most = factors.iter().fold(1.0, |most: f32, f| most.max(*f));
+    let published = RopeScaling::published(most);
+    let computed = divisors(config.rope_theta, config.head_dim, published);
+    let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs();
+    if config.rope_scaling.is_none() && factors.iter().zip(&computed).all(equal) {
+        return Ok(Some(published));
     }
+    Err(GgufError::Unsupported {
+        what: format!("rotary scaling ({FACTORS}, element {index} is {})", factors[index]),
+    })
 }
 
 /// Some rows of a tensor and where they go.

@@ -54,7 +54,7 @@ pub(super) fn read_shape<'a>(file: &GgufFile<'a>) -> Result<(&'a str, ModelConfi
     let theta = file.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
     // Through the form that all checkpoints have, so that a field of the configuration that comes
     // later has its default here as well.
-    let config = json!({
+    let mut config = json!({
         "model_type": arch,
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
@@ -70,6 +70,10 @@ pub(super) fn read_shape<'a>(file: &GgufFile<'a>) -> Result<(&'a str, ModelConfi
         "attention_bias": arch == "qwen2",
         "max_position_embeddings": count("context_length")?,
     });
+    if file.text(&key("rope.scaling.type"))? == Some("linear") {
+        let factor = file.float(&key("rope.scaling.factor"))?;
+        config["rope_scaling"] = json!({ "rope_type": "linear", "factor": factor });
+    }
     let config: ModelConfig = serde_json::from_value(config).map_err(|e| {
         GgufError::Config(ConfigError::Unsupported { what: format!("{arch} ({e})") })
     })?;
@@ -79,12 +83,16 @@ pub(super) fn read_shape<'a>(file: &GgufFile<'a>) -> Result<(&'a str, ModelConfi
 /// Refuses keys that change the computation.
 fn refuse_variants(file: &GgufFile<'_>, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {
     let key_of = key;
-    if let Some(scaling) = file.text(&key_of("rope.scaling.type"))?.filter(|t| *t != "none") {
+    let scaling = file.text(&key_of("rope.scaling.type"))?.unwrap_or("none");
+    if !["none", "linear"].contains(&scaling) {
         return Err(unsupported(format!("rotary scaling {scaling:?}")));
+    }
+    let factor = file.float(&key_of("rope.scaling.factor"))?;
+    if let Some(other) = factor.filter(|&f| scaling == "none" && f != 1.0) {
+        return Err(unsupported(format!("{} {other}", key_of("rope.scaling.factor"))));
     }
     // Keys whose given value means that nothing changes.
     let neutral = [
-        ("rope.scaling.factor", 1.0),
         ("rope.scale_linear", 1.0),
         ("rope.scaling.attn_factor", 1.0),
         ("expert_count", 0.0),

@@ -8,10 +8,13 @@ use half::{bf16, f16};
 use super::block::GgmlType;
 use super::error::GgufError;
 use super::file::ALIGNMENT;
+use super::load::FACTORS;
 use super::names::{RowOrder, gguf_name};
 use super::options::GgufOptions;
 use super::written_vocabulary::WrittenVocabulary;
+use crate::config::ModelConfig;
 use crate::params::{Model, TensorSpec};
+use crate::rope_scaling::{RopeScaling, divisors};
 use crate::tokenizer::Tokenizer;
 
 /// How matrices are stored; vectors are always f32, as llama.cpp wants them.
@@ -114,23 +117,21 @@ pub fn write_gguf(
     let arch = config["model_type"].as_str().unwrap_or_default();
     let metadata = metadata(arch, model, tokenizer, export, options)?;
     let specs = model.layout.entries();
+    let factors = rope_factors(&model.config);
     let mut head = Vec::new();
     head.extend(b"GGUF");
     head.extend(3_u32.to_le_bytes());
-    head.extend((specs.len() as u64).to_le_bytes());
+    head.extend((specs.len() as u64 + u64::from(factors.is_some())).to_le_bytes());
     head.extend(metadata.count.to_le_bytes());
     head.extend(&metadata.bytes);
     let mut offset = 0_usize;
     for spec in specs {
         let kind = export.of(spec);
-        push_text(&mut head, &gguf_name(&spec.name));
-        head.extend((spec.shape.len() as u32).to_le_bytes());
-        for &size in spec.shape.iter().rev() {
-            head.extend((size as u64).to_le_bytes());
-        }
-        head.extend(kind.number().to_le_bytes());
-        head.extend((offset as u64).to_le_bytes());
+        push_tensor(&mut head, &gguf_name(&spec.name), &spec.shape, kind, offset);
         offset += stored_bytes(kind, spec).next_multiple_of(ALIGNMENT);
+    }
+    if let Some(factors) = &factors {
+        push_tensor(&mut head, FACTORS, &[factors.len()], GgmlType::F32, offset);
     }
     head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
     let io = |source| GgufError::Io { path: "the output".into(), source };
@@ -141,7 +142,28 @@ pub fn write_gguf(
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
         out.write_all(&bytes).map_err(io)?;
     }
+    if let Some(factors) = factors {
+        let mut bytes: Vec<u8> = factors.iter().flat_map(|f| f.to_le_bytes()).collect();
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        out.write_all(&bytes).map_err(io)?;
+    }
     Ok(())
+}
+
+/// What llama.cpp divides the frequencies by, where it has no name for the scaling.
+fn rope_factors(config: &ModelConfig) -> Option<Vec<f32>> {
+    let scaling = config.rope_scaling.filter(|s| matches!(s, RopeScaling::Llama3 { .. }))?;
+    Some(divisors(config.rope_theta, config.head_dim, scaling))
+}
+
+fn push_tensor(head: &mut Vec<u8>, name: &str, shape: &[usize], kind: GgmlType, offset: usize) {
+    push_text(head, name);
+    head.extend((shape.len() as u32).to_le_bytes());
+    for &size in shape.iter().rev() {
+        head.extend((size as u64).to_le_bytes());
+    }
+    head.extend(kind.number().to_le_bytes());
+    head.extend((offset as u64).to_le_bytes());
 }
 
 fn stored_bytes(kind: GgmlType, spec: &TensorSpec) -> usize {
@@ -154,7 +176,7 @@ fn stored(
     values: &[f32],
     export: GgufExport,
     arch: &str,
-    config: &crate::config::ModelConfig,
+    config: &ModelConfig,
 ) -> Result<Vec<u8>, GgufError> {
     let kind = export.of(spec);
     let order = RowOrder::of(&spec.name, arch, config.head_dim);
@@ -253,6 +275,10 @@ fn metadata(
         m.u32(&of(name), u32::try_from(size).unwrap_or(u32::MAX));
     }
     m.f32(&of("rope.freq_base"), config.rope_theta);
+    if let Some(RopeScaling::Linear { factor }) = config.rope_scaling {
+        m.text(&of("rope.scaling.type"), "linear");
+        m.f32(&of("rope.scaling.factor"), factor);
+    }
     m.f32(&of("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
     m.text("tokenizer.ggml.model", "gpt2");
     m.text("tokenizer.ggml.pre", vocabulary.pre);

@@ -1,26 +1,36 @@
 //! Rotary position embedding, with a head's halves as the pairs ("rotate half").
 
+use crate::{
+    config::ModelConfig,
+    rope_scaling::{RopeScaling, frequency},
+};
+
 /// Cosines and sines of every position up to the largest asked for.
 #[derive(Debug, Default)]
 pub(crate) struct RopeTable {
     theta: f32,
+    scaling: Option<RopeScaling>,
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl RopeTable {
-    /// Makes the table hold `positions` positions for heads of `head_dim` channels.
-    pub(crate) fn ensure(&mut self, positions: usize, head_dim: usize, theta: f32) {
-        let half = head_dim / 2;
-        if self.half != half || self.theta != theta {
-            *self = Self { theta, half, cos: Vec::new(), sin: Vec::new() };
+    /// Makes the table hold `positions` positions for a model's heads.
+    pub(crate) fn ensure(&mut self, positions: usize, config: &ModelConfig) {
+        let (half, theta, scaling) = (config.head_dim / 2, config.rope_theta, config.rope_scaling);
+        if self.half != half || self.theta != theta || self.scaling != scaling {
+            *self = Self { theta, scaling, half, cos: Vec::new(), sin: Vec::new() };
         }
         let done = self.cos.len() / half;
+        if done >= positions {
+            return;
+        }
+        let of = |i| frequency(theta, config.head_dim, scaling, i);
+        let frequencies: Vec<f32> = (0..half).map(of).collect();
         for position in done..positions {
-            for i in 0..half {
+            for frequency in &frequencies {
                 // Rounded to f32 where the reference implementation rounds.
-                let frequency = 1.0 / theta.powf(2.0 * i as f32 / head_dim as f32);
                 let angle = f64::from(position as f32 * frequency);
                 self.cos.push(angle.cos() as f32);
                 self.sin.push(angle.sin() as f32);

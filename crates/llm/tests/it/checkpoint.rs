@@ -19,6 +19,7 @@ fn model() -> Model {
         num_kv_heads: 1,
         head_dim: 8,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: true,
         qkv_bias: false,

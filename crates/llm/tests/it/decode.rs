@@ -20,6 +20,7 @@ fn config(heads: usize, kv_heads: usize, head_dim: usize) -> ModelConfig {
         num_kv_heads: kv_heads,
         head_dim,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         qkv_bias: false,

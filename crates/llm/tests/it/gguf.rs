@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use empg_llm::{
-    GgmlType, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, Model, Tokenizer,
-    gguf_from_bytes, load_gguf, load_model, write_gguf,
+    GgmlType, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, Model, RopeScaling,
+    Tokenizer, gguf_from_bytes, load_gguf, load_model, write_gguf,
 };
 use proptest::prelude::*;
 
@@ -189,6 +189,23 @@ fn what_is_written_is_read_back() {
             assert_eq!(format!("{:?}", embed.kind), format!("{export:?}"));
         }
     }
+}
+
+#[test]
+fn scaled_rotary_frequencies_are_written_and_read() {
+    let GgufModel { mut model, vocabulary } = tiny(LLAMA);
+    let llama3 = RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 4.0, original: 8192.0 };
+    for scaling in [llama3, RopeScaling::Linear { factor: 2.5 }] {
+        model.config.rope_scaling = Some(scaling);
+        let bytes = written(&model, &vocabulary.tokenizer, GgufExport::F32);
+        assert_eq!(tiny(&bytes).model.config, model.config);
+    }
+    // Other numbers than the published ones cannot be told from the divisors.
+    let other = RopeScaling::Llama3 { factor: 32.0, low: 1.0, high: 2.0, original: 100.0 };
+    model.config.rope_scaling = Some(other);
+    let bytes = written(&model, &vocabulary.tokenizer, GgufExport::F32);
+    let error = gguf_from_bytes(&bytes).map(|_| ()).expect_err("unknown").to_string();
+    assert!(error.contains("rope_freqs.weight"), "{error}");
 }
 
 #[test]

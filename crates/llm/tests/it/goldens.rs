@@ -151,6 +151,11 @@ fn llama() {
 }
 
 #[test]
+fn llama_with_scaled_rotary_frequencies() {
+    check("llama3");
+}
+
+#[test]
 fn qwen3_with_normalised_heads() {
     check("qwen3");
 }

@@ -13,6 +13,7 @@ pub(crate) fn small() -> ModelConfig {
         num_kv_heads: 2,
         head_dim: 8,
         rope_theta: 500.0,
+        rope_scaling: None,
         rms_norm_eps: 1e-5,
         tie_word_embeddings: true,
         qkv_bias: false,

@@ -1,5 +1,7 @@
 //! `empg sft`: supervised fine-tuning on the observing expert's episodes; how `tiny` is made.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +22,9 @@ use serde_json::json;
 use crate::progress::{duration, steps_bar};
 use crate::settings::{self, CommonArgs, SettingsError};
 use crate::{interrupt, models, output, table, tasks};
+
+/// One line of JSON for every step, beside the model.
+const STEPS_FILE: &str = "sft.jsonl";
 
 /// Arguments of `empg sft`.
 #[derive(Args, Debug)]
@@ -201,6 +206,8 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     let mut last = SftStep::default();
+    let mut steps_file = None;
+    let mut unwritten = None;
     let mut tokens = 0usize;
     let trained = Instant::now();
     let outcome = fine_tune(
@@ -212,6 +219,10 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         &mut |policy, step| {
             last = *step;
             tokens += step.tokens;
+            if let Err(error) = record(&mut steps_file, &out, step) {
+                unwritten = Some(error);
+                return Ok(false);
+            }
             let seconds = trained.elapsed().as_secs_f64();
             let line = format!(
                 "loss {:.3}  confident {:>3.0} %  observations {:.3}  {:.0} tok/s  {} left",
@@ -249,6 +260,9 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     save(&out, &policy)?;
+    if let Some(error) = unwritten {
+        return Err(error);
+    }
     if interrupted {
         crate::say!("interrupted after step {}; the model is in {}", last.step, out.display());
         return Err(TrainError::Interrupted.into());
@@ -284,6 +298,21 @@ fn play(
     stop: &AtomicBool,
 ) -> Result<Evaluation, TrainError> {
     Ok(panel.play(policy, tasks, &evaluation_settings(config), stop)?.0)
+}
+
+/// Appends a step to the file of steps beside the model, which the first step begins anew.
+fn record(file: &mut Option<File>, out: &Path, step: &SftStep) -> anyhow::Result<()> {
+    let path = out.join(STEPS_FILE);
+    let context = || format!("cannot write {}", path.display());
+    let file = match file {
+        Some(file) => file,
+        None => {
+            std::fs::create_dir_all(out).with_context(context)?;
+            file.insert(File::create(&path).with_context(context)?)
+        }
+    };
+    let line = serde_json::to_string(step)?;
+    writeln!(file, "{line}").with_context(context)
 }
 
 fn sentence(evaluation: &Evaluation) -> String {

@@ -37,6 +37,34 @@ fn a_model_becomes_one_file() {
 }
 
 #[test]
+fn adapters_become_a_whole_model_that_plays_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = |command: &str| {
+        let ran = run_in(dir.path(), command);
+        assert_eq!(ran.code, Some(0), "{command}: {}", ran.stderr);
+        ran.stdout
+    };
+    done(
+        "sft --model tiny --steps 2 --batch-tokens 600 --lr 1e-2 --out adapters \
+         --set model.lora={rank=2,alpha=4} --set eval.episodes=1 --set eval.max_turns=2",
+    );
+    let steps = std::fs::read_to_string(dir.path().join("adapters/sft.jsonl")).unwrap();
+    let steps: Vec<Value> = steps.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(steps.iter().map(|s| s["step"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert!(steps.iter().all(|s| s["loss"].as_f64().unwrap() > 0.0));
+
+    done("export --model adapters --out merged");
+    let has = |file: &str| dir.path().join("merged").join(file).is_file();
+    assert!(has("model.safetensors") && has("config.json") && has("tokenizer.json"));
+    assert!(!has("adapter_config.json"));
+    let plays = |model: &str| {
+        let options = "--episodes 6 --set eval.temperature=0 --set eval.max_turns=8 --json";
+        done(&format!("eval --model {model} {options}"))
+    };
+    assert_eq!(plays("merged"), plays("adapters"));
+}
+
+#[test]
 fn mistakes_are_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let ran = run_in(dir.path(), "export --model tiny --gguf tiny.gguf");

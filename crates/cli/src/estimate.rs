@@ -33,13 +33,12 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     let (layers, hidden) = (model.num_layers as u64, model.hidden_size as u64);
     let kv = 2 * layers * (model.num_kv_heads * model.head_dim) as u64 * 4;
 
-    // The weights and the decoder's copy of them while episodes are played. What is trained has two
-    // moments and a gradient per worker, and lies in memory as a checkpoint while it is written, when
-    // the decoder's copy is gone. Without adapters there is a reference, too.
+    // The weights and two moments of what is trained; without adapters there is a reference, too.
     let trained = adapters.map_or(parameters, |count| count as u64);
-    let frozen = parameters * 4 * if adapters.is_some() { 1 } else { 2 };
-    let copies = (parameters * 4).max(trained * 4 * 3);
-    let weights = frozen + trained * 4 * (2 + threads) + copies;
+    let kept = parameters * 4 * if adapters.is_some() { 1 } else { 2 } + trained * 8;
+    // While episodes are played and learned from, the decoder's copy of the weights, and a gradient
+    // per worker.
+    let copies = parameters * 4 + trained * 4 * threads;
     let batch = rollouts.max(config.eval.episodes as u64);
     let live = batch.min(LIVE * threads);
     let decoding = live * context * kv;
@@ -50,16 +49,18 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     // A token with its score, a few words of text each.
     let episodes = 2 * rollouts * context * 24;
     // The two phases take turns, but the allocator does not give everything back in between.
-    let memory = BASE + weights + decoding.max(training) + decoding.min(training) / 2 + episodes;
-
+    let step = copies + decoding.max(training) + decoding.min(training) / 2 + episodes;
+    // A checkpoint lies in memory as it is written, when all that is gone.
     let checkpoint = trained * 12 + (4 << 20);
-    let kept = config.checkpoint.keep as u64 + 2;
+    let memory = BASE + kept + step.max(checkpoint);
+
+    let directories = config.checkpoint.keep as u64 + 2;
     let recorded = match config.record.trajectories_every {
         0 => 0,
         every => config.steps / every,
     };
     let trajectories = recorded * rollouts * config.rollout.max_turns as u64 * 120;
-    let disk = checkpoint * kept + trajectories + config.steps * 4096 + (1 << 20);
+    let disk = checkpoint * directories + trajectories + config.steps * 4096 + (1 << 20);
     Need { memory, disk }
 }
 

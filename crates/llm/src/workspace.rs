@@ -113,6 +113,14 @@ impl Workspace {
         self.dropout = seed;
     }
 
+    /// Gives the memory of all buffers back; the settings stay, and the next pass takes what it needs.
+    pub fn release(&mut self) {
+        let fresh = Self::with_threads(self.threads);
+        let (precision, checkpointing, dropout) =
+            (self.precision, self.checkpointing, self.dropout);
+        *self = Self { precision, checkpointing, dropout, ..fresh };
+    }
+
     /// Gradient checkpointing: the backward pass computes each block's activations again from
     /// the block's input, instead of keeping them all (one more forward pass in time).
     #[must_use]

@@ -450,6 +450,10 @@ impl Trainer {
             || step == self.config.steps
             || (self.config.checkpoint.every > 0
                 && step.is_multiple_of(self.config.checkpoint.every));
+        if due {
+            // A checkpoint lies in memory as it is written: as much as three copies of what is trained.
+            self.workers.release();
+        }
         let checkpoint = if due { Some(state::checkpoint(self, report)?) } else { None };
         run.commit(&StepRecord {
             step,

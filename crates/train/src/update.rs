@@ -90,6 +90,14 @@ impl Workers {
         Self { slots: (0..threads.max(1)).map(|_| Slot::default()).collect(), dropout: None }
     }
 
+    /// Gives the memory of all buffers back until the next gradient.
+    pub(crate) fn release(&mut self) {
+        for slot in &mut self.slots {
+            slot.workspace.release();
+            slot.grads = Vec::new();
+        }
+    }
+
     /// Seed of what the adapters' dropout leaves out in the next gradients.
     pub fn set_dropout_seed(&mut self, seed: u64) {
         self.dropout = Some(seed);

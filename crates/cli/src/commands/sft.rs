@@ -304,12 +304,11 @@ fn play(
 fn record(file: &mut Option<File>, out: &Path, step: &SftStep) -> anyhow::Result<()> {
     let path = out.join(STEPS_FILE);
     let context = || format!("cannot write {}", path.display());
-    let file = match file {
-        Some(file) => file,
-        None => {
-            std::fs::create_dir_all(out).with_context(context)?;
-            file.insert(File::create(&path).with_context(context)?)
-        }
+    let file = if let Some(file) = file {
+        file
+    } else {
+        std::fs::create_dir_all(out).with_context(context)?;
+        file.insert(File::create(&path).with_context(context)?)
     };
     let line = serde_json::to_string(step)?;
     writeln!(file, "{line}").with_context(context)

@@ -248,8 +248,9 @@ pub(crate) fn finish(mut config: Config) -> Result<Config, SettingsError> {
     {
         *corpus = absolute;
     }
-    // An id on the Hub names no path.
-    if std::path::Path::new(&config.model.path).exists()
+    // The embedded policy and an id on the Hub name no path.
+    if config.model.path != "tiny"
+        && std::path::Path::new(&config.model.path).exists()
         && let Ok(absolute) = std::path::absolute(&config.model.path)
     {
         config.model.path = absolute.display().to_string();

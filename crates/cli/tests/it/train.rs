@@ -13,6 +13,8 @@ fn last_json(stdout: &str) -> Value {
 #[test]
 fn two_steps_end_with_a_comparison_and_a_run_directory() {
     let dir = tempfile::tempdir().unwrap();
+    // A folder of that name does not hide the embedded policy.
+    fs::create_dir(dir.path().join("tiny")).unwrap();
     let args = format!("train --steps 2 --seed 3 {SMALL}");
     let ran = run_in(dir.path(), &args);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);

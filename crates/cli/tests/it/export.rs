@@ -45,8 +45,8 @@ fn adapters_become_a_whole_model_that_plays_alike() {
         ran.stdout
     };
     done(
-        "sft --model tiny --steps 2 --batch-tokens 600 --lr 1e-2 --out adapters \
-         --set model.lora={rank=2,alpha=4} --set eval.episodes=1 --set eval.max_turns=2",
+        "sft --model tiny --steps 2 --batch-tokens 600 --lr 1e-1 --out adapters \
+         --set model.lora={rank=2,alpha=64} --set eval.episodes=1 --set eval.max_turns=2",
     );
     let steps = std::fs::read_to_string(dir.path().join("adapters/sft.jsonl")).unwrap();
     let steps: Vec<Value> = steps.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -61,7 +61,10 @@ fn adapters_become_a_whole_model_that_plays_alike() {
         let options = "--episodes 6 --set eval.temperature=0 --set eval.max_turns=8 --json";
         done(&format!("eval --model {model} {options}"))
     };
-    assert_eq!(plays("merged"), plays("adapters"));
+    let adapted = plays("adapters");
+    assert_eq!(plays("merged"), adapted);
+    // What the adapters learned shows, so that a model without them would be noticed.
+    assert_ne!(plays("tiny"), adapted);
 }
 
 #[test]

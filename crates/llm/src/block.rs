@@ -42,6 +42,9 @@ pub(crate) struct Pass<'a> {
     pub(crate) lora: Option<LoraPass<'a>>,
 }
 
+/// Tiles have whole groups of the matrix kernel's rows.
+const GROUP: usize = 12;
+
 fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
     rows.step_by(len).map(move |start| start..(start + len).min(end))
@@ -50,11 +53,19 @@ fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
 /// Cuts rows into about equal tiles of at most `len`, as many for each thread, in whole groups of the
 /// matrix kernel's rows.
 fn shares(rows: Range<usize>, len: usize, threads: usize) -> Vec<Range<usize>> {
-    const GROUP: usize = 12;
     let groups = rows.len().div_ceil(GROUP);
     let count = rows.len().div_ceil(len).next_multiple_of(threads).min(groups);
     let bound = |i: usize| (rows.start + i * groups / count.max(1) * GROUP).min(rows.end);
     (0..count).map(|i| bound(i)..bound(i + 1)).collect()
+}
+
+/// As [`shares`], and the last of them a quarter as long, so that no thread waits long for another.
+fn falling(rows: Range<usize>, len: usize, threads: usize) -> Vec<Range<usize>> {
+    let tail = (rows.len() / (4 * threads)).min(len) * threads;
+    let middle = rows.start + (rows.len() - tail) / GROUP * GROUP;
+    let mut tiles = shares(rows.start..middle, len, threads);
+    tiles.extend(shares(middle..rows.end, len / 4, threads));
+    tiles
 }
 
 /// The part of a (rows, width) buffer that holds some rows.
@@ -76,7 +87,7 @@ impl Pass<'_> {
         if self.threads == 1 {
             return parts(rows, TILE).collect();
         }
-        shares(rows, SHARED.0, self.threads)
+        falling(rows, SHARED.0, self.threads)
     }
 
     fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
@@ -209,8 +220,9 @@ impl Pass<'_> {
         let c = self.config;
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let attention_size = c.attention_size();
-        let Tile { rows: [active, d_gate_up, x, dx], workers, weights: [w0, w1, w2], activation } =
+        let Tile { rows: [active, d_gate_up, x, dx], workers, weights: [w0, w1, w2], factors } =
             buffers;
+        let [into_down, into_up] = factors;
         let (out, up, down) = (
             self.linear(attention_size, hidden),
             self.linear(hidden, 2 * inter),
@@ -220,25 +232,42 @@ impl Pass<'_> {
         up.pack_backward(self.weight(&layer.gate_up), w1);
         out.pack_backward(self.weight(&layer.o_proj), w2);
         let norm = self.weight(&layer.post_norm);
+        // Adapters read what tiles made as it is; weight gradients read it packed.
+        let frozen = grads.frozen();
+        let kept = |len| if frozen { len } else { 0 };
         for rows in self.spans(rows) {
             let n = rows.len();
-            let active = part(active, n * inter);
-            let d_gate_up = part(d_gate_up, n * 2 * inter);
-            let (x, dx) = (part(x, n * hidden), part(dx, n * hidden));
+            let all = |linear: Linear| Linear { rows: n, ..linear };
+            let active = part(active, kept(n * inter));
+            let d_gate_up = part(d_gate_up, kept(n * 2 * inter));
+            let (x, dx) = (part(x, kept(n * hidden)), part(dx, n * hidden));
             {
                 let (mut active, mut d_gate_up) = (&mut *active, &mut *d_gate_up);
                 let (mut x, mut dx) = (&mut *x, &mut *dx);
+                let mut packed =
+                    (!frozen).then(|| (into_down.fill(all(down)), into_up.fill(all(up))));
                 let jobs = self.tiles(rows.clone()).into_iter().map(|tile| {
                     let t = tile.len();
-                    let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
-                    let d_gate_up = cut(&mut d_gate_up, t * 2 * inter);
-                    (tile, cut(&mut active, t * inter), d_gate_up, x, dx)
+                    let d_gate_up = cut(&mut d_gate_up, kept(t * 2 * inter));
+                    let x = cut(&mut x, kept(t * hidden));
+                    let kept = [cut(&mut active, kept(t * inter)), d_gate_up, x];
+                    let packed = packed.as_mut().map(|(down, up)| (down.cut(t), up.cut(t)));
+                    (tile, kept, packed, cut(&mut dx, t * hidden))
                 });
                 let d_rows = &*d_rows;
                 let jobs = jobs.collect::<Vec<_>>();
-                run(workers, jobs, |(tile, active, d_gate_up, x, dx), buffer| {
+                run(workers, jobs, |(tile, kept, packed, dx), buffer| {
                     let t = tile.len();
-                    let d_active = part(buffer, t * inter);
+                    let own = if frozen { 0 } else { t };
+                    let d_active = part(buffer, t * inter + own * (3 * inter + hidden));
+                    let (d_active, own) = d_active.split_at_mut(t * inter);
+                    let [active, d_gate_up, x] = if frozen {
+                        kept
+                    } else {
+                        let (active, own) = own.split_at_mut(t * inter);
+                        let (d_gate_up, x) = own.split_at_mut(t * 2 * inter);
+                        [active, d_gate_up, x]
+                    };
                     let d = &d_rows[span(&tile, hidden)];
                     let gate_up = &acts.gate_up[span(&tile, 2 * inter)];
                     down.on(t).backward_input(d, w0, d_active, Write::Replace);
@@ -248,39 +277,61 @@ impl Pass<'_> {
                     rms_norm::recompute(middle, norm, &acts.middle_inv[tile.clone()], x);
                     up.on(t).backward_input(d_gate_up, w1, dx, Write::Replace);
                     self.adapt_back(layer, Fused::GateUp, tile.start, d_gate_up, 2 * inter, dx);
+                    if let Some((mut down, mut up)) = packed {
+                        down.bring(d, active);
+                        up.bring(d_gate_up, x);
+                    }
                 });
             }
             let d = &mut d_rows[span(&rows, hidden)];
             let middle = &acts.middle[span(&rows, hidden)];
             let inv = &acts.middle_inv[rows.clone()];
-            let all = |linear: Linear| Linear { rows: n, ..linear };
-            let mut weights = |fused, linear, dy: &[f32], x: &[f32], grads: &mut Grads<'_>| {
-                let linear = all(linear);
-                self.weight_gradient(layer, fused, rows.start, linear, dy, x, grads, activation);
-            };
-            weights(Fused::Down, down, d, active, grads);
-            weights(Fused::GateUp, up, d_gate_up, x, grads);
-            if let Some(dw) = grads.of(&layer.post_norm) {
-                rms_norm::backward_weight(dx, middle, inv, dw);
+            match grads {
+                Grads::Weights(grads) => {
+                    into_down.add_product(&mut grads[layer.down.clone()], self.threads);
+                    into_up.add_product(&mut grads[layer.gate_up.clone()], self.threads);
+                    rms_norm::backward_weight(dx, middle, inv, &mut grads[layer.post_norm.clone()]);
+                }
+                Grads::Adapters(grads) => {
+                    let mut add = |fused, linear, dy: &[f32], x: &[f32]| {
+                        self.adapter_gradient(layer, fused, rows.start, all(linear), dy, x, grads);
+                    };
+                    add(Fused::Down, down, d, active);
+                    add(Fused::GateUp, up, d_gate_up, x);
+                }
             }
+            let attended = &acts.attention[span(&rows, attention_size)];
             {
                 let mut d = &mut *d;
                 let mut d_attended = &mut d_attention[span(&rows, attention_size)];
+                let mut packed = (!frozen).then(|| into_down.fill(all(out)));
                 let jobs = self.tiles(0..n).into_iter().map(|tile| {
                     let t = tile.len();
-                    (tile, cut(&mut d, t * hidden), cut(&mut d_attended, t * attention_size))
+                    let d_attended = cut(&mut d_attended, t * attention_size);
+                    let packed = packed.as_mut().map(|out| out.cut(t));
+                    (tile, cut(&mut d, t * hidden), d_attended, packed)
                 });
-                run(workers, jobs.collect::<Vec<_>>(), |(tile, d, d_attended), _| {
+                run(workers, jobs.collect::<Vec<_>>(), |(tile, d, d_attended, packed), _| {
                     let wide = span(&tile, hidden);
                     let (dx, middle) = (&dx[wide.clone()], &middle[wide]);
                     rms_norm::backward(dx, middle, norm, &inv[tile.clone()], d);
                     out.on(tile.len()).backward_input(d, w2, d_attended, Write::Replace);
                     let first = rows.start + tile.start;
                     self.adapt_back(layer, Fused::Out, first, d, hidden, d_attended);
+                    if let Some(mut out) = packed {
+                        out.bring(d, &attended[span(&tile, attention_size)]);
+                    }
                 });
             }
-            let attended = &acts.attention[span(&rows, attention_size)];
-            weights(Fused::Out, out, d, attended, grads);
+            match grads {
+                Grads::Weights(grads) => {
+                    into_down.add_product(&mut grads[layer.o_proj.clone()], self.threads);
+                }
+                Grads::Adapters(grads) => {
+                    let (fused, first) = (Fused::Out, rows.start);
+                    self.adapter_gradient(layer, fused, first, all(out), d, attended, grads);
+                }
+            }
         }
     }
 
@@ -315,7 +366,8 @@ impl Pass<'_> {
             d_qkv,
             scratch,
         );
-        let Tile { rows: [_, _, x, dx], workers, weights: [w0, ..], activation } = buffers;
+        let Tile { rows: [_, _, x, dx], workers, weights: [w0, ..], factors: [factors, _] } =
+            buffers;
         let into_qkv = self.linear(hidden, qkv_size);
         into_qkv.pack_backward(self.weight(&layer.qkv), w0);
         let norm = self.weight(&layer.input_norm);
@@ -330,20 +382,27 @@ impl Pass<'_> {
             };
             head_norm::backward(d_qkv, &acts.head_input, heads, weights, &acts.head_inv, dw);
         }
+        let frozen = grads.frozen();
+        let kept = |len| if frozen { len } else { 0 };
         for rows in self.spans(n) {
             let n = rows.len();
-            let (x, dx) = (part(x, n * hidden), part(dx, n * hidden));
+            let linear = Linear { rows: n, ..into_qkv };
+            let (x, dx) = (part(x, kept(n * hidden)), part(dx, n * hidden));
             let d_qkv = &mut d_qkv[span(&rows, qkv_size)];
             {
                 let (mut x, mut dx, mut d_qkv) = (&mut *x, &mut *dx, &mut *d_qkv);
                 let mut d_stream = &mut d_stream[span(&rows, hidden)];
+                let mut packed = (!frozen).then(|| factors.fill(linear));
                 let jobs = self.tiles(rows.clone()).into_iter().map(|tile| {
                     let t = tile.len();
-                    let (x, dx) = (cut(&mut x, t * hidden), cut(&mut dx, t * hidden));
-                    let d_qkv = cut(&mut d_qkv, t * qkv_size);
-                    (tile, d_qkv, x, dx, cut(&mut d_stream, t * hidden))
+                    let (x, dx) = (cut(&mut x, kept(t * hidden)), cut(&mut dx, t * hidden));
+                    let (d_qkv, packed) =
+                        (cut(&mut d_qkv, t * qkv_size), packed.as_mut().map(|qkv| qkv.cut(t)));
+                    (tile, d_qkv, x, dx, cut(&mut d_stream, t * hidden), packed)
                 });
-                run(workers, jobs.collect::<Vec<_>>(), |(tile, d_qkv, x, dx, d_stream), _| {
+                let jobs = jobs.collect::<Vec<_>>();
+                run(workers, jobs, |(tile, d_qkv, x, dx, d_stream, packed), buffer| {
+                    let x = if frozen { x } else { part(buffer, tile.len() * hidden) };
                     if layer.qk_norm.is_none() {
                         let positions = &self.positions[tile.clone()];
                         self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), positions);
@@ -354,16 +413,25 @@ impl Pass<'_> {
                     into_qkv.on(tile.len()).backward_input(d_qkv, w0, dx, Write::Replace);
                     self.adapt_back(layer, Fused::Qkv, tile.start, d_qkv, qkv_size, dx);
                     rms_norm::backward(dx, input, norm, inv, d_stream);
+                    if let Some(mut qkv) = packed {
+                        qkv.bring(d_qkv, x);
+                    }
                 });
             }
-            if let Some(db) = layer.qkv_bias.as_ref().and_then(|bias| grads.of(bias)) {
-                add_bias_backward(d_qkv, db);
-            }
-            let (first, linear) = (rows.start, Linear { rows: n, ..into_qkv });
-            self.weight_gradient(layer, Fused::Qkv, first, linear, d_qkv, x, grads, activation);
-            if let Some(dw) = grads.of(&layer.input_norm) {
-                let input = &input[span(&rows, hidden)];
-                rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
+            match grads {
+                Grads::Weights(grads) => {
+                    if let Some(bias) = &layer.qkv_bias {
+                        add_bias_backward(d_qkv, &mut grads[bias.clone()]);
+                    }
+                    factors.add_product(&mut grads[layer.qkv.clone()], self.threads);
+                    let input = &input[span(&rows, hidden)];
+                    let dw = &mut grads[layer.input_norm.clone()];
+                    rms_norm::backward_weight(dx, input, &acts.input_inv[rows.clone()], dw);
+                }
+                Grads::Adapters(grads) => {
+                    let first = rows.start;
+                    self.adapter_gradient(layer, Fused::Qkv, first, linear, d_qkv, x, grads);
+                }
             }
         }
     }
@@ -372,6 +440,19 @@ impl Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn falling_tiles_leave_nothing_out_and_begin_with_a_group() {
+        for (start, len, threads) in
+            [(0, 2048, 2), (96, 97, 2), (96, 1001, 3), (0, 5, 3), (0, 12, 4), (3, 0, 2)]
+        {
+            let tiles = falling(start..start + len, 96, threads);
+            let rows: Vec<_> = tiles.iter().cloned().flatten().collect();
+            assert_eq!(rows, (start..start + len).collect::<Vec<_>>());
+            assert!(tiles.iter().all(|tile| (tile.start - start).is_multiple_of(GROUP)));
+            assert!(tiles.iter().all(|tile| (1..=96).contains(&tile.len())));
+        }
+    }
 
     #[test]
     fn shares_are_even_and_leave_nothing_out() {

@@ -232,8 +232,9 @@ impl Model {
         d_rows.fill(0.0);
         let at_once = if ws.threads == 1 { HEAD_ROWS.0 } else { HEAD_ROWS.1 };
         let inv = part(&mut ws.final_inv, at_once);
-        let Tile { rows: [normed, d_normed, ..], workers, weights: [w0, w1, _], activation } =
+        let Tile { rows: [normed, d_normed, ..], workers, weights: [w0, w1, _], factors } =
             &mut ws.tile;
+        let [factors, _] = factors;
         let (threads, precision) = (ws.threads, ws.precision);
         let linear = Linear { rows: 0, inputs: hidden, outputs: vocab, threads, precision };
         linear.pack_forward(weight, w0);
@@ -290,32 +291,46 @@ impl Model {
                 pulls[at] = total;
             }
             if let Some((_, grads)) = &mut loss {
-                let jobs = logits
-                    .chunks_mut(share * vocab)
-                    .zip(summaries.chunks(share))
-                    .zip(pulls.chunks(share));
-                run(workers, jobs, |((logits, summaries), pulls), _| {
-                    let rows = logits.chunks_exact_mut(vocab).zip(summaries).zip(pulls);
-                    for ((logits, &summary), pull) in rows {
-                        head::backward(logits, inv_t, summary, pull.dlogprob, pull.dentropy);
-                    }
-                });
-                for (place, dlogprob) in own {
-                    logits[place] += inv_t * dlogprob;
-                }
                 let d_normed = part(d_normed, n * hidden);
-                let jobs = logits
-                    .chunks(share * vocab)
-                    .zip(d_normed.chunks_mut(share * hidden))
-                    .zip(x.chunks(share * hidden).zip(inv.chunks(share)))
-                    .zip(d_rows[wide].chunks_mut(share * hidden));
-                run(workers, jobs, |(((d, dx), (x, inv)), d_rows), _| {
-                    linear.on(dx.len() / hidden).backward_input(d, w1, dx, Write::Replace);
-                    rms_norm::backward(dx, x, norm, &inv[..dx.len() / hidden], d_rows);
-                });
+                let frozen = grads.frozen();
+                {
+                    let mut packed = (!frozen).then(|| factors.fill(Linear { rows: n, ..linear }));
+                    let (mut own, mut first) = (&own[..], 0);
+                    let jobs = logits
+                        .chunks_mut(share * vocab)
+                        .zip(d_normed.chunks_mut(share * hidden))
+                        .zip(d_rows[wide.clone()].chunks_mut(share * hidden))
+                        .map(|((logits, d_normed), d_rows)| {
+                            let rows = first..first + logits.len() / vocab;
+                            first = rows.end;
+                            let end = own.partition_point(|(place, _)| *place < first * vocab);
+                            let (mine, rest) = own.split_at(end);
+                            own = rest;
+                            let packed = packed.as_mut().map(|head| head.cut(rows.len()));
+                            (rows, logits, d_normed, d_rows, mine, packed)
+                        })
+                        .collect::<Vec<_>>();
+                    let (summaries, pulls, normed, inv) = (&summaries, &pulls, &*normed, &*inv);
+                    run(workers, jobs, |(rows, d, d_normed, d_rows, own, packed), _| {
+                        let row = |(at, logits): (usize, &mut [f32])| {
+                            let (summary, pull) = (summaries[at], pulls[at]);
+                            head::backward(logits, inv_t, summary, pull.dlogprob, pull.dentropy);
+                        };
+                        rows.clone().zip(d.chunks_exact_mut(vocab)).for_each(row);
+                        for (place, dlogprob) in own {
+                            d[place - rows.start * vocab] += inv_t * dlogprob;
+                        }
+                        let wide = rows.start * hidden..rows.end * hidden;
+                        linear.on(rows.len()).backward_input(d, w1, d_normed, Write::Replace);
+                        let x = &x[wide.clone()];
+                        rms_norm::backward(d_normed, x, norm, &inv[rows], d_rows);
+                        if let Some(mut head) = packed {
+                            head.bring(d, &normed[wide]);
+                        }
+                    });
+                }
                 if let Some(dw) = grads.of(&self.layout.head()) {
-                    let linear = Linear { rows: n, ..linear };
-                    linear.backward_weight(logits, normed, dw, activation);
+                    factors.add_product(dw, threads);
                 }
                 if let Some(dw) = grads.of(&self.layout.final_norm()) {
                     rms_norm::backward_weight(d_normed, x, &inv[..n], dw);

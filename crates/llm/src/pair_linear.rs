@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use crate::large_pages::reserve;
+use crate::ops::weight_rounding::{threshold, weight_columns};
 use crate::pairs::{
-    Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len, pair,
+    Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
 use crate::panel_linear::Output;
 use crate::team::{Disjoint, Team, part};
@@ -37,21 +38,21 @@ pub(crate) struct PairLinear {
 }
 
 impl PairLinear {
-    /// Rounds and packs `weight` (outputs, inputs).
+    /// Rounds and packs `weight` (outputs, inputs): the same numbers that training multiplies with.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
         assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
         let (count, pairs) = (outputs.div_ceil(PANEL), inputs.div_ceil(2));
         let mut panels = Vec::new();
         reserve(&mut panels, count * pairs);
         panels.resize(count * pairs, Pair32::ZERO);
-        for (panel, rows) in panels.chunks_exact_mut(pairs).zip(weight.chunks(PANEL * inputs)) {
-            for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-                let (whole, rest) = row.as_chunks::<2>();
-                for (slot, value) in panel.iter_mut().zip(whole) {
-                    slot.0[lane] = pair(value[0], value[1]);
-                }
-                if let ([value], Some(slot)) = (rest, panel.last_mut()) {
-                    slot.0[lane] = pair(*value, 0.0);
+        let mut lanes = vec![0.0; pairs];
+        for (p, panel) in panels.chunks_exact_mut(pairs).enumerate() {
+            let rows = p * PANEL..((p + 1) * PANEL).min(outputs);
+            for (lane, row) in rows.enumerate() {
+                let weights = &weight[row * inputs..(row + 1) * inputs];
+                weight_columns(weights, threshold(row, 0), &mut lanes);
+                for (slot, pair) in panel.iter_mut().zip(&lanes) {
+                    slot.0[lane] = pair.to_bits();
                 }
             }
         }
@@ -310,12 +311,26 @@ mod tests {
         f64::from(low(crate::ops::bf16::round(x)))
     }
 
+    /// A weight at its threshold, column by column.
+    fn rounded_weights(w: &[f32], inputs: usize) -> Vec<f64> {
+        let mut all = Vec::new();
+        for (o, row) in w.chunks(inputs).enumerate() {
+            for (k, x) in row.iter().enumerate() {
+                let mut pair = [0.0];
+                weight_columns(&[*x], threshold(o, k), &mut pair);
+                all.push(f64::from(low(pair[0].to_bits())));
+            }
+        }
+        all
+    }
+
     #[test]
     fn every_width_equals_the_definition_and_no_row_depends_on_its_batch() {
         for (rows, inputs, outputs) in [(1, 7, 5), (3, 16, 32), (31, 25, 170), (12, 64, 33)] {
             let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
             let bias = noise(outputs, 3);
             let mut layer = PairLinear::new(&w, outputs, inputs, Some(&bias));
+            let w = rounded_weights(&w, inputs);
             for (width, threads) in Width::all().into_iter().flat_map(|w| [(w, 1), (w, 3)]) {
                 layer.width = width;
                 let team = Team::new(threads);
@@ -325,7 +340,7 @@ mod tests {
                 for r in 0..rows {
                     for o in 0..outputs {
                         let exact: f64 = (0..inputs)
-                            .map(|k| rounded(x[r * inputs + k]) * rounded(w[o * inputs + k]))
+                            .map(|k| rounded(x[r * inputs + k]) * w[o * inputs + k])
                             .sum::<f64>()
                             + f64::from(bias[o])
                             + 1.0;

@@ -1,5 +1,7 @@
 //! Work shared out over threads: jobs that write disjoint parts of buffers.
+#![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
 /// Runs every job, each with one of the workers' buffers: on the caller's thread if there is one
@@ -35,6 +37,37 @@ pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (head, tail) = std::mem::take(rest).split_at_mut(len);
     *rest = tail;
     head
+}
+
+/// A buffer that jobs write at the same time, each at places of its own that do not lie side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a, T> {
+    data: *mut T,
+    len: usize,
+    buffer: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the buffer is borrowed for as long as this lives, and `at` is unsafe where jobs could
+// meet.
+unsafe impl<T: Send> Sync for Places<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Places<'_, T> {}
+
+impl<'a, T> Places<'a, T> {
+    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
+        Self { data: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// A part of the buffer.
+    ///
+    /// # Safety
+    /// Nobody else holds any of these elements meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn at(&self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "a place outside its buffer");
+        // SAFETY: inside the buffer, as just checked; unshared, as the caller says.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::ops::{
     attention::{KeyPlan, Scratch},
+    factors::Factors,
     panels::{Panels, Precision},
     rope::RopeTable,
 };
@@ -39,8 +40,8 @@ pub(crate) struct Tile {
     pub(crate) workers: Vec<Vec<f32>>,
     /// Weights of the layer at hand.
     pub(crate) weights: [Panels; 3],
-    /// An activation as the right operand of a weight gradient.
-    pub(crate) activation: Panels,
+    /// What weight gradients multiply.
+    pub(crate) factors: [Factors; 2],
 }
 
 /// Buffers of [`Model::score`](crate::Model::score) and

@@ -35,7 +35,9 @@ pub use practice::Practice;
 pub use rollout::{Episode, Job, Policy, RolloutSettings, TurnText, rollout, split_threads};
 pub use score_norms::{SCORE_NORMS, StepNorms};
 pub use script::{Scene, Script, ScriptError, Spoken};
-pub use sft::{DemoTurn, Demonstration, Demonstrations, SftConfig, SftStep, fine_tune};
+pub use sft::{
+    DemoTurn, Demonstration, Demonstrations, SftBatch, SftConfig, SftSequence, SftStep, fine_tune,
+};
 pub use state::{load_policy, policy_files};
 pub use tiny::{ExpertDemonstrations, Stage, extend_vocabulary, tiny, tiny_preset_tokenizer};
 pub use trainer::{Observer, Progress, Silent, Summary, Trainer};

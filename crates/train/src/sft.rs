@@ -161,6 +161,51 @@ struct Sums {
     observed_count: f64,
 }
 
+/// What a step learned from.
+#[derive(Debug)]
+pub struct SftBatch<'a>(&'a [Pack]);
+
+/// A context and what is learned in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SftSequence {
+    /// The context.
+    pub tokens: Vec<TokenId>,
+    /// (position, token, weight): the token is learned as what follows the context up to that
+    /// position, that one included; the weights of a batch are divided by their sum.
+    pub targets: Vec<(usize, TokenId, f32)>,
+}
+
+impl SftBatch<'_> {
+    /// The contexts, each complete in itself, for other trainers.
+    pub fn sequences(&self) -> Vec<SftSequence> {
+        let mut all: Vec<SftSequence> = Vec::new();
+        for Pack { packed, kinds } in self.0 {
+            let from = all.len();
+            for segment in &packed.segments {
+                let mut tokens = match segment.parent {
+                    Some(parent) => {
+                        let context = &all[from + parent];
+                        let own = packed.segments[parent].range.len();
+                        let before = context.tokens.len() - own;
+                        context.tokens[..before + segment.parent_len].to_vec()
+                    }
+                    None => Vec::new(),
+                };
+                let before = tokens.len();
+                tokens.extend_from_slice(&packed.tokens[segment.range.clone()]);
+                let inside = packed.targets.iter().zip(kinds);
+                let inside = inside.filter(|(target, _)| segment.range.contains(&target.row));
+                let targets = inside
+                    .map(|(t, kind)| (before + t.row - segment.range.start, t.token, kind.weight))
+                    .collect();
+                all.push(SftSequence { tokens, targets });
+            }
+        }
+        all.retain(|sequence| !sequence.targets.is_empty());
+        all
+    }
+}
+
 /// Fine-tunes a policy; `report` sees every step and may stop the run by returning false.
 ///
 /// # Errors
@@ -171,7 +216,7 @@ pub fn fine_tune(
     practice: Option<&Practice<'_>>,
     config: &SftConfig,
     stop: &AtomicBool,
-    report: &mut dyn FnMut(&Policy, &SftStep) -> Result<bool, TrainError>,
+    report: &mut dyn FnMut(&Policy, &SftStep, &SftBatch<'_>) -> Result<bool, TrainError>,
 ) -> Result<(), TrainError> {
     let threads = if config.threads == 0 {
         std::thread::available_parallelism().map_or(1, usize::from)
@@ -244,7 +289,7 @@ pub fn fine_tune(
             grad_norm: stats.grad_norm,
             lr: stats.lr,
         };
-        if !report(policy, &record)? {
+        if !report(policy, &record, &SftBatch(&packs))? {
             break;
         }
     }
@@ -468,5 +513,33 @@ impl Pack {
                 self.kinds.push(imitated);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advice_is_a_sequence_of_its_own() {
+        let mut pack = Pack::default();
+        let kind = Some(TargetKind { weight: 0.5, imitated: true });
+        pack.push(Sequence { tokens: vec![7, 8], kinds: vec![None, kind] });
+        // Tokens 3 to 5 are a turn that the expert would have played as 20, 21.
+        let turns = vec![(1..3, None), (3..5, Some(vec![20, 21]))];
+        pack.push_advised(&Advised { tokens: vec![10, 11, 12, 13, 14], turns });
+        let found = SftBatch(&[Pack::default(), pack]).sequences();
+        let of = |tokens: &[TokenId], targets: &[(usize, TokenId, f32)]| SftSequence {
+            tokens: tokens.to_vec(),
+            targets: targets.to_vec(),
+        };
+        assert_eq!(
+            found,
+            [
+                of(&[7, 8], &[(0, 8, 0.5)]),
+                of(&[10, 11, 12, 13, 14], &[(0, 11, 1.0), (1, 12, 1.0), (2, 20, 1.0)]),
+                of(&[10, 11, 12, 20], &[(3, 21, 1.0)]),
+            ]
+        );
     }
 }

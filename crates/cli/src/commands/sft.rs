@@ -25,6 +25,8 @@ use crate::{interrupt, models, output, table, tasks};
 
 /// One line of JSON for every step, beside the model.
 const STEPS_FILE: &str = "sft.jsonl";
+/// One line of JSON for the batch of every step.
+const BATCHES_FILE: &str = "batches.jsonl";
 
 /// Arguments of `empg sft`.
 #[derive(Args, Debug)]
@@ -79,6 +81,10 @@ pub(crate) struct SftArgs {
     /// Share of a demonstration's turns with noise that is seen but not imitated
     #[arg(long, value_name = "X")]
     noise: Option<f64>,
+    /// Writes what every step learns from to batches.jsonl in the folder: contexts and the tokens
+    /// learned in them, to train others on the same
+    #[arg(long)]
+    save_batches: bool,
     /// Evaluates and saves every so many steps as well; 0 means at the end only
     #[arg(long, value_name = "N", default_value_t = 0)]
     eval_every: u64,
@@ -118,6 +124,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         observation_weight,
         practice_every,
         noise,
+        save_batches,
         eval_every,
         common,
     } = args;
@@ -206,7 +213,8 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     let mut last = SftStep::default();
-    let mut steps_file = None;
+    let mut steps_file = Lines::new(&out, STEPS_FILE);
+    let mut batches_file = Lines::new(&out, BATCHES_FILE);
     let mut unwritten = None;
     let mut tokens = 0usize;
     let trained = Instant::now();
@@ -216,10 +224,16 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         Some(&practice),
         &sft,
         &stop,
-        &mut |policy, step| {
+        &mut |policy, step, batch| {
             last = *step;
             tokens += step.tokens;
-            if let Err(error) = record(&mut steps_file, &out, step) {
+            let mut written = steps_file.push(step);
+            if save_batches {
+                written = written.and_then(|()| {
+                    batches_file.push(&json!({ "step": step.step, "sequences": batch.sequences() }))
+                });
+            }
+            if let Err(error) = written {
                 unwritten = Some(error);
                 return Ok(false);
             }
@@ -300,18 +314,33 @@ fn play(
     Ok(panel.play(policy, tasks, &evaluation_settings(config), stop)?.0)
 }
 
-/// Appends a step to the file of steps beside the model, which the first step begins anew.
-fn record(file: &mut Option<File>, out: &Path, step: &SftStep) -> anyhow::Result<()> {
-    let path = out.join(STEPS_FILE);
-    let context = || format!("cannot write {}", path.display());
-    let file = if let Some(file) = file {
-        file
-    } else {
-        std::fs::create_dir_all(out).with_context(context)?;
-        file.insert(File::create(&path).with_context(context)?)
-    };
-    let line = serde_json::to_string(step)?;
-    writeln!(file, "{line}").with_context(context)
+/// A file of JSON lines beside the model, which the first line begins anew.
+struct Lines {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Lines {
+    fn new(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(name), file: None }
+    }
+
+    fn push(&mut self, line: &impl serde::Serialize) -> anyhow::Result<()> {
+        self.write(&serde_json::to_string(line)?)
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    fn write(&mut self, line: &str) -> std::io::Result<()> {
+        let file = if let Some(file) = self.file.take() {
+            file
+        } else {
+            if let Some(folder) = self.path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            File::create(&self.path)?
+        };
+        writeln!(self.file.insert(file), "{line}")
+    }
 }
 
 fn sentence(evaluation: &Evaluation) -> String {

@@ -46,12 +46,22 @@ fn adapters_become_a_whole_model_that_plays_alike() {
     };
     done(
         "sft --model tiny --steps 2 --batch-tokens 600 --lr 1e-1 --out adapters \
-         --set model.lora={rank=2,alpha=64} --set eval.episodes=1 --set eval.max_turns=2",
+         --save-batches --set model.lora={rank=2,alpha=64} --set eval.episodes=1 --set eval.max_turns=2",
     );
     let steps = std::fs::read_to_string(dir.path().join("adapters/sft.jsonl")).unwrap();
     let steps: Vec<Value> = steps.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(steps.iter().map(|s| s["step"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
     assert!(steps.iter().all(|s| s["loss"].as_f64().unwrap() > 0.0));
+
+    let batches = std::fs::read_to_string(dir.path().join("adapters/batches.jsonl")).unwrap();
+    let batches: Vec<Value> = batches.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for (step, batch) in steps.iter().zip(&batches) {
+        assert_eq!(batch["step"], step["step"]);
+        let sequences = batch["sequences"].as_array().unwrap();
+        let tokens = sequences.iter().map(|s| s["tokens"].as_array().unwrap().len()).sum::<usize>();
+        assert_eq!(Some(tokens as u64), step["tokens"].as_u64());
+    }
+    assert_eq!(batches.len(), 2);
 
     done("export --model adapters --out merged");
     let has = |file: &str| dir.path().join("merged").join(file).is_file();

@@ -6,7 +6,6 @@ use super::adapters::Fused;
 use super::pass::{LoraScratch, Rows};
 use crate::block::Pass;
 use crate::ops::linear::Linear;
-use crate::ops::panels::Panels;
 use crate::params::LayerRanges;
 
 /// Where a pass adds its gradients.
@@ -18,6 +17,11 @@ pub(crate) enum Grads<'a> {
 }
 
 impl Grads<'_> {
+    /// Whether the weights own no gradient.
+    pub(crate) fn frozen(&self) -> bool {
+        matches!(self, Self::Adapters(_))
+    }
+
     /// The gradient of a range of the weights, unless they are frozen.
     pub(crate) fn of(&mut self, range: &Range<usize>) -> Option<&mut [f32]> {
         match self {
@@ -72,9 +76,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Adds the gradient of a matrix, or of its adapters, from x and dy of the rows that begin at
-    /// row `first`.
-    pub(crate) fn weight_gradient(
+    /// Adds the gradients of a matrix's adapters, from x and dy of the rows that begin at row
+    /// `first`.
+    pub(crate) fn adapter_gradient(
         &self,
         layer: &LayerRanges,
         fused: Fused,
@@ -82,22 +86,12 @@ impl Pass<'_> {
         linear: Linear,
         dy: &[f32],
         x: &[f32],
-        grads: &mut Grads<'_>,
-        panels: &mut Panels,
+        grads: &mut [f32],
     ) {
-        match grads {
-            Grads::Weights(grads) => {
-                let dw = &mut grads[fused.range(layer)];
-                linear.backward_weight(dy, x, dw, panels);
-            }
-            Grads::Adapters(grads) => {
-                if let Some(lora) = &self.lora {
-                    let rows = Rows { first, count: linear.rows };
-                    let width = linear.outputs;
-                    let scratch = &mut LoraScratch::default();
-                    lora.backward_weight(layer.index, fused, rows, x, dy, width, grads, scratch);
-                }
-            }
+        if let Some(lora) = &self.lora {
+            let rows = Rows { first, count: linear.rows };
+            let (width, scratch) = (linear.outputs, &mut LoraScratch::default());
+            lora.backward_weight(layer.index, fused, rows, x, dy, width, grads, scratch);
         }
     }
 }

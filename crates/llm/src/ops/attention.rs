@@ -7,14 +7,17 @@
 //! key/value heads, and segments without a common ancestor: they touch no common element.
 #![allow(unsafe_code)]
 
-use std::{marker::PhantomData, ops::Range};
+use std::ops::Range;
 
 use super::{
     matmul::{MatMut, Write, multiply},
     panels::{Mat, Panels, Precision},
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
 };
-use crate::{packed::PackedSegment, share::run};
+use crate::{
+    packed::PackedSegment,
+    share::{Places, run},
+};
 
 /// Query rows of one block, over all query heads that share a key/value head.
 const BLOCK: usize = 72;
@@ -128,34 +131,6 @@ impl KeyPlan {
     }
 }
 
-/// A buffer that tasks write at the same time, each at places of its own.
-struct Places<'a> {
-    data: *mut f32,
-    len: usize,
-    buffer: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: the buffer is borrowed for as long as this lives, and `at` is unsafe where tasks could
-// meet.
-unsafe impl Sync for Places<'_> {}
-
-impl<'a> Places<'a> {
-    fn new(buffer: &'a mut [f32]) -> Self {
-        Self { data: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
-    }
-
-    /// A part of the buffer.
-    ///
-    /// # Safety
-    /// Nobody else holds any of these elements meanwhile.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn at(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!(start <= self.len && len <= self.len - start, "a place outside its buffer");
-        // SAFETY: inside the buffer, as just checked; unshared, as the caller says.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
-    }
-}
-
 impl SegmentKeys {
     /// Keys that the query of this row sees.
     fn visible(&self, row: u32) -> usize {
@@ -214,7 +189,7 @@ fn gather(
 /// # Safety
 /// Nobody else holds any of these elements meanwhile.
 unsafe fn scatter_add(
-    x: &Places<'_>,
+    x: &Places<'_, f32>,
     row: usize,
     rows: &[u32],
     columns: &Range<usize>,

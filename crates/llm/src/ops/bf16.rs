@@ -23,7 +23,7 @@ pub(crate) fn pair(low: f32, high: f32) -> f32 {
 
 /// The two factors of a lane.
 #[inline(always)]
-fn halves(lane: u32) -> (f32, f32) {
+pub(super) fn halves(lane: u32) -> (f32, f32) {
     (f32::from_bits(lane << 16), f32::from_bits(lane & 0xffff_0000))
 }
 

@@ -29,12 +29,13 @@ impl Linear {
     /// Packs w (O, I) for [`Linear::forward`].
     pub(crate) fn pack_forward(&self, w: &[f32], panels: &mut Panels) {
         let w = Mat::new(w, self.outputs, self.inputs).t();
-        panels.pack(w, self.precision, self.threads);
+        panels.pack_weights(w, self.precision, self.threads);
     }
 
     /// Packs w (O, I) for [`Linear::backward_input`].
     pub(crate) fn pack_backward(&self, w: &[f32], panels: &mut Panels) {
-        panels.pack(Mat::new(w, self.outputs, self.inputs), self.precision, self.threads);
+        let w = Mat::new(w, self.outputs, self.inputs);
+        panels.pack_weights(w, self.precision, self.threads);
     }
 
     /// y (R, O) = or += x (R, I) · w (O, I)ᵀ
@@ -47,20 +48,6 @@ impl Linear {
     pub(crate) fn backward_input(&self, dy: &[f32], w: &Panels, dx: &mut [f32], write: Write) {
         let dy = Mat::new(dy, self.rows, self.outputs);
         multiply(MatMut::new(dx, self.rows, self.inputs), dy, w, write, self.threads);
-    }
-
-    /// dw (O, I) += dy (R, O)ᵀ · x (R, I). `panels` is scratch for x.
-    pub(crate) fn backward_weight(
-        &self,
-        dy: &[f32],
-        x: &[f32],
-        dw: &mut [f32],
-        panels: &mut Panels,
-    ) {
-        let dy = Mat::new(dy, self.rows, self.outputs).t();
-        let x = Mat::new(x, self.rows, self.inputs);
-        let x = panels.pack(x, self.precision, self.threads);
-        multiply(MatMut::new(dw, self.outputs, self.inputs), dy, x, Write::Add, self.threads);
     }
 }
 

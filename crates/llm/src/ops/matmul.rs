@@ -11,21 +11,17 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
-    bf16::{by_pairs, pair_columns, pair_rows},
+    bf16::by_pairs,
     lanes::{Lane32, Vector, by_width, fetch},
-    panels::{Mat, PANEL, Panels, Precision, fits},
-    simd::vectorised,
+    left::{CHUNK, Left, Lhs, ROWS},
+    panels::{PANEL, Panels, Precision, fits},
 };
 
 /// Steps that one sweep covers, so that its operands stay in the cache.
 const DEPTH: usize = 768;
-/// Most rows that the kernel takes at a time.
-const ROWS: usize = 12;
-/// Left rows that are swept over a panel while it is in the cache.
-const CHUNK: usize = 96;
 
-/// Steps that the kernel asks for the panel ahead of its reads.
-const AHEAD: usize = 24;
+/// Steps that the kernel asks for the panel, and for the left rows, ahead of its reads.
+const AHEAD: (usize, usize) = (24, 32);
 
 /// A writable row-major matrix.
 pub(crate) struct MatMut<'a> {
@@ -65,21 +61,28 @@ pub(crate) enum Write {
 
 /// dst = lhs · rhs, or dst += lhs · rhs, using the first `lhs.cols` rows and `dst.cols` columns
 /// of `rhs` (which may be larger). `threads` above 1 share the rows by rayon.
-pub(crate) fn multiply(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write, threads: usize) {
+pub(crate) fn multiply<'a>(
+    dst: MatMut<'_>,
+    lhs: impl Into<Lhs<'a>>,
+    rhs: &Panels,
+    write: Write,
+    threads: usize,
+) {
+    let lhs = lhs.into();
     assert!(
-        dst.rows == lhs.rows && dst.cols <= rhs.cols && lhs.cols <= rhs.rows,
+        dst.rows == lhs.rows() && dst.cols <= rhs.cols && lhs.cols() <= rhs.rows,
         "shapes do not multiply: {}x{} = {}x{} · {}x{}",
         dst.rows,
         dst.cols,
-        lhs.rows,
-        lhs.cols,
+        lhs.rows(),
+        lhs.cols(),
         rhs.rows,
         rhs.cols
     );
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }
-    if lhs.cols == 0 {
+    if lhs.cols() == 0 {
         if write == Write::Replace {
             for row in dst.data.chunks_mut(dst.row_stride).take(dst.rows) {
                 row[..dst.cols].fill(0.0);
@@ -103,112 +106,23 @@ pub(crate) fn multiply(dst: MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write
         |(i, data)| {
             let first = i * share;
             let rows = share.min(rows - first);
-            let lhs = Mat { data: &lhs.data[first * lhs.row_stride..], rows, ..lhs };
+            let lhs = lhs.part(first, rows, rhs.precision);
             run(&mut MatMut { data, rows, cols, row_stride: stride }, lhs, rhs, write);
         },
     );
 }
 
 by_width! {
-    fn sweep(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+    fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Write) = sweep_impl
 }
 
 by_pairs! {
-    fn sweep_pairs(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels, write: Write) = sweep_impl
+    fn sweep_pairs(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Write) = sweep_impl
 }
 
 thread_local! {
     /// Left rows of a chunk as the kernel reads them.
     static LEFT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-#[inline(always)]
-fn left_blocks_impl<const FMA: bool>(
-    data: &[f32],
-    stride: usize,
-    width: usize,
-    inner: std::ops::Range<usize>,
-    precision: Precision,
-    k: usize,
-    out: &mut [f32],
-) {
-    // All blocks at every step: strides are often multiples of a page, whose lines share a few
-    // places of the cache, and would be gone before the next block came back for their rest.
-    let column = |c: usize| &data[c * stride..][..width];
-    let mut lanes = [0.0; CHUNK];
-    for (s, c) in inner.clone().step_by(precision.factors()).enumerate() {
-        let low = column(c);
-        match precision {
-            Precision::F32 => lanes[..width].copy_from_slice(low),
-            Precision::Bf16 if c + 1 < inner.end => {
-                pair_rows(low, column(c + 1), &mut lanes[..width]);
-            }
-            Precision::Bf16 => {
-                pair_rows(low, &[0.0; CHUNK][..width], &mut lanes[..width]);
-            }
-        }
-        // The rows beyond the last are never read.
-        let blocks = out.chunks_exact_mut(ROWS * k).take(width.div_ceil(ROWS));
-        for (out, lanes) in blocks.zip(lanes.as_chunks::<ROWS>().0) {
-            out[s * ROWS..][..ROWS].copy_from_slice(lanes);
-        }
-    }
-}
-
-vectorised! {
-    /// Packs `width` (at most CHUNK) left rows that lie side by side, over a part of their strided
-    /// inner dimension, as blocks (k, ROWS).
-    fn left_blocks(
-        data: &[f32], stride: usize, width: usize, inner: std::ops::Range<usize>,
-        precision: Precision, k: usize, out: &mut [f32],
-    ) = left_blocks_impl
-}
-
-/// A chunk of left rows over some steps. Row r begins `(r / ROWS) · block + (r % ROWS) · row`
-/// elements on; one step further are `step` elements.
-#[derive(Clone, Copy)]
-struct Left {
-    data: *const f32,
-    block: usize,
-    row: usize,
-    step: usize,
-}
-
-impl Left {
-    /// The rows as they lie, or a copy in `buffer` where they must be rounded, or where their
-    /// inner dimension is strided and would miss the cache at every step.
-    fn new(
-        lhs: Mat<'_>,
-        rows: std::ops::Range<usize>,
-        from: usize,
-        k: usize,
-        precision: Precision,
-        buffer: &mut Vec<f32>,
-    ) -> Self {
-        let dense = lhs.col_stride == 1;
-        if precision == Precision::F32 && dense {
-            let data = lhs.data[rows.start * lhs.row_stride + from..].as_ptr();
-            return Self { data, block: ROWS * lhs.row_stride, row: lhs.row_stride, step: 1 };
-        }
-        let len = rows.len().next_multiple_of(ROWS) * k;
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
-        }
-        let buffer = &mut buffer[..len];
-        let first = from * precision.factors();
-        let end = (first + k * precision.factors()).min(lhs.cols);
-        if dense {
-            for (row, out) in rows.zip(buffer.chunks_exact_mut(k)) {
-                let row = row * lhs.row_stride;
-                pair_columns(&lhs.data[row + first..row + end], out);
-            }
-            return Self { data: buffer.as_ptr(), block: ROWS * k, row: k, step: 1 };
-        }
-        assert_eq!(lhs.row_stride, 1, "one of the strides is 1");
-        let (start, width) = (rows.start, rows.len());
-        left_blocks(&lhs.data[start..], lhs.col_stride, width, first..end, precision, k, buffer);
-        Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS }
-    }
 }
 
 /// # Safety
@@ -217,7 +131,7 @@ impl Left {
 #[inline(always)]
 unsafe fn sweep_impl<V: Vector, const NV: usize>(
     dst: &mut MatMut<'_>,
-    lhs: Mat<'_>,
+    lhs: Lhs<'_>,
     rhs: &Panels,
     write: Write,
 ) {
@@ -227,7 +141,7 @@ unsafe fn sweep_impl<V: Vector, const NV: usize>(
         8 => 3,
         _ => 1,
     };
-    let steps = rhs.precision.steps(lhs.cols);
+    let steps = rhs.precision.steps(lhs.cols());
     // Taken out, not borrowed in a closure: a closure would not be compiled for the caller's
     // instruction set.
     let mut buffer = LEFT.take();
@@ -322,9 +236,10 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
         for _ in 0..call.k {
             let panel = b.cast::<f32>();
             if NV == 2 {
-                let ahead = b.wrapping_add(AHEAD).cast::<f32>();
+                let ahead = b.wrapping_add(AHEAD.0).cast::<f32>();
                 fetch(ahead);
                 fetch(ahead.wrapping_add(PANEL / 2));
+                fetch(call.a.wrapping_add(offset + call.a_cols * AHEAD.1));
                 let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
                 for r in 0..M {
                     let x = V::splat(rows[r].add(offset));
@@ -375,6 +290,7 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::panels::Mat;
 
     fn noise(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -449,7 +365,7 @@ mod tests {
         let mut plain = vec![1.0; m * n];
         let mut dst = MatMut::new(&mut plain, m, n);
         // SAFETY: `Plain` needs nothing; the shapes agree.
-        unsafe { sweep_impl::<Plain, 8>(&mut dst, lhs, &panels, Write::Add) };
+        unsafe { sweep_impl::<Plain, 8>(&mut dst, lhs.into(), &panels, Write::Add) };
         assert!(close(&plain));
 
         #[cfg(target_arch = "x86_64")]
@@ -457,7 +373,9 @@ mod tests {
             #[target_feature(enable = "avx2,fma")]
             fn avx2(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
                 // SAFETY: this function enables what the vector needs; the shapes agree.
-                unsafe { sweep_impl::<std::arch::x86_64::__m256, 4>(dst, lhs, rhs, Write::Add) }
+                unsafe {
+                    sweep_impl::<std::arch::x86_64::__m256, 4>(dst, lhs.into(), rhs, Write::Add);
+                }
             }
             if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
                 let mut half = vec![1.0; m * n];
@@ -499,7 +417,7 @@ mod tests {
                 let mut c = vec![1.0; m * n];
                 let mut dst = MatMut::new(&mut c, m, n);
                 // SAFETY: `PlainPairs` needs nothing; the shapes agree.
-                unsafe { sweep_impl::<PlainPairs, 8>(&mut dst, lhs, &panels, Write::Add) };
+                unsafe { sweep_impl::<PlainPairs, 8>(&mut dst, lhs.into(), &panels, Write::Add) };
                 check(&c, 1.0);
                 #[cfg(target_arch = "x86_64")]
                 {
@@ -507,12 +425,12 @@ mod tests {
                     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                     fn avx512(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
                         // SAFETY: this function enables what the vector needs.
-                        unsafe { sweep_impl::<Pairs512, 2>(dst, lhs, rhs, Write::Add) }
+                        unsafe { sweep_impl::<Pairs512, 2>(dst, lhs.into(), rhs, Write::Add) }
                     }
                     #[target_feature(enable = "avx2,fma")]
                     fn avx2(dst: &mut MatMut<'_>, lhs: Mat<'_>, rhs: &Panels) {
                         // SAFETY: this function enables what the vector needs.
-                        unsafe { sweep_impl::<Pairs256, 4>(dst, lhs, rhs, Write::Add) }
+                        unsafe { sweep_impl::<Pairs256, 4>(dst, lhs.into(), rhs, Write::Add) }
                     }
                     use super::super::simd::{Level, level};
                     for wide in [false, true] {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::{
     bf16::{pair_columns, pair_rows},
     lanes::Lane32,
+    weight_rounding::{threshold, weight_columns, weight_rows},
 };
 
 /// Columns of a panel.
@@ -106,28 +107,50 @@ impl std::fmt::Debug for Panels {
 }
 
 impl Panels {
-    /// Packs a matrix; `threads` above 1 share the panels by rayon.
-    pub(crate) fn pack(&mut self, matrix: Mat<'_>, precision: Precision, threads: usize) -> &Self {
-        (self.rows, self.cols, self.precision) = (matrix.rows, matrix.cols, precision);
-        let steps = precision.steps(matrix.rows);
-        let len = matrix.cols.div_ceil(PANEL) * steps;
+    /// Room for a matrix (rows, cols), whose content is unspecified.
+    pub(super) fn shape(
+        &mut self,
+        rows: usize,
+        cols: usize,
+        precision: Precision,
+    ) -> &mut [Lane32] {
+        (self.rows, self.cols, self.precision) = (rows, cols, precision);
+        let len = cols.div_ceil(PANEL) * precision.steps(rows);
         if self.data.len() < len {
             self.data.resize(len, Lane32::ZERO);
         }
+        &mut self.data[..len]
+    }
+
+    /// Packs a matrix; `threads` above 1 share the panels by rayon.
+    pub(crate) fn pack(&mut self, matrix: Mat<'_>, precision: Precision, threads: usize) -> &Self {
+        self.fill(matrix, precision, Rounding::Nearest, threads)
+    }
+
+    /// Packs a matrix of weights, or its transpose: either way a weight becomes the same bfloat16.
+    pub(crate) fn pack_weights(
+        &mut self,
+        matrix: Mat<'_>,
+        precision: Precision,
+        threads: usize,
+    ) -> &Self {
+        self.fill(matrix, precision, Rounding::ByPlace, threads)
+    }
+
+    fn fill(
+        &mut self,
+        matrix: Mat<'_>,
+        precision: Precision,
+        rounding: Rounding,
+        threads: usize,
+    ) -> &Self {
+        let steps = precision.steps(matrix.rows);
+        let data = self.shape(matrix.rows, matrix.cols, precision);
         if matrix.rows == 0 || matrix.cols == 0 {
             return self;
         }
-        let fill = |(p, panel): (usize, &mut [Lane32])| {
-            let first = p * PANEL;
-            let width = PANEL.min(matrix.cols - first);
-            match (precision, matrix.col_stride) {
-                (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
-                (Precision::F32, _) => pack_columns(matrix, first, width, panel),
-                (Precision::Bf16, 1) => pack_row_pairs(matrix, first, width, panel),
-                (Precision::Bf16, _) => pack_column_pairs(matrix, first, width, panel),
-            }
-        };
-        let data = &mut self.data[..len];
+        let fill =
+            |(p, panel): (usize, &mut [Lane32])| pack_block(matrix, precision, rounding, p, panel);
         if threads <= 1 {
             data.chunks_exact_mut(steps).enumerate().for_each(fill);
         } else {
@@ -141,6 +164,33 @@ impl Panels {
     }
 }
 
+/// How numbers become bfloat16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// To the nearest.
+    Nearest,
+    /// Every element at a threshold of its own.
+    ByPlace,
+}
+
+/// Packs panel `p` of a matrix.
+pub(super) fn pack_block(
+    matrix: Mat<'_>,
+    precision: Precision,
+    rounding: Rounding,
+    p: usize,
+    panel: &mut [Lane32],
+) {
+    let first = p * PANEL;
+    let width = PANEL.min(matrix.cols - first);
+    match (precision, matrix.col_stride) {
+        (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
+        (Precision::F32, _) => pack_columns(matrix, first, width, panel),
+        (Precision::Bf16, 1) => pack_row_pairs(matrix, rounding, first, width, panel),
+        (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, width, panel),
+    }
+}
+
 fn pack_rows(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
     for (r, out) in panel.iter_mut().enumerate() {
         let row = &matrix.data[r * matrix.row_stride + first..][..width];
@@ -149,7 +199,13 @@ fn pack_rows(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) 
     }
 }
 
-fn pack_row_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+fn pack_row_pairs(
+    matrix: Mat<'_>,
+    rounding: Rounding,
+    first: usize,
+    width: usize,
+    panel: &mut [Lane32],
+) {
     let zeros = [0.0; PANEL];
     for (s, out) in panel.iter_mut().enumerate() {
         let row = |r: usize| {
@@ -159,7 +215,14 @@ fn pack_row_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane
                 &zeros[..width]
             }
         };
-        pair_rows(row(2 * s), row(2 * s + 1), &mut out.0[..width]);
+        let (low, high) = (row(2 * s), row(2 * s + 1));
+        match rounding {
+            Rounding::Nearest => pair_rows(low, high, &mut out.0[..width]),
+            Rounding::ByPlace => {
+                let first = [threshold(2 * s, first), threshold(2 * s + 1, first)];
+                weight_rows(low, high, first, &mut out.0[..width]);
+            }
+        }
         out.0[width..].fill(0.0);
     }
 }
@@ -182,7 +245,13 @@ fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32
     }
 }
 
-fn pack_column_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) {
+fn pack_column_pairs(
+    matrix: Mat<'_>,
+    rounding: Rounding,
+    first: usize,
+    width: usize,
+    panel: &mut [Lane32],
+) {
     const BATCH: usize = 16;
     assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
     for (b, block) in panel.chunks_mut(BATCH).enumerate() {
@@ -193,7 +262,13 @@ fn pack_column_pairs(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [L
         let mut pairs = [0.0; BATCH];
         for lane in 0..width {
             let column = (first + lane) * matrix.col_stride;
-            pair_columns(&matrix.data[column + start..column + end], &mut pairs);
+            let values = &matrix.data[column + start..column + end];
+            match rounding {
+                Rounding::Nearest => pair_columns(values, &mut pairs),
+                Rounding::ByPlace => {
+                    weight_columns(values, threshold(first + lane, start), &mut pairs);
+                }
+            }
             for (out, pair) in block.iter_mut().zip(pairs) {
                 out.0[lane] = pair;
             }

@@ -29,12 +29,15 @@ fn setting() -> (Model, PackedBatch) {
     (Model::init(config, 3).expect("model"), batch)
 }
 
+/// What the loss asks of a target.
+fn pull(target: usize) -> TargetGrad {
+    let i = target as f32;
+    TargetGrad { dlogprob: (i + 0.5).sin(), dentropy: 0.3 * i.cos() }
+}
+
 fn pass(model: &Model, batch: &PackedBatch, mut ws: Workspace) -> (Vec<TokenScore>, Vec<f32>) {
     let mut grads = vec![0.0; model.layout.len()];
-    let mut loss = |i: usize, _| TargetGrad {
-        dlogprob: (i as f32 + 0.5).sin(),
-        dentropy: 0.3 * (i as f32).cos(),
-    };
+    let mut loss = |i: usize, _| pull(i);
     // Twice: buffers that were used before must not show.
     for _ in 0..2 {
         grads.fill(0.0);
@@ -101,4 +104,32 @@ fn bfloat16_stays_near_f32() {
     let (scores, gradients) = distance(&model, &full, &half);
     assert!(scores > 0.0 && scores < 0.02, "{scores}");
     assert!(gradients < 0.05, "{gradients}");
+}
+
+/// A step of training moves a weight by much less than bfloat16 numbers lie apart.
+#[test]
+fn bfloat16_sees_small_steps_from_weights_that_are_bfloat16() {
+    let (mut model, batch) = setting();
+    for weight in &mut model.params {
+        *weight = half::bf16::from_f32(*weight).to_f32();
+    }
+    let workspace = |precision| Workspace::new().precision(precision);
+    let (_, gradient) = pass(&model, &batch, workspace(Precision::F32));
+    let mut moved = model.clone();
+    for (weight, gradient) in moved.params.iter_mut().zip(&gradient) {
+        *weight -= 0.001 * weight.abs() * gradient.signum();
+    }
+    let change = |precision| {
+        let total = |model: &Model| -> f64 {
+            let scores = model.score(&batch, 0.9, &mut workspace(precision)).expect("scores");
+            let value = |(i, score): (usize, &TokenScore)| {
+                let grad = pull(i);
+                f64::from(grad.dlogprob * score.logprob + grad.dentropy * score.entropy)
+            };
+            scores.iter().enumerate().map(value).sum()
+        };
+        total(&moved) - total(&model)
+    };
+    let (full, half) = (change(Precision::F32), change(Precision::Bf16));
+    assert!((half / full - 1.0).abs() < 0.3, "{half} instead of {full}");
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use empg_env::{Split, TaskSet};
-use empg_llm::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, LoraConfig, Module, load_adapters};
+use empg_llm::{
+    ADAPTER_CONFIG_FILE, ADAPTER_FILE, LoraConfig, Module, PackedBatch, Target, Workspace,
+    load_adapters,
+};
 use empg_run::{Run, RunDir};
 use empg_train::config::{Context, OptimConfig};
 use empg_train::{
     Config, DemoTurn, Demonstration, Demonstrations, Episode, Job, Policy, RolloutSettings,
-    SftConfig, SftStep, Silent, TrainError, Trainer, fine_tune, rollout,
+    SftConfig, SftSequence, SftStep, Silent, TrainError, Trainer, fine_tune, rollout,
 };
 
 use crate::toy::{Lamps, config, policy};
@@ -115,12 +118,39 @@ impl Demonstrations for Shown {
 
 fn taught(policy: &mut Policy, config: &SftConfig) -> Vec<SftStep> {
     let mut steps = Vec::new();
-    fine_tune(policy, &Shown, None, config, &AtomicBool::new(false), &mut |_, step| {
+    fine_tune(policy, &Shown, None, config, &AtomicBool::new(false), &mut |_, step, _| {
         steps.push(*step);
         Ok(true)
     })
     .unwrap();
     steps
+}
+
+#[test]
+fn a_batch_tells_what_was_learned() {
+    let config = SftConfig { steps: 1, batch_tokens: 400, threads: 2, ..SftConfig::default() };
+    let config = SftConfig { observation_weight: 0.0, ..config };
+    let (before, stop) = (policy(), AtomicBool::new(false));
+    let mut told = None;
+    fine_tune(&mut policy(), &Shown, None, &config, &stop, &mut |_, step, batch| {
+        told = Some((*step, batch.sequences()));
+        Ok(true)
+    })
+    .unwrap();
+    let (step, sequences) = told.unwrap();
+    assert_eq!(sequences.len(), step.episodes);
+    assert_eq!(sequences.iter().map(|s| s.tokens.len()).sum::<usize>(), step.tokens);
+    let (mut loss, mut count) = (0.0, 0.0);
+    for SftSequence { tokens, targets } in sequences {
+        let mut alone = PackedBatch::default();
+        alone.push(&tokens, None);
+        alone.targets = targets.iter().map(|&(row, token, _)| Target { row, token }).collect();
+        for score in before.model.score(&alone, 1.0, &mut Workspace::new()).unwrap() {
+            loss -= f64::from(score.logprob);
+            count += 1.0;
+        }
+    }
+    assert!((loss / count - step.loss).abs() < 1e-5, "{} {}", loss / count, step.loss);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_demonstration_that_never_fits_is_an_error() {
     config.rollout.max_context_tokens = 16;
     let stop = AtomicBool::new(false);
     let mut policy = policy();
-    let error = fine_tune(&mut policy, &Long, None, &config, &stop, &mut |_, _| Ok(true))
+    let error = fine_tune(&mut policy, &Long, None, &config, &stop, &mut |_, _, _| Ok(true))
         .unwrap_err()
         .to_string();
     assert!(error.contains("rollout.max_context_tokens is 16"), "{error}");

@@ -1,0 +1,189 @@
+//! Both factors of a weight gradient dW = dyᵀ·x, packed tile by tile.
+//!
+//! The product sums over rows, so it waits for all of them; its factors are packed as the product
+//! reads them while a tile is still in the cache, and nothing else of the tile needs to be kept.
+#![allow(unsafe_code)]
+
+use super::{
+    lanes::Lane32,
+    left::{CHUNK, Lhs, ROWS, left_blocks},
+    linear::Linear,
+    matmul::{MatMut, Write, multiply},
+    panels::{Mat, PANEL, Panels, Precision, Rounding, pack_block},
+};
+use crate::share::Places;
+
+/// dy (R, O) and x (R, I); the memory is reused.
+#[derive(Debug, Default)]
+pub(crate) struct Factors {
+    dy: Blocks,
+    x: Panels,
+}
+
+/// A left operand (cols, rows)ᵀ: groups of [`ROWS`] columns, step after step.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// (⌈cols/12⌉, steps, 12); columns beyond the last are unspecified.
+    data: Vec<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+/// [`Factors`] whose rows are being cut into tiles.
+pub(crate) struct Filling<'a> {
+    dy: Places<'a, f32>,
+    x: Places<'a, Lane32>,
+    rows: usize,
+    outputs: usize,
+    inputs: usize,
+    precision: Precision,
+    next: usize,
+}
+
+/// The rows of one tile in [`Factors`].
+pub(crate) struct FactorTile<'a> {
+    dy: Places<'a, f32>,
+    x: Places<'a, Lane32>,
+    outputs: usize,
+    inputs: usize,
+    precision: Precision,
+    rows: usize,
+    /// Steps of all rows, and those before this tile's.
+    steps: usize,
+    first: usize,
+}
+
+impl Factors {
+    /// Begins anew with the rows of a layer; what was packed before is lost.
+    pub(crate) fn fill(&mut self, linear: Linear) -> Filling<'_> {
+        let Linear { rows, inputs, outputs, precision, .. } = linear;
+        let steps = precision.steps(rows);
+        let len = outputs.div_ceil(ROWS) * steps * ROWS;
+        if self.dy.data.len() < len {
+            self.dy.data.resize(len, 0.0);
+        }
+        (self.dy.rows, self.dy.cols) = (rows, outputs);
+        let x = self.x.shape(rows, inputs, precision);
+        let dy = Places::new(&mut self.dy.data[..len]);
+        Filling { dy, x: Places::new(x), rows, outputs, inputs, precision, next: 0 }
+    }
+
+    /// dw (O, I) += dyᵀ · x, once every tile has brought its rows.
+    pub(crate) fn add_product(&self, dw: &mut [f32], threads: usize) {
+        let Self { dy: Blocks { data, rows, cols }, x } = self;
+        let steps = x.precision.steps(*rows);
+        let dy = Lhs::Blocks {
+            data: &data[..cols.div_ceil(ROWS) * steps * ROWS],
+            rows: *cols,
+            cols: *rows,
+        };
+        multiply(MatMut::new(dw, *cols, x.cols), dy, x, Write::Add, threads);
+    }
+}
+
+impl<'a> Filling<'a> {
+    /// The next `rows` rows. All tiles but the last have an even number.
+    pub(crate) fn cut(&mut self, rows: usize) -> FactorTile<'a> {
+        let first = self.next;
+        self.next += rows;
+        assert!(self.next <= self.rows, "tiles beyond the last row");
+        assert!(first.is_multiple_of(self.precision.factors()), "a tile begins within a pair");
+        FactorTile {
+            dy: self.dy,
+            x: self.x,
+            outputs: self.outputs,
+            inputs: self.inputs,
+            precision: self.precision,
+            rows,
+            steps: self.precision.steps(self.rows),
+            first: first / self.precision.factors(),
+        }
+    }
+}
+
+impl FactorTile<'_> {
+    /// Brings the gradients of the outputs (rows, O) and the inputs (rows, I).
+    pub(crate) fn bring(&mut self, dy: &[f32], x: &[f32]) {
+        self.dy(dy);
+        self.x(x);
+    }
+
+    /// Brings the gradients of the outputs (rows, O).
+    pub(crate) fn dy(&mut self, dy: &[f32]) {
+        let (cols, steps) = (self.outputs, self.precision.steps(self.rows));
+        assert_eq!(dy.len(), self.rows * cols, "another number of rows");
+        for start in (0..cols).step_by(CHUNK) {
+            let width = CHUNK.min(cols - start);
+            let mut blocks: [&mut [f32]; CHUNK / ROWS] = Default::default();
+            for (i, block) in blocks.iter_mut().take(width.div_ceil(ROWS)).enumerate() {
+                let place = (start / ROWS + i) * self.steps + self.first;
+                // SAFETY: steps of this tile, of which `Filling` cut only one.
+                *block = unsafe { self.dy.at(place * ROWS, steps * ROWS) };
+            }
+            left_blocks(&dy[start..], cols, width, 0..self.rows, self.precision, &mut blocks);
+        }
+    }
+
+    /// Brings the inputs (rows, I).
+    pub(crate) fn x(&mut self, x: &[f32]) {
+        let (cols, steps) = (self.inputs, self.precision.steps(self.rows));
+        let x = Mat::new(x, self.rows, cols);
+        for panel in 0..cols.div_ceil(PANEL) {
+            // SAFETY: steps of this tile, of which `Filling` cut only one.
+            let out = unsafe { self.x.at(panel * self.steps + self.first, steps) };
+            pack_block(x, self.precision, Rounding::Nearest, panel, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_make_the_product_of_all_rows() {
+        let noise = |n: usize, seed: u64| -> Vec<f32> {
+            let mut state = seed;
+            (0..n)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+                })
+                .collect()
+        };
+        for precision in [Precision::F32, Precision::Bf16] {
+            for (rows, outputs, inputs) in [(1, 1, 1), (37, 13, 33), (240, 110, 70), (1701, 12, 5)]
+            {
+                let linear = Linear { rows, inputs, outputs, threads: 1, precision };
+                let (dy, x) = (noise(rows * outputs, 1), noise(rows * inputs, 2));
+                let mut all = vec![1.0; outputs * inputs];
+                let mut panels = Panels::default();
+                panels.pack(Mat::new(&x, rows, inputs), precision, 1);
+                let dst = MatMut::new(&mut all, outputs, inputs);
+                multiply(dst, Mat::new(&dy, rows, outputs).t(), &panels, Write::Add, 1);
+                let mut factors = Factors::default();
+                // Dirty memory must not show.
+                let dirty = Linear { rows: 300, inputs: 90, outputs: 120, ..linear };
+                let mut tile = dirty.fill_all(&mut factors);
+                tile.dy(&vec![f32::NAN; 300 * 120]);
+                tile.x(&vec![f32::NAN; 300 * 90]);
+                let mut filling = factors.fill(linear);
+                for from in (0..rows).step_by(24) {
+                    let to = (from + 24).min(rows);
+                    let mut tile = filling.cut(to - from);
+                    tile.x(&x[from * inputs..to * inputs]);
+                    tile.dy(&dy[from * outputs..to * outputs]);
+                }
+                let mut tiled = vec![1.0; outputs * inputs];
+                factors.add_product(&mut tiled, 3);
+                assert_eq!(tiled, all, "{precision:?} {rows} {outputs} {inputs}");
+            }
+        }
+    }
+
+    impl Linear {
+        fn fill_all(self, factors: &mut Factors) -> FactorTile<'_> {
+            factors.fill(self).cut(self.rows)
+        }
+    }
+}

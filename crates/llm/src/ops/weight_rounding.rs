@@ -1,0 +1,266 @@
+//! How weights become bfloat16: each at a threshold of its own.
+//!
+//! The nearest number would do for one product, but not for training. A step moves a weight by much
+//! less than the distance to the next bfloat16, and weights that come from files in bfloat16 or in a
+//! few bits are all as far from where they would be rounded to another number: none would seem to
+//! move for many steps, and then too many at once. With thresholds that cover the distance evenly,
+//! the share of weights that move is the share of the distance that they should have moved. A weight
+//! keeps its threshold, so forward pass, backward pass and sampling multiply with the same numbers.
+#![allow(unsafe_code)]
+
+use super::{bf16::native, simd::vectorised};
+
+/// Thresholds of neighbours in a row are so far apart, modulo one: the golden section of 2³².
+const GOLDEN: u32 = 0x9E37_79B9;
+
+/// Where between two bfloat16 numbers the weight at a place of its matrix is rounded up: the upper
+/// half of the result, in 65536ths of their distance. A column further it is [`GOLDEN`] more.
+pub(crate) fn threshold(row: usize, column: usize) -> u32 {
+    let h = (row as u32).wrapping_mul(0x85EB_CA77);
+    let h = (h ^ (h >> 15)).wrapping_mul(0xC2B2_AE3D);
+    (h ^ (h >> 13)).wrapping_add((column as u32).wrapping_mul(GOLDEN))
+}
+
+/// A weight that is rounded at a threshold, in the upper half. A bfloat16 stays as it is, and what
+/// is not finite stays so.
+#[inline(always)]
+fn round_at(x: f32, threshold: u32) -> u32 {
+    let up = if x.is_nan() { 0 } else { threshold >> 16 };
+    x.to_bits().wrapping_add(up)
+}
+
+/// Two weights as one lane.
+#[inline(always)]
+fn weights(low: u32, high: u32) -> f32 {
+    f32::from_bits(low >> 16 | high & 0xffff_0000)
+}
+
+#[inline(always)]
+fn weight_columns_impl<const FMA: bool>(x: &[f32], first: u32, out: &mut [f32]) {
+    let (pairs, rest) = x.as_chunks::<2>();
+    let mut at = first;
+    for (out, [low, high]) in out.iter_mut().zip(pairs) {
+        *out = weights(round_at(*low, at), round_at(*high, at.wrapping_add(GOLDEN)));
+        at = at.wrapping_add(GOLDEN.wrapping_mul(2));
+    }
+    if let ([last], Some(out)) = (rest, out.get_mut(pairs.len())) {
+        *out = weights(round_at(*last, at), 0);
+    }
+}
+
+vectorised! {
+    fn weight_columns_by_bits(x: &[f32], first: u32, out: &mut [f32]) = weight_columns_impl
+}
+
+/// out (⌈n/2⌉): neighbours of a row of weights x (n) as lanes, given the first one's [`threshold`].
+pub(crate) fn weight_columns(x: &[f32], first: u32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if native() {
+        // SAFETY: `native` found what the function needs.
+        return unsafe { x86::weight_columns(x, first, out) };
+    }
+    weight_columns_by_bits(x, first, out);
+}
+
+#[inline(always)]
+fn weight_rows_impl<const FMA: bool>(low: &[f32], high: &[f32], first: [u32; 2], out: &mut [f32]) {
+    let [mut at_low, mut at_high] = first;
+    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+        *out = weights(round_at(*low, at_low), round_at(*high, at_high));
+        (at_low, at_high) = (at_low.wrapping_add(GOLDEN), at_high.wrapping_add(GOLDEN));
+    }
+}
+
+vectorised! {
+    fn weight_rows_by_bits(
+        low: &[f32], high: &[f32], first: [u32; 2], out: &mut [f32],
+    ) = weight_rows_impl
+}
+
+/// out (n): two rows of weights as lanes, given the [`threshold`]s of their first ones.
+pub(crate) fn weight_rows(low: &[f32], high: &[f32], first: [u32; 2], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if native() {
+        // SAFETY: `native` found what the function needs.
+        return unsafe { x86::weight_rows(low, high, first, out) };
+    }
+    weight_rows_by_bits(low, high, first, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m512i, _CMP_ORD_Q, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+        _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_loadu_si512,
+        _mm512_mask_add_epi32, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_set1_epi32,
+        _mm512_srli_epi32, _mm512_storeu_ps,
+    };
+
+    /// The thresholds of 16 neighbours.
+    #[inline(always)]
+    unsafe fn thresholds(first: u32) -> __m512i {
+        let mut steps = [0i32; 16];
+        for (i, step) in steps.iter_mut().enumerate() {
+            *step = first.wrapping_add(super::GOLDEN.wrapping_mul(i as u32)).cast_signed();
+        }
+        // SAFETY: the array is as long as what is read.
+        unsafe { _mm512_loadu_si512(steps.as_ptr().cast()) }
+    }
+
+    /// 16 weights, rounded into the upper halves.
+    #[inline(always)]
+    unsafe fn round16(x: *const f32, thresholds: __m512i) -> __m512i {
+        // SAFETY: the caller's pointer is good for 16 values.
+        unsafe {
+            let x = _mm512_loadu_ps(x);
+            let bits = _mm512_castps_si512(x);
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(x, x);
+            _mm512_mask_add_epi32(bits, number, bits, _mm512_srli_epi32::<16>(thresholds))
+        }
+    }
+
+    /// As `weight_columns`.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn weight_columns(x: &[f32], first: u32, out: &mut [f32]) {
+        const UPPER: [u16; 32] = {
+            let mut words = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                // Words 32 and above are the second operand's.
+                words[i] = 2 * i as u16 + 1;
+                i += 1;
+            }
+            words
+        };
+        let whole = (x.len() / 32).min(out.len() / 16);
+        // SAFETY: all that is read and written lies inside both slices' `whole` parts.
+        unsafe {
+            let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
+            let step = _mm512_set1_epi32(super::GOLDEN.wrapping_mul(16).cast_signed());
+            let mut at = thresholds(first);
+            for i in 0..whole {
+                let low = round16(x.as_ptr().add(32 * i), at);
+                let next = _mm512_add_epi32(at, step);
+                let high = round16(x.as_ptr().add(32 * i + 16), next);
+                at = _mm512_add_epi32(next, step);
+                let pairs = _mm512_permutex2var_epi16(low, upper, high);
+                _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), _mm512_castsi512_ps(pairs));
+            }
+        }
+        let rest = first.wrapping_add(super::GOLDEN.wrapping_mul(32 * whole as u32));
+        super::weight_columns_impl::<true>(&x[32 * whole..], rest, &mut out[16 * whole..]);
+    }
+
+    /// As `weight_rows`.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn weight_rows(low: &[f32], high: &[f32], first: [u32; 2], out: &mut [f32]) {
+        let whole = out.len().min(low.len()).min(high.len()) / 16 * 16;
+        // SAFETY: `at + 16` is inside all three slices.
+        unsafe {
+            let step = _mm512_set1_epi32(super::GOLDEN.wrapping_mul(16).cast_signed());
+            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let [mut at_low, mut at_high] = [thresholds(first[0]), thresholds(first[1])];
+            for at in (0..whole).step_by(16) {
+                let low = _mm512_srli_epi32::<16>(round16(low.as_ptr().add(at), at_low));
+                let high = _mm512_and_si512(round16(high.as_ptr().add(at), at_high), upper);
+                let pairs = _mm512_castsi512_ps(_mm512_or_si512(low, high));
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), pairs);
+                at_low = _mm512_add_epi32(at_low, step);
+                at_high = _mm512_add_epi32(at_high, step);
+            }
+        }
+        let rest = first.map(|t| t.wrapping_add(super::GOLDEN.wrapping_mul(whole as u32)));
+        super::weight_rows_impl::<true>(&low[whole..], &high[whole..], rest, &mut out[whole..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bf16::halves;
+    use super::*;
+
+    fn rounded(rows: usize, columns: usize, x: f32) -> Vec<f32> {
+        let row = vec![x; columns];
+        let mut pairs = vec![0.0; columns.div_ceil(2)];
+        let mut all = Vec::new();
+        for r in 0..rows {
+            weight_columns(&row, threshold(r, 0), &mut pairs);
+            let both = pairs.iter().map(|pair| halves(pair.to_bits()));
+            all.extend(both.flat_map(|(low, high)| [low, high]).take(columns));
+        }
+        all
+    }
+
+    #[test]
+    fn a_weight_that_is_a_bfloat16_or_not_finite_stays() {
+        for x in [0.0, -0.0, 1.0, -0.375, f32::from_bits(0x3f81_0000), f32::INFINITY] {
+            assert!(rounded(3, 65, x).iter().all(|y| y.to_bits() == x.to_bits()), "{x}");
+        }
+        for bits in [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff] {
+            assert!(rounded(3, 65, f32::from_bits(bits)).iter().all(|y| !y.is_finite()));
+        }
+    }
+
+    #[test]
+    fn as_many_weights_are_rounded_up_as_they_are_far_on_the_way() {
+        for (rows, columns) in [(576, 576), (64, 1536), (960, 64)] {
+            for (sign, share) in [(1.0, 0.02), (1.0, 0.25), (-1.0, 0.5), (-1.0, 0.97)] {
+                let x = sign * (1.0 + share * 2f32.powi(-7));
+                let up: Vec<f64> = rounded(rows, columns, x)
+                    .iter()
+                    .map(|y| f64::from((y.abs() - 1.0) * 2f32.powi(7)))
+                    .collect();
+                assert!(up.iter().all(|u| [0.0, 1.0].contains(u)));
+                let near = |mean: f64, n: usize, sigmas: f64| {
+                    let (p, n) = (f64::from(share), n as f64);
+                    assert!(
+                        (mean - p).abs() < sigmas * (p * (1.0 - p) / n).sqrt() + 1.0 / n,
+                        "{mean} {p}"
+                    );
+                };
+                near(up.iter().sum::<f64>() / up.len() as f64, up.len(), 3.0);
+                for row in up.chunks(columns) {
+                    near(row.iter().sum::<f64>() / columns as f64, columns, 3.0);
+                }
+                for column in 0..columns {
+                    let sum: f64 = up.iter().skip(column).step_by(columns).sum();
+                    near(sum / rows as f64, rows, 6.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_rounded_alike_by_rows_and_columns_with_and_without_the_instructions() {
+        let x: Vec<f32> = (0..134).map(|i| ((i * 37 % 101) as f32 - 50.3) * 0.013).collect();
+        for len in [1, 2, 31, 32, 33, 64, 67] {
+            let (low, high) = (&x[..len], &x[67..67 + len]);
+            let first = [threshold(4, 9), threshold(5, 9)];
+            let (mut wide, mut bits) = (vec![0.0; len], vec![0.0; len]);
+            weight_rows(low, high, first, &mut wide);
+            weight_rows_by_bits(low, high, first, &mut bits);
+            assert_eq!(wide, bits, "{len}");
+            for (row, first, half) in [(low, first[0], 0), (high, first[1], 1)] {
+                let (mut wide, mut bits) = (vec![0.0; len.div_ceil(2)], vec![0.0; len.div_ceil(2)]);
+                weight_columns(row, first, &mut wide);
+                weight_columns_by_bits(row, first, &mut bits);
+                assert_eq!(wide, bits, "{len}");
+                let columns = wide.iter().map(|pair| halves(pair.to_bits()));
+                let columns = columns.flat_map(|(low, high)| [low, high]).take(len);
+                let pairs = bits_of_rows(low, high, first_two(4, 9)).into_iter();
+                let rows = pairs.map(|(low, high)| if half == 0 { low } else { high });
+                assert!(columns.eq(rows), "{len}");
+            }
+        }
+    }
+
+    fn first_two(row: usize, column: usize) -> [u32; 2] {
+        [threshold(row, column), threshold(row + 1, column)]
+    }
+
+    fn bits_of_rows(low: &[f32], high: &[f32], first: [u32; 2]) -> Vec<(f32, f32)> {
+        let mut out = vec![0.0; low.len()];
+        weight_rows(low, high, first, &mut out);
+        out.iter().map(|pair| halves(pair.to_bits())).collect()
+    }
+}

@@ -79,6 +79,10 @@ pub(crate) fn multiply<'a>(
         rhs.rows,
         rhs.cols
     );
+    if let Lhs::Blocks { data, rows, cols } = lhs {
+        let len = rows.div_ceil(ROWS) * rhs.precision.steps(cols) * ROWS;
+        assert!(data.len() >= len, "blocks outside their slice");
+    }
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }

@@ -7,7 +7,7 @@
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::ops::simd::{LANES, exp, max, sum_lanes, vectorised};
-use crate::team::Disjoint;
+use crate::share::Disjoint;
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Queries that share one read of the keys and values.

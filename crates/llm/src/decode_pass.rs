@@ -13,7 +13,8 @@ use crate::pair_attention::{self, Member, PairScratch, Query, TILE, Tile};
 use crate::pairs::Width;
 use crate::panel_linear::Output;
 use crate::sampling::{SamplingParams, TurnRng, sample};
-use crate::team::{Disjoint, Team};
+use crate::share::Disjoint;
+use crate::team::Team;
 
 /// Rows whose logits exist at the same time.
 const HEAD_ROWS: usize = 64;

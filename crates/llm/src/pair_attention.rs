@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{Heads, softmax};
 use crate::pairs::{Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len};
-use crate::team::Disjoint;
+use crate::share::Disjoint;
 use crate::vector::{Lane32, unroll};
 
 /// Queries of a tile.

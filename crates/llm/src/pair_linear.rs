@@ -12,7 +12,8 @@ use crate::pairs::{
     Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
 use crate::panel_linear::Output;
-use crate::team::{Disjoint, Team, part};
+use crate::share::Disjoint;
+use crate::team::{Team, part};
 use crate::vector::{Lane32, unroll};
 
 /// Outputs of one panel.

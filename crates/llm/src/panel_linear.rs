@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::team::{Disjoint, Team, part};
+use crate::share::Disjoint;
+use crate::team::{Team, part};
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.

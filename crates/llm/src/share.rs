@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Runs every job, each with one of the workers' buffers: on the caller's thread if there is one
@@ -39,34 +40,39 @@ pub(crate) fn cut<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     head
 }
 
-/// A buffer that jobs write at the same time, each at places of its own that do not lie side by side.
+/// A buffer whose parts different threads write.
 #[derive(Clone, Copy)]
-pub(crate) struct Places<'a, T> {
-    data: *mut T,
+pub(crate) struct Disjoint<'a, T> {
+    start: *mut T,
     len: usize,
-    buffer: PhantomData<&'a mut [T]>,
+    of: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the buffer is borrowed for as long as this lives, and `at` is unsafe where jobs could
-// meet.
-unsafe impl<T: Send> Sync for Places<'_, T> {}
+// SAFETY: it only hands out parts, and `part` leaves it to the caller that they do not overlap.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Send for Places<'_, T> {}
+unsafe impl<T: Send> Send for Disjoint<'_, T> {}
 
-impl<'a, T> Places<'a, T> {
+impl<'a, T> Disjoint<'a, T> {
     pub(crate) fn new(buffer: &'a mut [T]) -> Self {
-        Self { data: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+        Self { start: buffer.as_mut_ptr(), len: buffer.len(), of: PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// A part of the buffer.
     ///
     /// # Safety
-    /// Nobody else holds any of these elements meanwhile.
+    /// Parts that are in use at the same time do not overlap.
+    // Which is what makes `&mut` from `&` sound here.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn at(&self, start: usize, len: usize) -> &'a mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "a place outside its buffer");
-        // SAFETY: inside the buffer, as just checked; unshared, as the caller says.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    #[inline]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a part of the buffer");
+        // SAFETY: inside the buffer, and nobody else has it by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 

@@ -179,44 +179,10 @@ fn work(board: &Board, index: usize) {
     }
 }
 
-/// A buffer whose parts different threads write.
-pub(crate) struct Disjoint<'a, T> {
-    start: *mut T,
-    len: usize,
-    of: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: it only hands out parts, and `part` leaves it to the caller that they do not overlap.
-unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Disjoint<'_, T> {}
-
-impl<'a, T> Disjoint<'a, T> {
-    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
-        Self { start: buffer.as_mut_ptr(), len: buffer.len(), of: PhantomData }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// A part of the buffer.
-    ///
-    /// # Safety
-    /// Parts that are in use at the same time do not overlap.
-    // Which is what makes `&mut` from `&` sound here.
-    #[allow(clippy::mut_from_ref)]
-    #[inline]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "a part of the buffer");
-        // SAFETY: inside the buffer, and nobody else has it by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::Disjoint;
 
     #[test]
     fn every_thread_works_once_a_round() {

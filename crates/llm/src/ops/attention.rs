@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     packed::PackedSegment,
-    share::{Places, run},
+    share::{Disjoint, run},
 };
 
 /// Query rows of one block, over all query heads that share a key/value head.
@@ -189,7 +189,7 @@ fn gather(
 /// # Safety
 /// Nobody else holds any of these elements meanwhile.
 unsafe fn scatter_add(
-    x: &Places<'_, f32>,
+    x: &Disjoint<'_, f32>,
     row: usize,
     rows: &[u32],
     columns: &Range<usize>,
@@ -199,7 +199,7 @@ unsafe fn scatter_add(
     for (y, &r) in y.chunks_exact(columns.len()).zip(rows) {
         let start = r as usize * row + columns.start;
         // SAFETY: the function's contract.
-        for (x, y) in unsafe { x.at(start, columns.len()) }.iter_mut().zip(y) {
+        for (x, y) in unsafe { x.part(start..start + columns.len()) }.iter_mut().zip(y) {
             *x += y * scale;
         }
     }
@@ -302,7 +302,7 @@ pub(crate) fn forward(
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
     let per_block = (BLOCK / group).max(1);
-    let (out, log_z) = (Places::new(out), Places::new(log_z));
+    let (out, log_z) = (Disjoint::new(out), Disjoint::new(log_z));
     run(scratch, plan.tasks(heads), |(family, head), scratch| {
         for (queries, keys, segment) in plan.visits(family, query_rows) {
             let [q_cols, k_cols, v_cols] = heads.columns(head);
@@ -335,8 +335,8 @@ pub(crate) fn forward(
                     // task's alone.
                     let (out, log_z) = unsafe {
                         (
-                            out.at(start * d + q_cols.start, q_cols.len()),
-                            log_z.at(start + head * group, group),
+                            out.part(start * d + q_cols.start..start * d + q_cols.end),
+                            log_z.part(start + head * group..start + (head + 1) * group),
                         )
                     };
                     out.copy_from_slice(&o[i * group * d..(i + 1) * group * d]);
@@ -366,7 +366,7 @@ pub(crate) fn backward(
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
     let per_block = (BLOCK / group).max(1);
     let wide = group * d;
-    let dqkv = Places::new(dqkv);
+    let dqkv = Disjoint::new(dqkv);
     run(scratch, plan.tasks(heads), |(family, head), scratch| {
         for (queries, keys, segment) in plan.visits(family, query_rows) {
             let [q_cols, k_cols, v_cols] = heads.columns(head);

@@ -11,7 +11,7 @@ use super::{
     matmul::{MatMut, Write, multiply},
     panels::{Mat, PANEL, Panels, Precision, Rounding, pack_block},
 };
-use crate::share::Places;
+use crate::share::Disjoint;
 
 /// dy (R, O) and x (R, I); the memory is reused.
 #[derive(Debug, Default)]
@@ -31,8 +31,8 @@ struct Blocks {
 
 /// [`Factors`] whose rows are being cut into tiles.
 pub(crate) struct Filling<'a> {
-    dy: Places<'a, f32>,
-    x: Places<'a, Lane32>,
+    dy: Disjoint<'a, f32>,
+    x: Disjoint<'a, Lane32>,
     rows: usize,
     outputs: usize,
     inputs: usize,
@@ -42,8 +42,8 @@ pub(crate) struct Filling<'a> {
 
 /// The rows of one tile in [`Factors`].
 pub(crate) struct FactorTile<'a> {
-    dy: Places<'a, f32>,
-    x: Places<'a, Lane32>,
+    dy: Disjoint<'a, f32>,
+    x: Disjoint<'a, Lane32>,
     outputs: usize,
     inputs: usize,
     precision: Precision,
@@ -64,8 +64,8 @@ impl Factors {
         }
         (self.dy.rows, self.dy.cols) = (rows, outputs);
         let x = self.x.shape(rows, inputs, precision);
-        let dy = Places::new(&mut self.dy.data[..len]);
-        Filling { dy, x: Places::new(x), rows, outputs, inputs, precision, next: 0 }
+        let dy = Disjoint::new(&mut self.dy.data[..len]);
+        Filling { dy, x: Disjoint::new(x), rows, outputs, inputs, precision, next: 0 }
     }
 
     /// dw (O, I) += dyᵀ · x, once every tile has brought its rows.
@@ -118,7 +118,7 @@ impl FactorTile<'_> {
             for (i, block) in blocks.iter_mut().take(width.div_ceil(ROWS)).enumerate() {
                 let place = (start / ROWS + i) * self.steps + self.first;
                 // SAFETY: steps of this tile, of which `Filling` cut only one.
-                *block = unsafe { self.dy.at(place * ROWS, steps * ROWS) };
+                *block = unsafe { self.dy.part(place * ROWS..(place + steps) * ROWS) };
             }
             left_blocks(&dy[start..], cols, width, 0..self.rows, self.precision, &mut blocks);
         }
@@ -129,8 +129,9 @@ impl FactorTile<'_> {
         let (cols, steps) = (self.inputs, self.precision.steps(self.rows));
         let x = Mat::new(x, self.rows, cols);
         for panel in 0..cols.div_ceil(PANEL) {
+            let place = panel * self.steps + self.first;
             // SAFETY: steps of this tile, of which `Filling` cut only one.
-            let out = unsafe { self.x.at(panel * self.steps + self.first, steps) };
+            let out = unsafe { self.x.part(place..place + steps) };
             pack_block(x, self.precision, Rounding::Nearest, panel, out);
         }
     }

@@ -6,7 +6,8 @@
 
 The model of transformers, torch's AdamW, the schedule and clipping of `empg sft`; --dtype bf16 is
 autocast over f32 weights, PyTorch's usual mixed precision. Every step's loss stands beside the one in
-OUT/sft.jsonl; the last line is the summary as JSON.
+OUT/sft.jsonl; the last line is the summary as JSON. Losses can be compared where observations are not
+learned (--observation-weight 0, which language models start from).
 """
 
 from __future__ import annotations

@@ -275,3 +275,39 @@ fn pack_column_pairs(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::bf16::halves;
+
+    /// The numbers of packed pairs, row by row.
+    fn unpacked(panels: &Panels) -> Vec<f32> {
+        let at = |row: usize, column: usize| {
+            let lane = panels.data[column / PANEL * panels.steps() + row / 2].0[column % PANEL];
+            let (low, high) = halves(lane.to_bits());
+            if row.is_multiple_of(2) { low } else { high }
+        };
+        let rows = 0..panels.rows;
+        rows.flat_map(|row| (0..panels.cols).map(move |column| at(row, column))).collect()
+    }
+
+    #[test]
+    fn a_weight_is_the_same_number_forward_and_backward() {
+        let (outputs, inputs) = (71, 45);
+        let w: Vec<f32> = (0..outputs * inputs).map(|i| (i as f32 * 0.7123).sin()).collect();
+        let matrix = Mat::new(&w, outputs, inputs);
+        let (mut plain, mut turned) = (Panels::default(), Panels::default());
+        plain.pack_weights(matrix, Precision::Bf16, 2);
+        turned.pack_weights(matrix.t(), Precision::Bf16, 1);
+        let (plain, turned) = (unpacked(&plain), unpacked(&turned));
+        for (i, x) in plain.iter().enumerate() {
+            assert_eq!(*x, turned[i % inputs * outputs + i / inputs]);
+            assert!((x - w[i]).abs() <= w[i].abs() / 128.0);
+        }
+        // Some go to the farther number.
+        let mut nearest = Panels::default();
+        nearest.pack(matrix, Precision::Bf16, 1);
+        assert_ne!(plain, unpacked(&nearest));
+    }
+}

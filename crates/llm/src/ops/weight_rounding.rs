@@ -240,6 +240,7 @@ mod tests {
             weight_rows(low, high, first, &mut wide);
             weight_rows_by_bits(low, high, first, &mut bits);
             assert_eq!(wide, bits, "{len}");
+            let both: Vec<_> = wide.iter().map(|pair| halves(pair.to_bits())).collect();
             for (row, first, half) in [(low, first[0], 0), (high, first[1], 1)] {
                 let (mut wide, mut bits) = (vec![0.0; len.div_ceil(2)], vec![0.0; len.div_ceil(2)]);
                 weight_columns(row, first, &mut wide);
@@ -247,20 +248,9 @@ mod tests {
                 assert_eq!(wide, bits, "{len}");
                 let columns = wide.iter().map(|pair| halves(pair.to_bits()));
                 let columns = columns.flat_map(|(low, high)| [low, high]).take(len);
-                let pairs = bits_of_rows(low, high, first_two(4, 9)).into_iter();
-                let rows = pairs.map(|(low, high)| if half == 0 { low } else { high });
+                let rows = both.iter().map(|&(low, high)| if half == 0 { low } else { high });
                 assert!(columns.eq(rows), "{len}");
             }
         }
-    }
-
-    fn first_two(row: usize, column: usize) -> [u32; 2] {
-        [threshold(row, column), threshold(row + 1, column)]
-    }
-
-    fn bits_of_rows(low: &[f32], high: &[f32], first: [u32; 2]) -> Vec<(f32, f32)> {
-        let mut out = vec![0.0; low.len()];
-        weight_rows(low, high, first, &mut out);
-        out.iter().map(|pair| halves(pair.to_bits())).collect()
     }
 }

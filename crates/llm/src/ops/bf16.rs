@@ -122,16 +122,26 @@ unsafe impl Vector for PlainPairs {
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use std::arch::x86_64::{
-        __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_add_ps, _mm256_and_si256,
+        __m256, __m256i, __m512, __m512bh, __m512i, _mm256_add_ps, _mm256_and_si256,
         _mm256_castps_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
         _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-        _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_ps,
         _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     use super::Vector;
+
+    /// 32 neighbours as 16 lanes, rounded by the processor.
+    #[inline(always)]
+    pub(in crate::ops) unsafe fn pairs16(x: *const f32) -> __m512 {
+        // SAFETY: the caller's pointer is good for 32 values.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16)));
+            std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
 
     /// As `pair_columns`, rounded by the processor; it takes subnormal values for zero, as
     /// `vdpbf16ps` does.
@@ -143,17 +153,34 @@ pub(crate) mod x86 {
         for (x, out) in chunks.iter().zip(&mut *whole) {
             // SAFETY: both arrays are as long as what is read and written.
             unsafe {
-                let low = _mm512_loadu_ps(x.as_ptr());
-                let high = _mm512_loadu_ps(x.as_ptr().add(16));
-                let pairs = _mm512_cvtne2ps_pbh(high, low);
-                let pairs = std::mem::transmute::<__m512bh, __m512>(pairs);
-                _mm512_storeu_ps(out.as_mut_ptr(), pairs);
+                _mm512_storeu_ps(out.as_mut_ptr(), pairs16(x.as_ptr()));
             }
         }
         if done < whole.len() {
             super::pair_columns_impl::<true>(rest, whole[done..].as_flattened_mut());
         } else {
             super::pair_columns_impl::<true>(rest, tail);
+        }
+    }
+
+    /// 16 columns of two rows as lanes, rounded by the processor.
+    #[inline(always)]
+    pub(in crate::ops) unsafe fn rows16(low: __m512, high: __m512) -> __m512 {
+        const BESIDE: [u16; 32] = {
+            let mut words = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                words[i] = i as u16 / 2 + i as u16 % 2 * 16;
+                i += 1;
+            }
+            words
+        };
+        // SAFETY: the caller enables what these need; the array is as long as what is read.
+        unsafe {
+            let pairs = _mm512_cvtne2ps_pbh(high, low);
+            let pairs = std::mem::transmute::<__m512bh, __m512i>(pairs);
+            let beside = _mm512_loadu_si512(BESIDE.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_permutexvar_epi16(beside, pairs))
         }
     }
 
@@ -165,12 +192,9 @@ pub(crate) mod x86 {
         for at in (0..whole).step_by(16) {
             // SAFETY: `at + 16` is inside all three.
             unsafe {
-                let low = _mm512_cvtneps_pbh(_mm512_loadu_ps(low.as_ptr().add(at)));
-                let high = _mm512_cvtneps_pbh(_mm512_loadu_ps(high.as_ptr().add(at)));
-                let low = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(low));
-                let high = _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(high));
-                let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-                _mm512_storeu_ps(out.as_mut_ptr().add(at), _mm512_castsi512_ps(pairs));
+                let low = _mm512_loadu_ps(low.as_ptr().add(at));
+                let high = _mm512_loadu_ps(high.as_ptr().add(at));
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), rows16(low, high));
             }
         }
         super::pair_rows_impl::<true>(&low[whole..], &high[whole..], &mut out[whole..]);

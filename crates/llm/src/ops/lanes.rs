@@ -37,6 +37,19 @@ pub(crate) fn fetch(address: *const f32) {
     let _ = address;
 }
 
+/// As [`fetch`], into the second cache only.
+#[inline(always)]
+pub(crate) fn fetch_far(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Baseline lanes; multiplication and addition round separately.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain([f32; 4]);
@@ -154,6 +167,11 @@ mod x86 {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Lane32(pub(crate) [f32; 32]);
+
+// SAFETY: 128 bytes of floats, aligned to 64: no padding, and any bits will do.
+unsafe impl bytemuck::Zeroable for Lane32 {}
+// SAFETY: as above.
+unsafe impl bytemuck::Pod for Lane32 {}
 
 impl Lane32 {
     pub(crate) const ZERO: Self = Self([0.0; 32]);

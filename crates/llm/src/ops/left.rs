@@ -1,8 +1,8 @@
 //! Left operands of matrix products, and how the kernel finds their rows.
 
 use super::{
-    bf16::{pair_columns, pair_rows},
-    panels::{Mat, Precision},
+    pairing::{side_blocks, turned},
+    panels::{Mat, Precision, Rounding},
     simd::vectorised,
 };
 
@@ -50,8 +50,9 @@ impl Lhs<'_> {
     }
 }
 
-#[inline(always)]
-fn left_blocks_impl<const FMA: bool>(
+/// Packs `width` (at most CHUNK) left rows that lie side by side, over a part of their strided
+/// inner dimension, as blocks (steps, ROWS).
+pub(super) fn left_blocks(
     data: &[f32],
     stride: usize,
     width: usize,
@@ -59,21 +60,24 @@ fn left_blocks_impl<const FMA: bool>(
     precision: Precision,
     out: &mut [&mut [f32]],
 ) {
-    // All blocks at every step: strides are often multiples of a page, whose lines share a few
-    // places of the cache, and would be gone before the next block came back for their rest.
-    let column = |c: usize| &data[c * stride..][..width];
+    match precision {
+        Precision::F32 => side_by_side(data, stride, width, inner, out),
+        Precision::Bf16 => side_blocks(data, stride, width, inner, out),
+    }
+}
+
+#[inline(always)]
+fn side_by_side_impl<const FMA: bool>(
+    data: &[f32],
+    stride: usize,
+    width: usize,
+    inner: std::ops::Range<usize>,
+    out: &mut [&mut [f32]],
+) {
+    // All blocks at every step, as for pairs.
     let mut lanes = [0.0; CHUNK];
-    for (s, c) in inner.clone().step_by(precision.factors()).enumerate() {
-        let low = column(c);
-        match precision {
-            Precision::F32 => lanes[..width].copy_from_slice(low),
-            Precision::Bf16 if c + 1 < inner.end => {
-                pair_rows(low, column(c + 1), &mut lanes[..width]);
-            }
-            Precision::Bf16 => {
-                pair_rows(low, &[0.0; CHUNK][..width], &mut lanes[..width]);
-            }
-        }
+    for (s, c) in inner.enumerate() {
+        lanes[..width].copy_from_slice(&data[c * stride..][..width]);
         // The rows beyond the last are never read.
         let blocks = out.iter_mut().take(width.div_ceil(ROWS));
         for (out, lanes) in blocks.zip(lanes.as_chunks::<ROWS>().0) {
@@ -83,12 +87,10 @@ fn left_blocks_impl<const FMA: bool>(
 }
 
 vectorised! {
-    /// Packs `width` (at most CHUNK) left rows that lie side by side, over a part of their strided
-    /// inner dimension, as blocks (steps, ROWS).
-    pub(super) fn left_blocks(
+    fn side_by_side(
         data: &[f32], stride: usize, width: usize, inner: std::ops::Range<usize>,
-        precision: Precision, out: &mut [&mut [f32]],
-    ) = left_blocks_impl
+        out: &mut [&mut [f32]],
+    ) = side_by_side_impl
 }
 
 /// A chunk of left rows over some steps. Row r begins `(r / ROWS) · block + (r % ROWS) · row`
@@ -102,6 +104,11 @@ pub(super) struct Left {
 }
 
 impl Left {
+    /// Whether all rows of a step lie side by side.
+    pub(super) fn in_blocks(&self) -> bool {
+        self.row == 1 && self.step == ROWS
+    }
+
     /// The rows as they lie, or a copy in `buffer` where they must be rounded, or where their
     /// inner dimension is strided and would miss the cache at every step.
     pub(super) fn new(
@@ -133,11 +140,13 @@ impl Left {
         let first = from * precision.factors();
         let end = (first + k * precision.factors()).min(lhs.cols);
         if dense {
-            for (row, out) in rows.zip(buffer.chunks_exact_mut(k)) {
-                let row = row * lhs.row_stride;
-                pair_columns(&lhs.data[row + first..row + end], out);
+            for (start, out) in rows.clone().step_by(ROWS).zip(buffer.chunks_exact_mut(ROWS * k)) {
+                let data = &lhs.data[start * lhs.row_stride + first..];
+                let rows = ROWS.min(rows.end - start);
+                let group = Mat { data, rows, cols: end - first, ..lhs };
+                turned(group, Rounding::Nearest, 0, out, ROWS);
             }
-            return Self { data: buffer.as_ptr(), block: ROWS * k, row: k, step: 1 };
+            return Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS };
         }
         assert_eq!(lhs.row_stride, 1, "one of the strides is 1");
         let (start, width) = (rows.start, rows.len());

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{
     bf16::by_pairs,
-    lanes::{Lane32, Vector, by_width, fetch},
+    lanes::{Lane32, Vector, by_width, fetch, fetch_far},
     left::{CHUNK, Left, Lhs, ROWS},
     panels::{PANEL, Panels, Precision, fits},
 };
@@ -159,6 +159,10 @@ unsafe fn sweep_impl<V: Vector, const NV: usize>(
                 let first = p * PANEL;
                 let width = PANEL.min(dst.cols - first);
                 let mut row = 0;
+                let next = (p + 1) % dst.cols.div_ceil(PANEL);
+                let next = rhs.data.as_ptr().wrapping_add(next * rhs.steps() + from).cast::<f32>();
+                // So many of the next panel's lanes for each step: all of them by the last row.
+                let walk = PANEL.div_ceil(chunk.len().div_ceil(most));
                 while row < chunk.len() {
                     let take = match (chunk.len() - row).min(most) {
                         12.. => 12,
@@ -181,15 +185,18 @@ unsafe fn sweep_impl<V: Vector, const NV: usize>(
                             c_rows: dst.row_stride,
                             width,
                             add,
+                            next: next.wrapping_add(row / most * k * walk),
+                            walk,
                         };
-                        match take {
-                            12 => kernel::<V, NV, 12>(call),
-                            8 => kernel::<V, NV, 8>(call),
-                            6 => kernel::<V, NV, 6>(call),
-                            4 => kernel::<V, NV, 4>(call),
-                            3 => kernel::<V, NV, 3>(call),
-                            2 => kernel::<V, NV, 2>(call),
-                            _ => kernel::<V, NV, 1>(call),
+                        match (take, left.in_blocks()) {
+                            (12, true) => kernel::<V, NV, 12, true>(call),
+                            (12, false) => kernel::<V, NV, 12, false>(call),
+                            (8, _) => kernel::<V, NV, 8, false>(call),
+                            (6, _) => kernel::<V, NV, 6, false>(call),
+                            (4, _) => kernel::<V, NV, 4, false>(call),
+                            (3, _) => kernel::<V, NV, 3, false>(call),
+                            (2, _) => kernel::<V, NV, 2, false>(call),
+                            _ => kernel::<V, NV, 1, false>(call),
                         }
                     }
                     row += take;
@@ -212,6 +219,9 @@ struct Call {
     c_rows: usize,
     width: usize,
     add: bool,
+    /// What the second cache should hold soon, `walk` elements further at every step.
+    next: *const f32,
+    walk: usize,
 }
 
 /// # Safety
@@ -220,7 +230,7 @@ struct Call {
 // Iterators over the accumulators would take their addresses, and they would live in memory.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
+unsafe fn kernel<V: Vector, const NV: usize, const M: usize, const BLOCK: bool>(call: Call) {
     // SAFETY: the function's contract, for every pointer below.
     unsafe {
         let mut acc = [[V::zero(); NV]; M];
@@ -228,9 +238,12 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
         for (r, row) in rows.iter_mut().enumerate() {
             *row = call.a.add(r * call.a_rows);
         }
-        let mut offset = 0;
+        let (mut a, mut offset) = (call.a, 0);
         let mut b = call.b;
-        if NV == 2 {
+        let mut next = call.next;
+        // Which line of the sums to ask for, in 2¹⁶ths: all in three quarters of the steps.
+        let (mut line, pace) = (0, ((M * NV) << 16) / (call.k - call.k / 4).max(1));
+        if NV == 2 && !BLOCK {
             for r in 0..M {
                 for v in 0..NV {
                     fetch(call.c.wrapping_add(r * call.c_rows + v * V::WIDTH));
@@ -243,10 +256,18 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
                 let ahead = b.wrapping_add(AHEAD.0).cast::<f32>();
                 fetch(ahead);
                 fetch(ahead.wrapping_add(PANEL / 2));
-                fetch(call.a.wrapping_add(offset + call.a_cols * AHEAD.1));
+                fetch(a.wrapping_add(if BLOCK { ROWS * AHEAD.1 } else { call.a_cols * AHEAD.1 }));
+                // Where rows lie apart, their addresses fill the registers.
+                if BLOCK {
+                    fetch_far(next);
+                    next = next.wrapping_add(call.walk);
+                    let (row, half) = (line >> 17, (line >> 16) & 1);
+                    fetch(call.c.wrapping_add(row * call.c_rows + half * V::WIDTH));
+                    line += pace;
+                }
                 let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
                 for r in 0..M {
-                    let x = V::splat(rows[r].add(offset));
+                    let x = V::splat(if BLOCK { a.add(r) } else { rows[r].add(offset) });
                     for v in 0..NV {
                         acc[r][v] = w[v].mul_add(x, acc[r][v]);
                     }
@@ -256,12 +277,17 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize>(call: Call) {
                 for v in 0..NV {
                     let w = V::load(panel.add(v * V::WIDTH));
                     for r in 0..M {
-                        let x = V::splat(rows[r].add(offset));
+                        let x = V::splat(if BLOCK { a.add(r) } else { rows[r].add(offset) });
                         acc[r][v] = w.mul_add(x, acc[r][v]);
                     }
                 }
             }
-            offset += call.a_cols;
+            if BLOCK {
+                a = a.add(ROWS);
+            } else {
+                a = a.wrapping_add(call.a_cols);
+                offset += call.a_cols;
+            }
             b = b.add(1);
         }
         if call.width == PANEL {

@@ -17,6 +17,7 @@ pub(crate) mod lanes;
 mod left;
 pub(crate) mod linear;
 pub(crate) mod matmul;
+mod pairing;
 pub(crate) mod panels;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;

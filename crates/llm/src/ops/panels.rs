@@ -8,9 +8,8 @@
 use rayon::prelude::*;
 
 use super::{
-    bf16::{pair_columns, pair_rows},
     lanes::Lane32,
-    weight_rounding::{threshold, weight_columns, weight_rows},
+    pairing::{SIDE, beside, turned},
 };
 
 /// Columns of a panel.
@@ -186,8 +185,8 @@ pub(super) fn pack_block(
     match (precision, matrix.col_stride) {
         (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
         (Precision::F32, _) => pack_columns(matrix, first, width, panel),
-        (Precision::Bf16, 1) => pack_row_pairs(matrix, rounding, first, width, panel),
-        (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, width, panel),
+        (Precision::Bf16, 1) => beside(matrix, rounding, first, width, panel),
+        (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, panel),
     }
 }
 
@@ -195,34 +194,6 @@ fn pack_rows(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32]) 
     for (r, out) in panel.iter_mut().enumerate() {
         let row = &matrix.data[r * matrix.row_stride + first..][..width];
         out.0[..width].copy_from_slice(row);
-        out.0[width..].fill(0.0);
-    }
-}
-
-fn pack_row_pairs(
-    matrix: Mat<'_>,
-    rounding: Rounding,
-    first: usize,
-    width: usize,
-    panel: &mut [Lane32],
-) {
-    let zeros = [0.0; PANEL];
-    for (s, out) in panel.iter_mut().enumerate() {
-        let row = |r: usize| {
-            if r < matrix.rows {
-                &matrix.data[r * matrix.row_stride + first..][..width]
-            } else {
-                &zeros[..width]
-            }
-        };
-        let (low, high) = (row(2 * s), row(2 * s + 1));
-        match rounding {
-            Rounding::Nearest => pair_rows(low, high, &mut out.0[..width]),
-            Rounding::ByPlace => {
-                let first = [threshold(2 * s, first), threshold(2 * s + 1, first)];
-                weight_rows(low, high, first, &mut out.0[..width]);
-            }
-        }
         out.0[width..].fill(0.0);
     }
 }
@@ -245,34 +216,15 @@ fn pack_columns(matrix: Mat<'_>, first: usize, width: usize, panel: &mut [Lane32
     }
 }
 
-fn pack_column_pairs(
-    matrix: Mat<'_>,
-    rounding: Rounding,
-    first: usize,
-    width: usize,
-    panel: &mut [Lane32],
-) {
-    const BATCH: usize = 16;
+fn pack_column_pairs(matrix: Mat<'_>, rounding: Rounding, first: usize, panel: &mut [Lane32]) {
     assert_eq!(matrix.row_stride, 1, "one of the strides is 1");
-    for (b, block) in panel.chunks_mut(BATCH).enumerate() {
-        let (start, end) = (b * 2 * BATCH, ((b + 1) * 2 * BATCH).min(matrix.rows));
-        if width < PANEL {
-            block.fill(Lane32::ZERO);
-        }
-        let mut pairs = [0.0; BATCH];
-        for lane in 0..width {
-            let column = (first + lane) * matrix.col_stride;
-            let values = &matrix.data[column + start..column + end];
-            match rounding {
-                Rounding::Nearest => pair_columns(values, &mut pairs),
-                Rounding::ByPlace => {
-                    weight_columns(values, threshold(first + lane, start), &mut pairs);
-                }
-            }
-            for (out, pair) in block.iter_mut().zip(pairs) {
-                out.0[lane] = pair;
-            }
-        }
+    let columns = matrix.t();
+    let out = bytemuck::cast_slice_mut(panel);
+    for start in (0..PANEL).step_by(SIDE) {
+        let from = (first + start).min(matrix.cols);
+        let rows = SIDE.min(matrix.cols - from);
+        let data = columns.data.get(from * columns.row_stride..).unwrap_or_default();
+        turned(Mat { data, rows, ..columns }, rounding, from, &mut out[start..], PANEL);
     }
 }
 

@@ -21,6 +21,12 @@ pub(crate) fn threshold(row: usize, column: usize) -> u32 {
     (h ^ (h >> 13)).wrapping_add((column as u32).wrapping_mul(GOLDEN))
 }
 
+/// The threshold `columns` further along a row.
+#[inline(always)]
+pub(super) fn along(threshold: u32, columns: usize) -> u32 {
+    threshold.wrapping_add((columns as u32).wrapping_mul(GOLDEN))
+}
+
 /// A weight that is rounded at a threshold, in the upper half. A bfloat16 stays as it is, and what
 /// is not finite stays so.
 #[inline(always)]
@@ -88,9 +94,9 @@ pub(crate) fn weight_rows(low: &[f32], high: &[f32], first: [u32; 2], out: &mut 
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
-        __m512i, _CMP_ORD_Q, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+        __m512, __m512i, _CMP_ORD_Q, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
         _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_loadu_si512,
         _mm512_mask_add_epi32, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_set1_epi32,
         _mm512_srli_epi32, _mm512_storeu_ps,
@@ -99,12 +105,20 @@ mod x86 {
     /// The thresholds of 16 neighbours.
     #[inline(always)]
     unsafe fn thresholds(first: u32) -> __m512i {
-        let mut steps = [0i32; 16];
-        for (i, step) in steps.iter_mut().enumerate() {
-            *step = first.wrapping_add(super::GOLDEN.wrapping_mul(i as u32)).cast_signed();
-        }
+        const STEPS: [u32; 16] = {
+            let mut steps = [0; 16];
+            let mut i = 0;
+            while i < 16 {
+                steps[i] = super::GOLDEN.wrapping_mul(i as u32);
+                i += 1;
+            }
+            steps
+        };
         // SAFETY: the array is as long as what is read.
-        unsafe { _mm512_loadu_si512(steps.as_ptr().cast()) }
+        unsafe {
+            let steps = _mm512_loadu_si512(STEPS.as_ptr().cast());
+            _mm512_add_epi32(_mm512_set1_epi32(first.cast_signed()), steps)
+        }
     }
 
     /// 16 weights, rounded into the upper halves.
@@ -119,9 +133,9 @@ mod x86 {
         }
     }
 
-    /// As `weight_columns`.
-    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub(super) fn weight_columns(x: &[f32], first: u32, out: &mut [f32]) {
+    /// 32 neighbours as 16 lanes, given the first one's threshold.
+    #[inline(always)]
+    pub(in crate::ops) unsafe fn weights16(x: *const f32, first: u32) -> __m512 {
         const UPPER: [u16; 32] = {
             let mut words = [0; 32];
             let mut i = 0;
@@ -132,44 +146,59 @@ mod x86 {
             }
             words
         };
-        let whole = (x.len() / 32).min(out.len() / 16);
-        // SAFETY: all that is read and written lies inside both slices' `whole` parts.
+        // SAFETY: the caller's pointer is good for 32 values.
         unsafe {
             let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
-            let step = _mm512_set1_epi32(super::GOLDEN.wrapping_mul(16).cast_signed());
-            let mut at = thresholds(first);
-            for i in 0..whole {
-                let low = round16(x.as_ptr().add(32 * i), at);
-                let next = _mm512_add_epi32(at, step);
-                let high = round16(x.as_ptr().add(32 * i + 16), next);
-                at = _mm512_add_epi32(next, step);
-                let pairs = _mm512_permutex2var_epi16(low, upper, high);
-                _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), _mm512_castsi512_ps(pairs));
+            let low = round16(x, thresholds(first));
+            let high = round16(x.add(16), thresholds(super::along(first, 16)));
+            _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, upper, high))
+        }
+    }
+
+    /// As `weight_columns`.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn weight_columns(x: &[f32], first: u32, out: &mut [f32]) {
+        let whole = (x.len() / 32).min(out.len() / 16);
+        for i in 0..whole {
+            // SAFETY: all that is read and written lies inside both slices' `whole` parts.
+            unsafe {
+                let lanes = weights16(x.as_ptr().add(32 * i), super::along(first, 32 * i));
+                _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), lanes);
             }
         }
-        let rest = first.wrapping_add(super::GOLDEN.wrapping_mul(32 * whole as u32));
+        let rest = super::along(first, 32 * whole);
         super::weight_columns_impl::<true>(&x[32 * whole..], rest, &mut out[16 * whole..]);
+    }
+
+    /// 16 columns of two rows as lanes, given the thresholds of their first ones.
+    #[inline(always)]
+    pub(in crate::ops) unsafe fn rows16(
+        low: *const f32,
+        high: *const f32,
+        first: [u32; 2],
+    ) -> __m512 {
+        // SAFETY: the caller's pointers are good for 16 values.
+        unsafe {
+            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let low = _mm512_srli_epi32::<16>(round16(low, thresholds(first[0])));
+            let high = _mm512_and_si512(round16(high, thresholds(first[1])), upper);
+            _mm512_castsi512_ps(_mm512_or_si512(low, high))
+        }
     }
 
     /// As `weight_rows`.
     #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     pub(super) fn weight_rows(low: &[f32], high: &[f32], first: [u32; 2], out: &mut [f32]) {
         let whole = out.len().min(low.len()).min(high.len()) / 16 * 16;
-        // SAFETY: `at + 16` is inside all three slices.
-        unsafe {
-            let step = _mm512_set1_epi32(super::GOLDEN.wrapping_mul(16).cast_signed());
-            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-            let [mut at_low, mut at_high] = [thresholds(first[0]), thresholds(first[1])];
-            for at in (0..whole).step_by(16) {
-                let low = _mm512_srli_epi32::<16>(round16(low.as_ptr().add(at), at_low));
-                let high = _mm512_and_si512(round16(high.as_ptr().add(at), at_high), upper);
-                let pairs = _mm512_castsi512_ps(_mm512_or_si512(low, high));
-                _mm512_storeu_ps(out.as_mut_ptr().add(at), pairs);
-                at_low = _mm512_add_epi32(at_low, step);
-                at_high = _mm512_add_epi32(at_high, step);
+        for at in (0..whole).step_by(16) {
+            let first = first.map(|t| super::along(t, at));
+            // SAFETY: `at + 16` is inside all three slices.
+            unsafe {
+                let lanes = rows16(low.as_ptr().add(at), high.as_ptr().add(at), first);
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), lanes);
             }
         }
-        let rest = first.map(|t| t.wrapping_add(super::GOLDEN.wrapping_mul(whole as u32)));
+        let rest = first.map(|t| super::along(t, whole));
         super::weight_rows_impl::<true>(&low[whole..], &high[whole..], rest, &mut out[whole..]);
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens per second of a training pass.
 //!
-//! `cargo run --release -p empg-llm --example bench_train -- [tiny|smollm] [rows] [segment] [threads] [f32|bf16]`
+//! `cargo run --release -p empg-llm --example bench_train -- [tiny|smollm] [rows] [segment] [threads] [f32|bf16] [passes]`
 
 use std::time::Instant;
 
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ws = Workspace::with_threads(threads).precision(precision);
     let mut grads = vec![0.0; model.layout.len()];
     let mut best = [f64::INFINITY; 2];
-    for _ in 0..if small { 8 } else { 3 } {
+    for _ in 0..number(5, if small { 8 } else { 3 })? {
         let start = Instant::now();
         model.score(&batch, 1.0, &mut ws)?;
         best[0] = best[0].min(start.elapsed().as_secs_f64());

@@ -31,6 +31,12 @@ pub(crate) fn run<J: Send, B: Send>(
     });
 }
 
+/// Runs `work` on a thread of rayon's pool if there are several: many steps of [`run`] in a row, of
+/// which each would otherwise put the caller to sleep and wake a thread.
+pub(crate) fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    if threads <= 1 { work() } else { rayon::scope(|_| work()) }
+}
+
 /// Cuts the first `len` elements off a slice.
 // The slice itself moves on.
 #[allow(clippy::mut_mut)]

@@ -15,7 +15,7 @@ use crate::{
     },
     packed::{PackedBatch, Target},
     params::Model,
-    share::{inside, run},
+    share::{in_pool, run},
     workspace::{Tile, Workspace, part},
 };
 
@@ -97,7 +97,7 @@ impl Model {
         if targets.rows.is_empty() {
             return Ok(Vec::new());
         }
-        inside(ws.threads, || self.forward_blocks(batch, &targets.rows, Keep::Nothing, ws));
+        in_pool(ws.threads, || self.forward_blocks(batch, &targets.rows, Keep::Nothing, ws));
         self.run_head(batch, &targets, temperature, None, ws)
     }
 
@@ -136,10 +136,10 @@ impl Model {
             return Ok(Vec::new());
         }
         let keep = if ws.checkpointing { Keep::Inputs } else { Keep::All };
-        inside(ws.threads, || self.forward_blocks(batch, &targets.rows, keep, ws));
+        in_pool(ws.threads, || self.forward_blocks(batch, &targets.rows, keep, ws));
         let pull = Some((loss, &mut grads));
         let scores = self.run_head(batch, &targets, temperature, pull, ws)?;
-        inside(ws.threads, || self.backward_blocks(batch, &targets.rows, &mut grads, ws));
+        in_pool(ws.threads, || self.backward_blocks(batch, &targets.rows, &mut grads, ws));
         Ok(scores)
     }
 

@@ -72,6 +72,7 @@ pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use rope_scaling::RopeScaling;
 pub use sampling::{SamplingError, SamplingParams};
+pub use share::in_pool;
 pub use tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
 pub use tiny_tokenizer::{Names, SPECIAL_TOKENS, TURN_END, TURN_START, tiny_tokenizer};
 pub use tokenizer::{Tokenizer, TokenizerError};

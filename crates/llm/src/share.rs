@@ -33,7 +33,7 @@ pub(crate) fn run<J: Send, B: Send>(
 
 /// Runs `work` on a thread of rayon's pool if there are several: many steps of [`run`] in a row, of
 /// which each would otherwise put the caller to sleep and wake a thread.
-pub(crate) fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     if threads <= 1 { work() } else { rayon::scope(|_| work()) }
 }
 

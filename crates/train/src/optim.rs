@@ -1,6 +1,6 @@
 //! AdamW over the flat parameter buffer, the schedule, gradient clipping.
 
-use empg_llm::{AdamWStep, Layout, adamw_step, sum_of_squares};
+use empg_llm::{AdamWStep, Layout, adamw_step, in_pool, sum_of_squares};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -97,6 +97,15 @@ impl AdamW {
         layout: &Layout,
         params: &mut [f32],
         grads: &mut [f32],
+    ) -> Result<OptimStats, TrainError> {
+        in_pool(self.threads, || self.update_tensors(layout, params, grads))
+    }
+
+    fn update_tensors(
+        &mut self,
+        layout: &Layout,
+        params: &mut [f32],
+        grads: &[f32],
     ) -> Result<OptimStats, TrainError> {
         let mut square = 0.0f64;
         for spec in layout.entries() {

@@ -41,20 +41,16 @@ fn step_impl<const FMA: bool>(
     step: &AdamWStep,
 ) -> bool {
     let AdamWStep { scale, beta1, beta2, eps, step_size, root, decay } = *step;
-    // x · 0 is NaN where x is not finite: a sum that vectorises where a test would not.
-    let mut spoilt = 0.0f32;
+    // The largest number by its bits: a sum of floats would wait for every addition.
+    let mut largest = 0;
     for (((p, &g), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
         let g = g * scale;
         *m = beta1 * *m + (1.0 - beta1) * g;
         *v = beta2 * *v + (1.0 - beta2) * g * g;
         *p -= step_size * *m / (v.sqrt() * root + eps) + decay * *p;
+        largest = largest.max(p.to_bits() & 0x7fff_ffff);
     }
-    for block in params.chunks(16) {
-        for p in block {
-            spoilt += *p * 0.0;
-        }
-    }
-    spoilt == 0.0
+    largest < f32::INFINITY.to_bits()
 }
 
 vectorised! {
@@ -74,21 +70,15 @@ pub fn adamw_step(
     numbers: &AdamWStep,
     threads: usize,
 ) -> bool {
-    // Short pieces in either case: the test for finite numbers then reads the cache.
-    const PIECE: usize = 4096;
-    let pieces = |params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32]| {
-        let moments = m.chunks_mut(PIECE).zip(v.chunks_mut(PIECE));
-        let values = params.chunks_mut(PIECE).zip(grads.chunks(PIECE));
-        values
-            .zip(moments)
-            .fold(true, |finite, ((p, g), (m, v))| step(p, g, m, v, numbers) & finite)
-    };
     if threads <= 1 || params.len() <= SHARE {
-        return pieces(params, grads, m, v);
+        return step(params, grads, m, v, numbers);
     }
     let moments = m.par_chunks_mut(SHARE).zip(v.par_chunks_mut(SHARE));
     let values = params.par_chunks_mut(SHARE).zip(grads.par_chunks(SHARE));
-    values.zip(moments).map(|((p, g), (m, v))| pieces(p, g, m, v)).reduce(|| true, |a, b| a & b)
+    values
+        .zip(moments)
+        .map(|((p, g), (m, v))| step(p, g, m, v, numbers))
+        .reduce(|| true, |a, b| a & b)
 }
 
 #[inline(always)]

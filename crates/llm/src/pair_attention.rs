@@ -12,7 +12,9 @@ use std::ops::Range;
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{Heads, softmax};
-use crate::pairs::{Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len};
+use crate::pairs::{
+    Ahead, Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len,
+};
 use crate::share::Disjoint;
 use crate::vector::{Lane32, unroll};
 
@@ -244,7 +246,7 @@ unsafe fn product<L: PairLanes, const M: usize>(
         });
     }
     // SAFETY: as above.
-    let acc = unsafe { accumulate(acc, packed, [panel], 0) };
+    let acc = unsafe { accumulate(acc, packed, [panel], Ahead::NOTHING) };
     // SAFETY: as above.
     unroll!(M, R => unsafe { acc[R][0].store(&mut lanes[(first + R) * stride + at]) });
 }

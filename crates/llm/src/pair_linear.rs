@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::large_pages::reserve;
 use crate::ops::weight_rounding::{threshold, weight_columns};
 use crate::pairs::{
-    Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
+    Ahead, Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
 use crate::panel_linear::Output;
 use crate::share::Disjoint;
@@ -22,6 +22,8 @@ const PANEL: usize = 32;
 const STRIP: usize = 4;
 /// Rows of a panel that are asked for ahead of their use.
 const AHEAD: usize = 24;
+/// Blocks of so many rows ask for the strip behind theirs.
+const ASKING: usize = 6;
 /// From this many rows on, packing them is shared among the threads.
 const PACK_TOGETHER: usize = 24;
 
@@ -147,27 +149,36 @@ unsafe fn multiply_impl<L: PairLanes>(
 ) {
     let packed_row = packed_len(1, layer.inputs);
     let strips = panels.len().div_ceil(STRIP);
+    // Of the next strip every block of many rows asks for a part. The sums of few rows take less
+    // time than their panel takes to come.
+    let asking = blocks.iter().filter(|(_, count)| *count >= ASKING).count();
+    let walk = PANEL.div_ceil(asking.max(1));
     for i in 0..strips {
         // Of nearly one length: a last strip of a single panel would read the rows for it alone.
         let strip = part(panels.len(), i, strips);
         let strip = panels.start + strip.start..panels.start + strip.end;
-        for &(first, count) in blocks {
+        let behind = layer.panels.as_ptr().wrapping_add(strip.end * layer.pairs).cast::<u32>();
+        let part = strip.len() * layer.pairs * walk;
+        for (i, &(first, count)) in blocks.iter().enumerate() {
             let mut first = first;
             let end = first + count;
             let xs = &xs[first * packed_row..end * packed_row];
             // Blocks are made for many registers; with few, their rows go one by one.
+            let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
+            // Blocks of many rows come first.
+            let far = Ahead { next: behind.wrapping_add(i * part), walk, ..near };
             if count <= L::ACCUMULATORS {
                 // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
                 unsafe {
                     match count {
-                        12 => rows::<L, 12, 1>(layer, xs, strip.clone(), first, y, into),
-                        8 => rows::<L, 8, 1>(layer, xs, strip.clone(), first, y, into),
-                        6 => rows::<L, 6, 1>(layer, xs, strip.clone(), first, y, into),
-                        5 => rows::<L, 5, 2>(layer, xs, strip.clone(), first, y, into),
-                        4 => rows::<L, 4, 3>(layer, xs, strip.clone(), first, y, into),
-                        3 => rows::<L, 3, 4>(layer, xs, strip.clone(), first, y, into),
-                        2 => rows::<L, 2, 4>(layer, xs, strip.clone(), first, y, into),
-                        _ => rows::<L, 1, 4>(layer, xs, strip.clone(), first, y, into),
+                        12 => rows::<L, 12, 1>(layer, xs, strip.clone(), first, y, into, far),
+                        8 => rows::<L, 8, 1>(layer, xs, strip.clone(), first, y, into, far),
+                        6 => rows::<L, 6, 1>(layer, xs, strip.clone(), first, y, into, far),
+                        5 => rows::<L, 5, 2>(layer, xs, strip.clone(), first, y, into, near),
+                        4 => rows::<L, 4, 3>(layer, xs, strip.clone(), first, y, into, near),
+                        3 => rows::<L, 3, 4>(layer, xs, strip.clone(), first, y, into, near),
+                        2 => rows::<L, 2, 4>(layer, xs, strip.clone(), first, y, into, near),
+                        _ => rows::<L, 1, 4>(layer, xs, strip.clone(), first, y, into, near),
                     }
                 }
             } else {
@@ -190,23 +201,26 @@ unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
     first_row: usize,
     y: &Disjoint<'_, f32>,
     into: Output,
+    mut ahead: Ahead,
 ) {
     let mut panel = strip.start;
     // SAFETY: the caller enables what L needs.
     unsafe {
         if M * P <= L::ACCUMULATORS {
             while panel + P <= strip.end {
-                kernel::<L, M, P>(layer, panel, xs, first_row, y, into);
+                kernel::<L, M, P>(layer, panel, xs, first_row, y, into, ahead);
                 panel += P;
+                ahead.next = ahead.next.wrapping_add(ahead.walk * layer.pairs);
             }
         }
         if P == 4 && M * 3 <= L::ACCUMULATORS && panel + 3 == strip.end {
-            kernel::<L, M, 3>(layer, panel, xs, first_row, y, into);
+            kernel::<L, M, 3>(layer, panel, xs, first_row, y, into, ahead);
             panel += 3;
         }
         while panel < strip.end {
-            kernel::<L, M, 1>(layer, panel, xs, first_row, y, into);
+            kernel::<L, M, 1>(layer, panel, xs, first_row, y, into, ahead);
             panel += 1;
+            ahead.next = ahead.next.wrapping_add(ahead.walk * layer.pairs);
         }
     }
 }
@@ -220,12 +234,13 @@ unsafe fn kernel<L: PairLanes, const M: usize, const P: usize>(
     first_row: usize,
     y: &Disjoint<'_, f32>,
     into: Output,
+    ahead: Ahead,
 ) {
     let pairs = layer.pairs;
     let panels: [&[Pair32]; P] =
         std::array::from_fn(|p| &layer.panels[(panel + p) * pairs..][..pairs]);
     // SAFETY: the caller enables what L needs.
-    let acc = unsafe { accumulate([[L::zero(); P]; M], xs, panels, AHEAD) };
+    let acc = unsafe { accumulate([[L::zero(); P]; M], xs, panels, ahead) };
     unroll!(M, R => unroll!(P, AT => {
         // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
         unsafe { finish(layer, panel + AT, first_row + R, acc[R][AT], y, into) };

@@ -8,6 +8,7 @@
 #![allow(unsafe_code, clippy::inline_always)]
 
 use crate::ops::bf16::round;
+use crate::ops::lanes::fetch_far;
 use crate::ops::simd::{Level, level};
 use crate::vector::{Lane32, unroll};
 
@@ -435,29 +436,50 @@ unsafe fn pack_rows_impl<L: PairLanes>(x: &[f32], count: usize, out: &mut [u32])
     }
 }
 
+/// What to ask the memory for while something else is multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// Rows of the panel at hand, into the first cache.
+    pub(crate) rows: usize,
+    /// What the second cache should hold soon, `walk` lanes further at every step.
+    pub(crate) next: *const u32,
+    pub(crate) walk: usize,
+}
+
+impl Ahead {
+    /// Everything is in the cache.
+    pub(crate) const NOTHING: Self = Self { rows: 0, next: std::ptr::null(), walk: 0 };
+}
+
 /// acc\[r\]\[p\] += Σ over the rows of panel p of row · x\[r\], in order.
 #[inline(always)]
 pub(crate) unsafe fn accumulate<L: PairLanes, const M: usize, const P: usize>(
     mut acc: [[L; P]; M],
     xs: &[u32],
     panels: [&[Pair32]; P],
-    ahead: usize,
+    ahead: Ahead,
 ) -> [[L; P]; M] {
     let count = panels[0].len();
     assert!(
         panels.iter().all(|p| p.len() == count) && xs.len() == packed_len(M, 2 * count),
         "rows and panels of one length"
     );
+    let mut next = ahead.next;
     // One loop: of two, the compiler would carry the sums through memory.
     for k in 0..count {
         let at = k / RUN * RUN * M + k % RUN;
+        if ahead.walk > 0 {
+            fetch_far(next.cast());
+            fetch_far(next.wrapping_add(ahead.walk / 2).cast());
+            next = next.wrapping_add(ahead.walk);
+        }
         unroll!(P, AT => {
             // SAFETY: the caller enables what L needs; k < count, the length of every panel. The
             // address ahead is not read.
             let w = unsafe {
                 let row = panels[AT].get_unchecked(k);
-                if ahead > 0 {
-                    L::prefetch(std::ptr::from_ref(row).wrapping_add(ahead));
+                if ahead.rows > 0 {
+                    L::prefetch(std::ptr::from_ref(row).wrapping_add(ahead.rows));
                 }
                 L::row(row)
             };

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::large_pages::reserve;
-use crate::ops::weight_rounding::{threshold, weight_columns};
+use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::pairs::{
     Ahead, Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
@@ -48,16 +48,10 @@ impl PairLinear {
         let mut panels = Vec::new();
         reserve(&mut panels, count * pairs);
         panels.resize(count * pairs, Pair32::ZERO);
-        let mut lanes = vec![0.0; pairs];
+        let columns = Mat::new(weight, outputs, inputs).t();
         for (p, panel) in panels.chunks_exact_mut(pairs).enumerate() {
-            let rows = p * PANEL..((p + 1) * PANEL).min(outputs);
-            for (lane, row) in rows.enumerate() {
-                let weights = &weight[row * inputs..(row + 1) * inputs];
-                weight_columns(weights, threshold(row, 0), &mut lanes);
-                for (slot, pair) in panel.iter_mut().zip(&lanes) {
-                    slot.0[lane] = pair.to_bits();
-                }
-            }
+            let panel = bytemuck::cast_slice_mut(panel);
+            pack_block(columns, Precision::Bf16, Rounding::ByPlace, p, panel);
         }
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), outputs, "bias and shape disagree");
@@ -311,6 +305,7 @@ unsafe fn finish<L: PairLanes>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::weight_rounding::{threshold, weight_columns};
     use crate::pairs::low;
 
     fn noise(n: usize, seed: u32) -> Vec<f32> {

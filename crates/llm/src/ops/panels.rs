@@ -165,7 +165,7 @@ impl Panels {
 
 /// How numbers become bfloat16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rounding {
+pub(crate) enum Rounding {
     /// To the nearest.
     Nearest,
     /// Every element at a threshold of its own.
@@ -173,7 +173,7 @@ pub(super) enum Rounding {
 }
 
 /// Packs panel `p` of a matrix.
-pub(super) fn pack_block(
+pub(crate) fn pack_block(
     matrix: Mat<'_>,
     precision: Precision,
     rounding: Rounding,

@@ -7,7 +7,7 @@ use super::{
     bf16::{pair_columns, pair_rows},
     lanes::Lane32,
     left::{CHUNK, ROWS},
-    panels::{Mat, PANEL, Rounding},
+    panels::{Mat, PANEL, Rounding, fits},
     weight_rounding::{threshold, weight_columns, weight_rows},
 };
 
@@ -20,6 +20,7 @@ pub(super) const SIDE: usize = 16;
 pub(super) fn turned(x: Mat<'_>, rounding: Rounding, first: usize, out: &mut [f32], stride: usize) {
     let (steps, lanes) = (x.cols.div_ceil(2), stride.min(SIDE));
     assert!(x.rows <= lanes && x.col_stride == 1, "more rows than lanes");
+    assert!(fits(x.data.len(), x.rows, x.cols, x.row_stride, 1), "matrix outside its slice");
     assert!(steps == 0 || out.len() >= (steps - 1) * stride + lanes, "lanes outside their slice");
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
@@ -78,7 +79,11 @@ pub(super) fn beside(
     width: usize,
     panel: &mut [Lane32],
 ) {
-    assert!(width <= PANEL && x.col_stride == 1 && first + width <= x.cols);
+    assert!(
+        width <= PANEL && x.col_stride == 1 && first + width <= x.cols,
+        "columns beyond the last"
+    );
+    assert!(fits(x.data.len(), x.rows, x.cols, x.row_stride, 1), "matrix outside its slice");
     assert_eq!(panel.len(), x.rows.div_ceil(2), "panel of another height");
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]

@@ -152,15 +152,15 @@ unsafe fn multiply_impl<L: PairLanes>(
         let strip = part(panels.len(), i, strips);
         let strip = panels.start + strip.start..panels.start + strip.end;
         let behind = layer.panels.as_ptr().wrapping_add(strip.end * layer.pairs).cast::<u32>();
-        let part = strip.len() * layer.pairs * walk;
-        for (i, &(first, count)) in blocks.iter().enumerate() {
+        let share = strip.len() * layer.pairs * walk;
+        for (at, &(first, count)) in blocks.iter().enumerate() {
             let mut first = first;
             let end = first + count;
             let xs = &xs[first * packed_row..end * packed_row];
-            // Blocks are made for many registers; with few, their rows go one by one.
             let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
             // Blocks of many rows come first.
-            let far = Ahead { next: behind.wrapping_add(i * part), walk, ..near };
+            let far = Ahead { next: behind.wrapping_add(at * share), walk, ..near };
+            // Blocks are made for many registers; with few, their rows go one by one.
             if count <= L::ACCUMULATORS {
                 // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
                 unsafe {

@@ -238,7 +238,8 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize, const BLOCK: bool>(
         for (r, row) in rows.iter_mut().enumerate() {
             *row = call.a.add(r * call.a_rows);
         }
-        let (mut a, mut offset) = (call.a, 0);
+        let step = if BLOCK { ROWS } else { call.a_cols };
+        let mut offset = 0;
         let mut b = call.b;
         let mut next = call.next;
         // Which line of the sums to ask for, in 2¹⁶ths: all in three quarters of the steps.
@@ -256,7 +257,7 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize, const BLOCK: bool>(
                 let ahead = b.wrapping_add(AHEAD.0).cast::<f32>();
                 fetch(ahead);
                 fetch(ahead.wrapping_add(PANEL / 2));
-                fetch(a.wrapping_add(if BLOCK { ROWS * AHEAD.1 } else { call.a_cols * AHEAD.1 }));
+                fetch(call.a.wrapping_add(offset + step * AHEAD.1));
                 // Where rows lie apart, their addresses fill the registers.
                 if BLOCK {
                     fetch_far(next);
@@ -267,7 +268,8 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize, const BLOCK: bool>(
                 }
                 let w = [V::load(panel), V::load(panel.add(V::WIDTH))];
                 for r in 0..M {
-                    let x = V::splat(if BLOCK { a.add(r) } else { rows[r].add(offset) });
+                    let x =
+                        V::splat(if BLOCK { call.a.add(offset + r) } else { rows[r].add(offset) });
                     for v in 0..NV {
                         acc[r][v] = w[v].mul_add(x, acc[r][v]);
                     }
@@ -277,17 +279,16 @@ unsafe fn kernel<V: Vector, const NV: usize, const M: usize, const BLOCK: bool>(
                 for v in 0..NV {
                     let w = V::load(panel.add(v * V::WIDTH));
                     for r in 0..M {
-                        let x = V::splat(if BLOCK { a.add(r) } else { rows[r].add(offset) });
+                        let x = V::splat(if BLOCK {
+                            call.a.add(offset + r)
+                        } else {
+                            rows[r].add(offset)
+                        });
                         acc[r][v] = w.mul_add(x, acc[r][v]);
                     }
                 }
             }
-            if BLOCK {
-                a = a.add(ROWS);
-            } else {
-                a = a.wrapping_add(call.a_cols);
-                offset += call.a_cols;
-            }
+            offset += step;
             b = b.add(1);
         }
         if call.width == PANEL {

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::{
     config::ModelConfig,
+    large_pages::Floats,
     lora::{Fused, Grads, LoraPass},
     ops::{
         attention::{self, Heads, KeyPlan, Scratch},
@@ -42,29 +43,26 @@ pub(crate) struct Pass<'a> {
     pub(crate) lora: Option<LoraPass<'a>>,
 }
 
-/// Tiles have whole groups of the matrix kernel's rows.
-const GROUP: usize = 12;
-
 fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
     rows.step_by(len).map(move |start| start..(start + len).min(end))
 }
 
-/// Cuts rows into about equal tiles of at most `len`, as many for each thread, in whole groups of the
-/// matrix kernel's rows.
-fn shares(rows: Range<usize>, len: usize, threads: usize) -> Vec<Range<usize>> {
-    let groups = rows.len().div_ceil(GROUP);
+/// Cuts rows into about equal tiles of at most `len`, as many for each thread, in whole groups of
+/// `group` rows.
+fn shares(rows: Range<usize>, len: usize, threads: usize, group: usize) -> Vec<Range<usize>> {
+    let groups = rows.len().div_ceil(group);
     let count = rows.len().div_ceil(len).next_multiple_of(threads).min(groups);
-    let bound = |i: usize| (rows.start + i * groups / count.max(1) * GROUP).min(rows.end);
+    let bound = |i: usize| (rows.start + i * groups / count.max(1) * group).min(rows.end);
     (0..count).map(|i| bound(i)..bound(i + 1)).collect()
 }
 
 /// As [`shares`], and the last of them a quarter as long, so that no thread waits long for another.
-fn falling(rows: Range<usize>, len: usize, threads: usize) -> Vec<Range<usize>> {
+fn falling(rows: Range<usize>, len: usize, threads: usize, group: usize) -> Vec<Range<usize>> {
     let tail = (rows.len() / (4 * threads)).min(len) * threads;
-    let middle = rows.start + (rows.len() - tail) / GROUP * GROUP;
-    let mut tiles = shares(rows.start..middle, len, threads);
-    tiles.extend(shares(middle..rows.end, len / 4, threads));
+    let middle = rows.start + (rows.len() - tail) / group * group;
+    let mut tiles = shares(rows.start..middle, len, threads, group);
+    tiles.extend(shares(middle..rows.end, len / 4, threads, group));
     tiles
 }
 
@@ -87,7 +85,7 @@ impl Pass<'_> {
         if self.threads == 1 {
             return parts(rows, TILE).collect();
         }
-        falling(rows, SHARED.0, self.threads)
+        falling(rows, SHARED.0, self.threads, self.precision.group())
     }
 
     fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
@@ -345,7 +343,7 @@ impl Pass<'_> {
         acts: &BlockActivations,
         d_attention: &[f32],
         d_stream: &mut [f32],
-        d_qkv: &mut Vec<f32>,
+        d_qkv: &mut Floats,
         grads: &mut Grads<'_>,
         buffers: &mut Tile,
         scratch: &mut [Scratch],
@@ -375,7 +373,7 @@ impl Pass<'_> {
             self.rope.backward(d_qkv, qkv_size, self.rotated_heads(), self.positions);
             let (weights, heads) = (self.head_weights(norms), c.normed_heads());
             // Frozen norms hand on gradients and have none.
-            let mut unused = Vec::new();
+            let mut unused = Floats::default();
             let dw = match grads.of(norms) {
                 Some(dw) => dw,
                 None => part(&mut unused, 2 * heads.dim),
@@ -446,18 +444,20 @@ mod tests {
         for (start, len, threads) in
             [(0, 2048, 2), (96, 97, 2), (96, 1001, 3), (0, 5, 3), (0, 12, 4), (3, 0, 2)]
         {
-            let tiles = falling(start..start + len, 96, threads);
-            let rows: Vec<_> = tiles.iter().cloned().flatten().collect();
-            assert_eq!(rows, (start..start + len).collect::<Vec<_>>());
-            assert!(tiles.iter().all(|tile| (tile.start - start).is_multiple_of(GROUP)));
-            assert!(tiles.iter().all(|tile| (1..=96).contains(&tile.len())));
+            for group in [12, 32] {
+                let tiles = falling(start..start + len, 96, threads, group);
+                let rows: Vec<_> = tiles.iter().cloned().flatten().collect();
+                assert_eq!(rows, (start..start + len).collect::<Vec<_>>());
+                assert!(tiles.iter().all(|tile| (tile.start - start).is_multiple_of(group)));
+                assert!(tiles.iter().all(|tile| (1..=96).contains(&tile.len())));
+            }
         }
     }
 
     #[test]
     fn shares_are_even_and_leave_nothing_out() {
         for (start, len, threads) in [(0, 2048, 2), (96, 97, 2), (7, 5, 3), (0, 12, 4), (3, 0, 2)] {
-            let tiles = shares(start..start + len, 96, threads);
+            let tiles = shares(start..start + len, 96, threads, 12);
             let rows: Vec<_> = tiles.iter().cloned().flatten().collect();
             assert_eq!(rows, (start..start + len).collect::<Vec<_>>());
             assert!(tiles.iter().all(|tile| (1..=96).contains(&tile.len())), "{tiles:?}");

@@ -9,8 +9,7 @@ use crate::decode_weights::{DecodeWeights, MatrixScratch};
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::ops::{embedding, head_norm, rms_norm, swiglu};
-use crate::pair_attention::{self, Member, PairScratch, Query, TILE, Tile};
-use crate::pairs::Width;
+use crate::pair_attention::{self, Member, PairScratch, Query, Tile, most_queries};
 use crate::panel_linear::Output;
 use crate::sampling::{SamplingParams, TurnRng, sample};
 use crate::share::Disjoint;
@@ -238,12 +237,11 @@ impl Engine<'_, '_> {
             }
             Precision::Bf16 => {
                 let tiles = tiles(&spans, heads);
-                let width = Width::best();
                 self.team.run(&|thread| {
                     // SAFETY: every thread has its own.
                     let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].pairs };
                     for tile in tiles.iter().skip(thread).step_by(threads) {
-                        pair_attention::attend(width, pool, layer, tile, heads, qkv, &out, scratch);
+                        pair_attention::attend(pool, layer, tile, heads, qkv, &out, scratch);
                     }
                 });
             }
@@ -295,13 +293,14 @@ impl Engine<'_, '_> {
 /// Queries that attend together, for every key/value head.
 fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Vec<Tile<'a>> {
     let group = heads.queries / heads.keys;
+    let queries_of_tile = most_queries(heads.dim);
     let mut tiles = Vec::new();
     let mut at = 0;
     while at < spans.len() {
         let (table, row, first, count) = spans[at];
         if count == 1 {
             // Newest tokens of contexts that begin alike.
-            let most = (TILE / group).max(1);
+            let most = (queries_of_tile / group).max(1);
             let mut shared = table.len().min((first + 1).div_ceil(BLOCK));
             let mut end = at + 1;
             while let Some(&(other, _, position, 1)) = spans.get(end) {
@@ -320,8 +319,8 @@ fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Ve
                 end += 1;
             }
             for key_head in 0..heads.keys {
-                for offset in (0..group).step_by(TILE) {
-                    let take = (group - offset).min(TILE);
+                for offset in (0..group).step_by(queries_of_tile) {
+                    let take = (group - offset).min(queries_of_tile);
                     let mut tile =
                         Tile { key_head, queries: Vec::new(), members: Vec::new(), shared };
                     for &(table, row, position, _) in &spans[at..end] {
@@ -347,7 +346,7 @@ fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Ve
                     limit: first + q / group + 1,
                 })
                 .collect();
-            for queries in all.chunks(TILE) {
+            for queries in all.chunks(queries_of_tile) {
                 let limit = queries.last().map_or(0, |q| q.limit);
                 tiles.push(Tile {
                     key_head,

@@ -4,6 +4,7 @@ use crate::lora::Fused;
 use crate::ops::panels::Precision;
 use crate::ops::simd::level;
 use crate::pair_linear::PairLinear;
+use crate::pairs::Pair32;
 use crate::panel_linear::{Output, PanelLinear};
 use crate::params::Model;
 use crate::team::Team;
@@ -34,7 +35,7 @@ pub(crate) enum Matrix {
 #[derive(Default)]
 pub(crate) struct MatrixScratch {
     floats: Vec<Vec<f32>>,
-    pairs: Vec<u32>,
+    pairs: Vec<Pair32>,
 }
 
 impl Matrix {

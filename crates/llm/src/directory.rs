@@ -12,6 +12,7 @@ use crate::checkpoint::{
 use crate::config::ModelConfig;
 use crate::generation::GenerationConfig;
 use crate::gguf::{is_gguf, load_gguf};
+use crate::large_pages::zeros;
 use crate::loaded::{LoadedModel, chat_template};
 use crate::mapped::MappedFile;
 use crate::params::{Layout, Model};
@@ -201,7 +202,7 @@ fn assemble(config: ModelConfig, files: &[Weights<'_>]) -> Result<Model, Checkpo
             return Err(CheckpointError::UnknownTensor { path, tensor });
         }
     }
-    let mut params = vec![0.0; layout.len()];
+    let mut params = zeros(layout.len());
     for tensor in layout.entries() {
         let file = holder(&tensor.name)?;
         file.read(&tensor.name, &tensor.shape, &mut params[tensor.range.clone()])

@@ -5,12 +5,14 @@ use empg::TokenScore;
 use crate::{
     block::Pass,
     error::EngineError,
+    large_pages::Floats,
     lora::{Grads, LoraPass},
     ops::{
         embedding,
         head::{self, RowScore},
         linear::Linear,
-        matmul::Write,
+        matmul::{MatMut, Write, multiply},
+        panels::{Mat, apart},
         rms_norm,
     },
     packed::{PackedBatch, Target},
@@ -179,7 +181,7 @@ impl Model {
         let streams = if keep == Keep::Nothing { 2 } else { layers.len() + 1 };
         let blocks = if keep == Keep::All { layers.len() } else { 1 };
         if ws.streams.len() < streams {
-            ws.streams.resize_with(streams, Vec::new);
+            ws.streams.resize_with(streams, Floats::default);
         }
         if ws.blocks.len() < blocks {
             ws.blocks.resize_with(blocks, Default::default);
@@ -224,6 +226,7 @@ impl Model {
     ) -> Result<Vec<TokenScore>, EngineError> {
         let c = &self.config;
         let (r, hidden, vocab) = (targets.rows.len(), c.hidden_size, c.vocab_size);
+        let stride = apart(vocab);
         let inv_t = 1.0 / temperature;
         let (norm, weight) = (self.part(&self.layout.final_norm()), self.part(&self.layout.head()));
         let mut scores = vec![TokenScore { logprob: 0.0, entropy: 0.0 }; batch.targets.len()];
@@ -248,23 +251,27 @@ impl Model {
             let chunk = first..(first + at_once).min(r);
             let n = chunk.len();
             // Few rows a job read the weights often; few jobs leave threads without work.
-            let share = match threads {
-                1 => n,
-                _ => n.div_ceil(2 * threads).next_multiple_of(12).clamp(HEAD_SHARE.0, HEAD_SHARE.1),
+            let share = if threads == 1 {
+                n
+            } else {
+                let ((least, most), group) = (HEAD_SHARE, precision.group());
+                n.div_ceil(2 * threads).next_multiple_of(group).clamp(least.max(group), most)
             };
             let wide = first * hidden..chunk.end * hidden;
             let x = &stream[wide.clone()];
             let normed = part(normed, n * hidden);
             rms_norm::forward(x, norm, c.rms_norm_eps, normed, &mut inv[..n]);
-            let logits = part(&mut ws.logits, n * vocab);
+            let logits = part(&mut ws.logits, n * stride);
             let jobs = normed
                 .chunks(share * hidden)
-                .zip(logits.chunks_mut(share * vocab))
+                .zip(logits.chunks_mut(share * stride))
                 .zip(summaries.chunks_mut(share));
             run(workers, jobs, |((x, logits), summaries), _| {
-                linear.on(x.len() / hidden).forward(x, w0, logits, Write::Replace);
-                for (logits, summary) in logits.chunks_exact(vocab).zip(summaries) {
-                    *summary = head::score(logits, inv_t);
+                let rows = x.len() / hidden;
+                let sums = MatMut::strided(logits, rows, vocab, stride);
+                multiply(sums, Mat::new(x, rows, hidden), w0, Write::Replace, 1);
+                for (logits, summary) in logits.chunks_exact(stride).zip(summaries) {
+                    *summary = head::score(&logits[..vocab], inv_t);
                 }
             });
             // Gradients at the targets' own tokens, applied once the rows are rewritten.
@@ -273,7 +280,7 @@ impl Model {
                 let mut total = TargetGrad::default();
                 for &index in targets.of(row) {
                     let target = batch.targets[index as usize];
-                    let place = at * vocab + target.token as usize;
+                    let place = at * stride + target.token as usize;
                     let score = TokenScore {
                         logprob: logits[place] * inv_t - summaries[at].log_z,
                         entropy: summaries[at].entropy,
@@ -297,13 +304,13 @@ impl Model {
                     let mut packed = (!frozen).then(|| factors.fill(Linear { rows: n, ..linear }));
                     let (mut own, mut first) = (&own[..], 0);
                     let jobs = logits
-                        .chunks_mut(share * vocab)
+                        .chunks_mut(share * stride)
                         .zip(d_normed.chunks_mut(share * hidden))
                         .zip(d_rows[wide.clone()].chunks_mut(share * hidden))
                         .map(|((logits, d_normed), d_rows)| {
-                            let rows = first..first + logits.len() / vocab;
+                            let rows = first..first + logits.len() / stride;
                             first = rows.end;
-                            let end = own.partition_point(|(place, _)| *place < first * vocab);
+                            let end = own.partition_point(|(place, _)| *place < first * stride);
                             let (mine, rest) = own.split_at(end);
                             own = rest;
                             let packed = packed.as_mut().map(|head| head.cut(rows.len()));
@@ -314,18 +321,22 @@ impl Model {
                     run(workers, jobs, |(rows, d, d_normed, d_rows, own, packed), _| {
                         let row = |(at, logits): (usize, &mut [f32])| {
                             let (summary, pull) = (summaries[at], pulls[at]);
+                            let logits = &mut logits[..vocab];
                             head::backward(logits, inv_t, summary, pull.dlogprob, pull.dentropy);
                         };
-                        rows.clone().zip(d.chunks_exact_mut(vocab)).for_each(row);
+                        rows.clone().zip(d.chunks_exact_mut(stride)).for_each(row);
                         for (place, dlogprob) in own {
-                            d[place - rows.start * vocab] += inv_t * dlogprob;
+                            d[place - rows.start * stride] += inv_t * dlogprob;
                         }
                         let wide = rows.start * hidden..rows.end * hidden;
-                        linear.on(rows.len()).backward_input(d, w1, d_normed, Write::Replace);
+                        let d = Mat::strided(d, rows.len(), vocab, stride);
+                        let d_x = MatMut::new(d_normed, rows.len(), hidden);
+                        multiply(d_x, d, w1, Write::Replace, 1);
                         let x = &x[wide.clone()];
                         rms_norm::backward(d_normed, x, norm, &inv[rows], d_rows);
                         if let Some(mut head) = packed {
-                            head.bring(d, &normed[wide]);
+                            head.dy(d);
+                            head.x(&normed[wide]);
                         }
                     });
                 }
@@ -370,7 +381,7 @@ impl Model {
         let (positions, params) = (&batch.positions, &self.params);
         let lora = self.lora_pass(ws.dropout, threads);
         let pass = Pass { config: c, params, positions, plan, rope, threads, precision, lora };
-        let mut unused = Vec::new();
+        let mut unused = Floats::default();
         let d_attention = part(d_attention, n * c.attention_size());
         let d_stream = part(d_stream, n * hidden);
         let all: Vec<u32> = (0..n as u32).collect();

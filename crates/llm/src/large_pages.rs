@@ -1,15 +1,64 @@
-//! Large zeroed buffers on large pages: keys and values are read all over the place, and with small
-//! pages the translation of addresses would cost more than the data.
+//! Large zeroed buffers on large pages, where the system has them: with small ones, the translation of
+//! addresses and the first touch of every page cost more than many a computation.
 #![allow(unsafe_code)]
+
+use memmap2::MmapMut;
 
 use crate::vector::Lane32;
 
-/// `len` zeroed rows. Asks the system for large pages; gets ordinary ones where it has none.
+/// A buffer of f32 that begins with a page, so that rows of whole cache lines lie on whole lines; it is
+/// given back to the system when it is dropped.
+#[derive(Debug, Default)]
+pub struct Floats {
+    map: Option<MmapMut>,
+    len: usize,
+}
+
+impl Floats {
+    /// `len` zeros; memory is taken when it is touched.
+    ///
+    /// # Panics
+    /// Where the system has no addresses left, as any allocation.
+    pub fn zeros(len: usize) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
+        let map = MmapMut::map_anon(len * size_of::<f32>());
+        let map = map.unwrap_or_else(|e| panic!("no memory for {len} numbers: {e}"));
+        #[cfg(target_os = "linux")]
+        // Advice: failure is of no consequence.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Self { map: Some(map), len }
+    }
+}
+
+impl std::ops::Deref for Floats {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        self.map.as_ref().map_or(&[], |map| &bytemuck::cast_slice(map)[..self.len])
+    }
+}
+
+impl std::ops::DerefMut for Floats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.map.as_mut().map_or(&mut [], |map| &mut bytemuck::cast_slice_mut(map)[..self.len])
+    }
+}
+
+/// `len` zeroed rows.
 pub(crate) fn zeroed(len: usize) -> Vec<Lane32> {
     let mut rows = Vec::new();
     reserve(&mut rows, len);
     rows.resize(len, Lane32::ZERO);
     rows
+}
+
+/// `len` zeros, for parameters, gradients, an optimiser's moments: on large pages where the system has
+/// them, and without touching any before it is used.
+pub fn zeros(len: usize) -> Vec<f32> {
+    let mut zeros = vec![0.0; len];
+    advise(&mut zeros);
+    zeros
 }
 
 /// Room for `len` elements in an empty vector, on large pages where the system has them.
@@ -38,6 +87,17 @@ fn advise<T>(_rows: &mut Vec<T>) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_are_zeros_on_whole_lines() {
+        for len in [0, 1, 1000, 3 << 19] {
+            let mut floats = Floats::zeros(len);
+            assert!(floats.len() == len && floats.iter().all(|x| *x == 0.0));
+            assert!(len == 0 || floats.as_ptr().addr().is_multiple_of(64));
+            floats.fill(1.0);
+            assert_eq!(floats.iter().sum::<f32>(), len as f32);
+        }
+    }
 
     #[test]
     fn buffers_are_zero_whatever_their_size() {

@@ -37,6 +37,7 @@ mod sampling;
 mod share;
 mod team;
 mod tensor_file;
+mod tile_attention;
 mod tiny_tokenizer;
 mod tokenizer;
 mod vector;
@@ -61,6 +62,7 @@ pub use gguf::{
     GgmlType, GgufArray, GgufError, GgufExport, GgufFile, GgufModel, GgufOptions, GgufTensor,
     GgufValue, GgufVocabulary, export_gguf, gguf_from_bytes, is_gguf, load_gguf, write_gguf,
 };
+pub use large_pages::{Floats, zeros};
 pub use loaded::{LoadedModel, load_path};
 pub use lora::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterBase, Adapters, LoraConfig, LoraError, Module,

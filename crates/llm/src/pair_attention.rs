@@ -1,6 +1,6 @@
 //! Attention of new tokens to keys and values cached in bf16.
 //!
-//! Up to twelve queries of one key/value head go together: rows of one context, or the newest
+//! Queries of one key/value head go together: rows of one context, or the newest
 //! tokens of contexts that begin with the same blocks, which are then read once for all of them.
 //! Scores come first, over all blocks; then weights, against each query's true maximum; then
 //! values, in the order of positions. Where the shared blocks end changes which queries go together
@@ -16,10 +16,13 @@ use crate::pairs::{
     Ahead, Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
 use crate::share::Disjoint;
+use crate::tile_attention;
 use crate::vector::{Lane32, unroll};
 
-/// Queries of a tile.
-pub(crate) const TILE: usize = 12;
+/// Queries of a tile at most: as many as a kernel takes at once.
+pub(crate) fn most_queries(dim: usize) -> usize {
+    if tile_attention::takes(dim) { tile_attention::QUERIES } else { 12 }
+}
 
 /// A query: its row of the pass, its head, and how many positions it sees.
 #[derive(Clone, Copy)]
@@ -38,7 +41,7 @@ pub(crate) struct Member<'a> {
 /// Queries of one key/value head that read keys and values together.
 pub(crate) struct Tile<'a> {
     pub(crate) key_head: usize,
-    /// At most [`TILE`].
+    /// At most [`most_queries`].
     pub(crate) queries: Vec<Query>,
     /// In the order of the queries.
     pub(crate) members: Vec<Member<'a>>,
@@ -50,17 +53,34 @@ pub(crate) struct Tile<'a> {
 /// Buffers of [`attend`].
 #[derive(Default)]
 pub(crate) struct PairScratch {
-    rows: Vec<f32>,
+    pub(crate) rows: Vec<f32>,
     packed: Vec<u32>,
-    scores: Vec<Lane32>,
-    sums: Vec<Lane32>,
+    pub(crate) tiles: Vec<Pair32>,
+    pub(crate) scores: Vec<Lane32>,
+    pub(crate) sums: Vec<Lane32>,
+}
+
+/// Writes the tile's rows and heads of out (R, queries · dim) from rows (R, `heads.row`) whose
+/// first channels are the rotated queries; keys and values of the same tokens are already in
+/// the cache. No other thread has these rows of this head.
+pub(crate) fn attend(
+    pool: &BlockPool,
+    layer: usize,
+    tile: &Tile<'_>,
+    heads: Heads,
+    rows: &[f32],
+    out: &Disjoint<'_, f32>,
+    scratch: &mut PairScratch,
+) {
+    if tile_attention::takes(heads.dim) {
+        tile_attention::attend(pool, layer, tile, heads, rows, out, scratch);
+    } else {
+        attend_by_width(Width::best(), pool, layer, tile, heads, rows, out, scratch);
+    }
 }
 
 by_pair_width! {
-    /// Writes the tile's rows and heads of out (R, queries · dim) from rows (R, `heads.row`) whose
-    /// first channels are the rotated queries; keys and values of the same tokens are already in
-    /// the cache. No other thread has these rows of this head.
-    pub(crate) fn attend(
+    fn attend_by_width(
         pool: &BlockPool, layer: usize, tile: &Tile<'_>, heads: Heads, rows: &[f32],
         out: &Disjoint<'_, f32>, scratch: &mut PairScratch,
     ) = attend_impl
@@ -80,15 +100,9 @@ unsafe fn attend_impl<L: PairLanes>(
     let count = tile.queries.len();
     let longest = tile.queries.iter().map(|q| q.limit).max().unwrap_or(0);
     let blocks = longest.div_ceil(BLOCK);
-    let PairScratch { rows: gathered, packed, scores, sums } = scratch;
+    let PairScratch { rows: gathered, packed, scores, sums, .. } = scratch;
 
-    // Queries beside each other, scaled: (count, dim).
-    let scale = 1.0 / (dim as f32).sqrt();
-    gathered.clear();
-    for q in &tile.queries {
-        let row = &rows[q.row * heads.row + q.head * dim..][..dim];
-        gathered.extend(row.iter().map(|x| x * scale));
-    }
+    gather(tile, heads, rows, gathered);
     // (count, blocks) lanes.
     scores.resize(count * blocks, Lane32::ZERO);
     let width = Width::best();
@@ -108,12 +122,7 @@ unsafe fn attend_impl<L: PairLanes>(
         }
     }
 
-    let mut inverse = [0.0; TILE];
-    for ((scores, q), inverse) in
-        scores.chunks_exact_mut(blocks).zip(&tile.queries).zip(&mut inverse)
-    {
-        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
-    }
+    let inverse = weights(tile, blocks, scores);
 
     // (count, ⌈dim/32⌉) lanes.
     let value_lanes = dim.div_ceil(BLOCK);
@@ -146,8 +155,46 @@ unsafe fn attend_impl<L: PairLanes>(
             }
         }
     }
-    for ((q, sums), inverse) in tile.queries.iter().zip(sums.chunks_exact(value_lanes)).zip(inverse)
+    put(tile, heads, sums, inverse, out);
+}
+
+/// The tile's queries beside each other, scaled: (count, dim).
+pub(crate) fn gather(tile: &Tile<'_>, heads: Heads, rows: &[f32], gathered: &mut Vec<f32>) {
+    let dim = heads.dim;
+    let scale = 1.0 / (dim as f32).sqrt();
+    gathered.clear();
+    for q in &tile.queries {
+        let row = &rows[q.row * heads.row + q.head * dim..][..dim];
+        gathered.extend(row.iter().map(|x| x * scale));
+    }
+}
+
+/// Turns scores (count, `blocks`) into exp(s − max) and returns what they are to be multiplied with.
+pub(crate) fn weights(
+    tile: &Tile<'_>,
+    blocks: usize,
+    scores: &mut [Lane32],
+) -> [f32; tile_attention::QUERIES] {
+    let mut inverse = [0.0; tile_attention::QUERIES];
+    for ((scores, q), inverse) in
+        scores.chunks_exact_mut(blocks).zip(&tile.queries).zip(&mut inverse)
     {
+        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
+    }
+    inverse
+}
+
+/// Writes the weighted sums of values (count, ⌈dim/32⌉) to their rows.
+pub(crate) fn put(
+    tile: &Tile<'_>,
+    heads: Heads,
+    sums: &[Lane32],
+    inverse: [f32; tile_attention::QUERIES],
+    out: &Disjoint<'_, f32>,
+) {
+    let dim = heads.dim;
+    let sums = sums.chunks_exact(dim.div_ceil(BLOCK));
+    for ((q, sums), inverse) in tile.queries.iter().zip(sums).zip(inverse) {
         let start = (q.row * heads.queries + q.head) * dim;
         // SAFETY: no other thread has this row of this head.
         let out = unsafe { out.part(start..start + dim) };
@@ -158,13 +205,14 @@ unsafe fn attend_impl<L: PairLanes>(
 }
 
 /// Queries and the blocks that they read together.
-struct Part<'a> {
-    queries: Range<usize>,
-    table: &'a [BlockId],
-    blocks: Range<usize>,
+pub(crate) struct Part<'a> {
+    pub(crate) queries: Range<usize>,
+    pub(crate) table: &'a [BlockId],
+    pub(crate) blocks: Range<usize>,
 }
 
-fn parts<'t>(tile: &'t Tile<'_>) -> impl Iterator<Item = Part<'t>> {
+/// The shared blocks with all queries, then each context's own.
+pub(crate) fn parts<'t>(tile: &'t Tile<'_>) -> impl Iterator<Item = Part<'t>> {
     let shared = tile.members.first().map(|member| Part {
         queries: 0..tile.queries.len(),
         table: member.table,

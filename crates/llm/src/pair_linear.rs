@@ -7,7 +7,10 @@
 use std::ops::Range;
 
 use crate::large_pages::reserve;
+use crate::ops::pairing::dense_tiles;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
+use crate::ops::tile_product::{self, TILE};
+use crate::ops::tiles::{self, Call, Tiles};
 use crate::pairs::{
     Ahead, Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
@@ -24,6 +27,8 @@ const STRIP: usize = 4;
 const AHEAD: usize = 24;
 /// Blocks of so many rows ask for the strip behind theirs.
 const ASKING: usize = 6;
+/// Rows that tile registers multiply with a panel while it is in the cache.
+const CHUNK: usize = 256;
 /// From this many rows on, packing them is shared among the threads.
 const PACK_TOGETHER: usize = 24;
 
@@ -31,20 +36,33 @@ const PACK_TOGETHER: usize = 24;
 pub(crate) struct PairLinear {
     inputs: usize,
     outputs: usize,
-    /// Pairs of inputs.
+    /// Pairs of inputs; whole tiles where `tiles`.
     pairs: usize,
-    /// (⌈outputs/32⌉, pairs, 32)
+    /// (⌈outputs/32⌉, pairs, 32); zero beyond the last input and output.
     panels: Vec<Pair32>,
     /// ⌈outputs/32⌉ panels.
     bias: Option<Vec<Lane32>>,
     width: Width,
+    /// Whether tile registers multiply, for any number of rows: a row's sum is the same to the bit.
+    tiles: bool,
 }
 
 impl PairLinear {
     /// Rounds and packs `weight` (outputs, inputs): the same numbers that training multiplies with.
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
+        Self::with(weight, outputs, inputs, bias, tiles::available())
+    }
+
+    fn with(
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        bias: Option<&[f32]>,
+        tiles: bool,
+    ) -> Self {
         assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
         let (count, pairs) = (outputs.div_ceil(PANEL), inputs.div_ceil(2));
+        let pairs = if tiles { pairs.next_multiple_of(tiles::SIDE) } else { pairs };
         let mut panels = Vec::new();
         reserve(&mut panels, count * pairs);
         panels.resize(count * pairs, Pair32::ZERO);
@@ -61,7 +79,7 @@ impl PairLinear {
             }
             packed
         });
-        Self { inputs, outputs, pairs, panels, bias, width: Width::best() }
+        Self { inputs, outputs, pairs, panels, bias, width: Width::best(), tiles }
     }
 
     /// Bytes of the weight.
@@ -76,16 +94,21 @@ impl PairLinear {
         x: &[f32],
         y: &mut [f32],
         into: Output,
-        scratch: &mut Vec<u32>,
+        scratch: &mut Vec<Pair32>,
     ) {
         let rows = x.len() / self.inputs;
         assert!(
             x.len() == rows * self.inputs && y.len() == rows * self.outputs,
             "rows of input and result disagree"
         );
+        if self.tiles {
+            self.apply_by_tiles(team, x, y, into, scratch);
+            return;
+        }
         let blocks = blocks(rows);
         let packed_row = packed_len(1, self.inputs);
-        scratch.resize(rows * packed_row, 0);
+        scratch.resize((rows * packed_row).div_ceil(PANEL), Pair32::ZERO);
+        let scratch = &mut bytemuck::cast_slice_mut(scratch)[..rows * packed_row];
         let packed = Disjoint::new(scratch);
         let pack = |which: Range<usize>| {
             for &(first, count) in &blocks[which] {
@@ -103,6 +126,89 @@ impl PairLinear {
         team.run(&|thread| {
             let mine = part(panels, thread, threads);
             multiply(self.width, self, xs, &blocks, mine, &y, into);
+        });
+    }
+
+    fn apply_by_tiles(
+        &self,
+        team: &Team,
+        x: &[f32],
+        y: &mut [f32],
+        into: Output,
+        scratch: &mut Vec<Pair32>,
+    ) {
+        let rows = x.len() / self.inputs;
+        let depth = self.pairs / tiles::SIDE;
+        let block = depth * TILE;
+        let blocks = rows.div_ceil(tiles::SIDE);
+        // Rows beyond the last are multiplied as well, and left.
+        scratch.resize(blocks * block / PANEL, Pair32::ZERO);
+        let packed = Disjoint::new(bytemuck::cast_slice_mut(scratch));
+        let pack = |which: Range<usize>| {
+            for b in which {
+                let first = b * tiles::SIDE;
+                let count = tiles::SIDE.min(rows - first);
+                let x = &x[first * self.inputs..(first + count) * self.inputs];
+                // SAFETY: blocks do not overlap, and no block is packed by two threads.
+                let out = unsafe { packed.part(b * block..(b + 1) * block) };
+                dense_tiles(Mat::new(x, count, self.inputs), out);
+            }
+        };
+        team.split(blocks, if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &pack);
+        let y = Disjoint::new(y);
+        let panels = self.panels.len() / self.pairs;
+        let (xs, threads) = (bytemuck::cast_slice::<_, u32>(scratch), team.threads());
+        team.run(&|thread| {
+            let mine = part(panels, thread, threads);
+            let registers = Tiles::set_up();
+            for chunk in (0..rows).step_by(CHUNK).map(|start| start..(start + CHUNK).min(rows)) {
+                // So many lines of the next panel at each tile: all of them by the last row.
+                let walk = PANEL.div_ceil(chunk.len().div_ceil(2 * tiles::SIDE));
+                for panel in mine.clone() {
+                    let right = self.panels[panel * self.pairs..].as_ptr().cast::<u32>();
+                    let mut next = right.wrapping_add(self.pairs * PANEL);
+                    let column = panel * PANEL;
+                    let width = PANEL.min(self.outputs - column);
+                    for first in chunk.clone().step_by(2 * tiles::SIDE) {
+                        let count = (2 * tiles::SIDE).min(chunk.end - first);
+                        let place = first * self.outputs + column;
+                        let mut sums = [Lane32::ZERO; 2 * tiles::SIDE];
+                        let c = sums.as_mut_ptr().cast::<f32>();
+                        let a = xs[first / tiles::SIDE * block..].as_ptr();
+                        let add = into == Output::Add;
+                        let call = Call {
+                            depth,
+                            a,
+                            a_rows: block,
+                            b: right,
+                            c,
+                            c_rows: PANEL,
+                            add,
+                            c_next: c,
+                            next,
+                            walk,
+                        };
+                        next = next.wrapping_add(depth * walk * tiles::SIDE);
+                        // SAFETY: all blocks of the call's rows are packed, panels have whole
+                        // tiles of pairs, and there are sums for two blocks; no other thread has
+                        // this panel's outputs.
+                        unsafe {
+                            let to = y.start().add(place);
+                            if add {
+                                tile_product::copy(to, self.outputs, c, PANEL, count, width);
+                            }
+                            if let Some(bias) = &self.bias {
+                                for at in 0..count * PANEL {
+                                    *c.add(at) += bias[panel].0[at % PANEL];
+                                }
+                            }
+                            let add = add || self.bias.is_some();
+                            tile_product::multiply(&registers, Call { add, ..call }, count);
+                            tile_product::copy(c, PANEL, to, self.outputs, count, width);
+                        }
+                    }
+                }
+            }
         });
     }
 }
@@ -340,9 +446,12 @@ mod tests {
         for (rows, inputs, outputs) in [(1, 7, 5), (3, 16, 32), (31, 25, 170), (12, 64, 33)] {
             let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
             let bias = noise(outputs, 3);
-            let mut layer = PairLinear::new(&w, outputs, inputs, Some(&bias));
-            let w = rounded_weights(&w, inputs);
-            for (width, threads) in Width::all().into_iter().flat_map(|w| [(w, 1), (w, 3)]) {
+            let exact_w = rounded_weights(&w, inputs);
+            let by_width = Width::all().into_iter().map(|width| (width, false));
+            let by_tiles = tiles::available().then_some((Width::best(), true));
+            for ((width, tiles), threads) in by_width.chain(by_tiles).flat_map(|w| [(w, 1), (w, 3)])
+            {
+                let mut layer = PairLinear::with(&w, outputs, inputs, Some(&bias), tiles);
                 layer.width = width;
                 let team = Team::new(threads);
                 let mut scratch = Vec::new();
@@ -351,7 +460,7 @@ mod tests {
                 for r in 0..rows {
                     for o in 0..outputs {
                         let exact: f64 = (0..inputs)
-                            .map(|k| rounded(x[r * inputs + k]) * w[o * inputs + k])
+                            .map(|k| rounded(x[r * inputs + k]) * exact_w[o * inputs + k])
                             .sum::<f64>()
                             + f64::from(bias[o])
                             + 1.0;

@@ -2,7 +2,7 @@
 
 use std::{f64::consts::TAU, ops::Range, sync::Arc};
 
-use crate::{config::ModelConfig, error::EngineError, lora::Adapters};
+use crate::{config::ModelConfig, error::EngineError, large_pages::zeros, lora::Adapters};
 
 /// A named tensor inside the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Model {
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self, EngineError> {
         config.validate()?;
         let layout = Layout::new(&config);
-        let mut params = vec![0.0; layout.len()];
+        let mut params = zeros(layout.len());
         let residual = 1.0 / (2.0 * config.num_layers as f64).sqrt();
         for (index, spec) in layout.entries().iter().enumerate() {
             let out = &mut params[spec.range.clone()];

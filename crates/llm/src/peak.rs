@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
 
+use crate::ops::tiles::{self, Tiles};
+
 /// Seconds that one measurement lasts on every thread.
 const SECONDS: f64 = 0.15;
 /// The best of so many: another process can only take away from a peak.
@@ -19,9 +21,12 @@ pub fn f32_fma_gflops(threads: usize) -> f64 {
     best(threads, f32_loop) / 1e9
 }
 
-/// Best GFLOP/s of bf16 dot products with f32 sums (`vdpbf16ps`); `None` where the processor has
-/// no such instruction.
-pub fn bf16_dot_gflops(threads: usize) -> Option<f64> {
+/// Best GFLOP/s of bf16 products with f32 sums, by tile registers (`tdpbf16ps`) where there are any,
+/// else by dot products (`vdpbf16ps`); `None` where the processor has neither.
+pub fn bf16_gflops(threads: usize) -> Option<f64> {
+    if tiles::available() {
+        return Some(best(threads, |steps| tiles::spin(&Tiles::set_up(), steps)) / 1e9);
+    }
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16") {
         // SAFETY: the features were just detected.
@@ -246,5 +251,8 @@ mod tests {
         assert_eq!(sum(&values), 6399 * 6400 / 2);
         assert_eq!(sum_lanes(&values), 6399 * 6400 / 2);
         assert!(best(2, plain) > 0.0);
+        if tiles::available() {
+            assert_eq!(tiles::spin(&Tiles::set_up(), 3), 3 * 4 * 16 * 16 * 32 * 2);
+        }
     }
 }

@@ -68,6 +68,11 @@ impl<'a, T> Disjoint<'a, T> {
         self.len
     }
 
+    /// Where the buffer begins.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
+    }
+
     /// A part of the buffer.
     ///
     /// # Safety

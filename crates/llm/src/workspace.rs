@@ -1,5 +1,6 @@
 //! Buffers that passes reuse.
 
+use crate::large_pages::Floats;
 use crate::ops::{
     attention::{KeyPlan, Scratch},
     factors::Factors,
@@ -12,32 +13,32 @@ use crate::ops::{
 #[derive(Debug, Default)]
 pub(crate) struct BlockActivations {
     /// (N) 1/rms of the input.
-    pub(crate) input_inv: Vec<f32>,
+    pub(crate) input_inv: Floats,
     /// (N, heads) 1/rms of the query and key heads, where they are normalised.
-    pub(crate) head_inv: Vec<f32>,
+    pub(crate) head_inv: Floats,
     /// (N, heads · head_dim) those heads before.
-    pub(crate) head_input: Vec<f32>,
+    pub(crate) head_input: Floats,
     /// (N, qkv) after rotation.
-    pub(crate) qkv: Vec<f32>,
+    pub(crate) qkv: Floats,
     /// (R, heads · head_dim)
-    pub(crate) attention: Vec<f32>,
+    pub(crate) attention: Floats,
     /// (R, heads)
-    pub(crate) log_z: Vec<f32>,
+    pub(crate) log_z: Floats,
     /// (R, hidden) after the attention's residual.
-    pub(crate) middle: Vec<f32>,
+    pub(crate) middle: Floats,
     /// (R) 1/rms of `middle`.
-    pub(crate) middle_inv: Vec<f32>,
+    pub(crate) middle_inv: Floats,
     /// (R, 2 · intermediate) before the activation.
-    pub(crate) gate_up: Vec<f32>,
+    pub(crate) gate_up: Floats,
 }
 
 /// Buffers of a part of the rows, and the packed weights that all rows multiply with.
 #[derive(Debug, Default)]
 pub(crate) struct Tile {
     /// Activations and gradients between two products: of all rows of a span.
-    pub(crate) rows: [Vec<f32>; 4],
+    pub(crate) rows: [Floats; 4],
     /// The same within one job; one a thread.
-    pub(crate) workers: Vec<Vec<f32>>,
+    pub(crate) workers: Vec<Floats>,
     /// Weights of the layer at hand.
     pub(crate) weights: [Panels; 3],
     /// What weight gradients multiply.
@@ -59,16 +60,16 @@ pub struct Workspace {
     pub(crate) attention: Vec<Scratch>,
     pub(crate) blocks: Vec<BlockActivations>,
     /// Input of every block (N, hidden), then the output of the last (R, hidden).
-    pub(crate) streams: Vec<Vec<f32>>,
+    pub(crate) streams: Vec<Floats>,
     pub(crate) tile: Tile,
     /// Gradient of the residual stream.
-    pub(crate) d_stream: Vec<f32>,
+    pub(crate) d_stream: Floats,
     /// The same for the rows with targets, before it is spread over all rows.
-    pub(crate) d_rows: Vec<f32>,
-    pub(crate) d_attention: Vec<f32>,
-    pub(crate) d_qkv: Vec<f32>,
-    pub(crate) final_inv: Vec<f32>,
-    pub(crate) logits: Vec<f32>,
+    pub(crate) d_rows: Floats,
+    pub(crate) d_attention: Floats,
+    pub(crate) d_qkv: Floats,
+    pub(crate) final_inv: Floats,
+    pub(crate) logits: Floats,
 }
 
 impl Workspace {
@@ -91,13 +92,16 @@ impl Workspace {
             attention: std::iter::repeat_with(Scratch::default).take(threads).collect(),
             blocks: Vec::new(),
             streams: Vec::new(),
-            tile: Tile { workers: vec![Vec::new(); threads], ..Tile::default() },
-            d_stream: Vec::new(),
-            d_rows: Vec::new(),
-            d_attention: Vec::new(),
-            d_qkv: Vec::new(),
-            final_inv: Vec::new(),
-            logits: Vec::new(),
+            tile: Tile {
+                workers: std::iter::repeat_with(Floats::default).take(threads).collect(),
+                ..Tile::default()
+            },
+            d_stream: Floats::default(),
+            d_rows: Floats::default(),
+            d_attention: Floats::default(),
+            d_qkv: Floats::default(),
+            final_inv: Floats::default(),
+            logits: Floats::default(),
         }
     }
 
@@ -138,11 +142,11 @@ impl Default for Workspace {
 }
 
 /// The first `len` elements of a buffer, grown if need be; content is unspecified.
-pub(crate) fn part(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(crate) fn part(buffer: &mut Floats, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        // Exact: a workspace holds its largest batch and no more.
-        buffer.reserve_exact(len - buffer.len());
-        buffer.resize(len, 0.0);
+        // Exact: a workspace holds its largest batch and no more. The old buffer goes first.
+        *buffer = Floats::default();
+        *buffer = Floats::zeros(len);
     }
     &mut buffer[..len]
 }

@@ -31,7 +31,7 @@ pub struct OptimStats {
 impl AdamW {
     /// A fresh optimiser for `parameters` weights; `total` optimiser steps shape the schedule.
     pub fn new(config: OptimConfig, parameters: usize, total: u64) -> Self {
-        let zeros = || vec![0.0; parameters];
+        let zeros = || empg_llm::zeros(parameters);
         Self { config, total, step: 0, m: zeros(), v: zeros(), threads: 1 }
     }
 

@@ -2,7 +2,7 @@
 //! of low and of high entropy (Proposition 1 on real distributions, and on real gradients).
 
 use empg::{TokenScore, entropy, prop1};
-use empg_llm::{Model, PackedBatch, Target, TargetGrad, Workspace};
+use empg_llm::{Floats, Model, PackedBatch, Target, TargetGrad, Workspace};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -125,12 +125,11 @@ fn measure(
     job: &Job,
     temperature: f32,
     workspace: &mut Workspace,
-    grads: &mut Vec<f32>,
+    grads: &mut Floats,
 ) -> Result<StepNorms, TrainError> {
     let mut table = job.table.clone();
     let n = job.packed.targets.len() as f64;
-    grads.clear();
-    grads.resize(model.trainable().len(), 0.0);
+    *grads = Floats::zeros(model.trainable().len());
     let mut mean =
         |_: usize, _: TokenScore| TargetGrad { dlogprob: (1.0 / n) as f32, dentropy: 0.0 };
     model.forward_backward(&job.packed, temperature, &mut mean, grads, workspace)?;

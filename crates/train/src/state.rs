@@ -182,7 +182,7 @@ fn write_moments(layout: &Layout, m: &[f32], v: &[f32]) -> Result<Vec<u8>, Train
 fn read_moments(bytes: &[u8], layout: &Layout) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
     let broken = |e: empg_llm::TensorFileError| TrainError::Checkpoint(format!("{OPTIMIZER}: {e}"));
     let file = TensorFile::parse(bytes).map_err(broken)?;
-    let mut moments = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
+    let mut moments = [empg_llm::zeros(layout.len()), empg_llm::zeros(layout.len())];
     for (prefix, values) in ["exp_avg", "exp_avg_sq"].iter().zip(&mut moments) {
         for spec in layout.entries() {
             let out = &mut values[spec.range.clone()];

@@ -2,7 +2,7 @@
 
 use empg::TokenScore;
 use empg::loss::{self, Clip};
-use empg_llm::{Model, PackedBatch, TargetGrad, TensorSpec, Workspace};
+use empg_llm::{Floats, Model, PackedBatch, TargetGrad, TensorSpec, Workspace};
 
 use crate::TrainError;
 use crate::config::AlgoConfig;
@@ -72,7 +72,7 @@ pub struct Workers {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) workspace: Workspace,
-    pub(crate) grads: Vec<f32>,
+    pub(crate) grads: Floats,
 }
 
 impl Workers {
@@ -80,8 +80,10 @@ impl Workers {
     /// `set_up` says how they compute.
     pub fn of(model: &Model, threads: usize, set_up: impl Fn(Workspace) -> Workspace) -> Self {
         let (workers, shared) = split_threads(model, threads.max(1));
-        let slot =
-            || Slot { workspace: set_up(Workspace::with_threads(shared)), grads: Vec::new() };
+        let slot = || Slot {
+            workspace: set_up(Workspace::with_threads(shared)),
+            grads: Floats::default(),
+        };
         Self { slots: (0..workers.max(1)).map(|_| slot()).collect(), dropout: None }
     }
 
@@ -94,7 +96,7 @@ impl Workers {
     pub(crate) fn release(&mut self) {
         for slot in &mut self.slots {
             slot.workspace.release();
-            slot.grads = Vec::new();
+            slot.grads = Floats::default();
         }
     }
 
@@ -152,8 +154,11 @@ impl Workers {
     ) -> Result<(Vec<S>, &mut [f32]), TrainError> {
         let (size, dropout) = (model.trainable().len(), self.dropout);
         let parts = self.each(packs.len(), |slot, indices| {
-            slot.grads.clear();
-            slot.grads.resize(size, 0.0);
+            if slot.grads.len() == size {
+                slot.grads.fill(0.0);
+            } else {
+                slot.grads = Floats::zeros(size);
+            }
             let mut sums = S::default();
             for i in indices {
                 slot.workspace
@@ -171,7 +176,7 @@ impl Workers {
         })?;
         let (first, rest) = self.slots.split_at_mut(1);
         for slot in rest.iter().take(parts.len().saturating_sub(1)) {
-            for (total, part) in first[0].grads.iter_mut().zip(&slot.grads) {
+            for (total, part) in first[0].grads.iter_mut().zip(&*slot.grads) {
                 *total += part;
             }
         }

@@ -12,6 +12,7 @@ use super::names::{RowOrder, gguf_name};
 use super::shape::read_shape;
 use super::vocabulary::{GgufVocabulary, read_vocabulary};
 use crate::config::ModelConfig;
+use crate::large_pages::zeros;
 use crate::mapped::MappedFile;
 use crate::params::{Layout, Model};
 use crate::rope_scaling::{RopeScaling, divisors};
@@ -156,7 +157,7 @@ fn read_params(
     head_dim: usize,
     release: &(dyn Fn(&[u8]) + Sync),
 ) -> Result<Vec<f32>, GgufError> {
-    let mut params = vec![0.0; layout.len()];
+    let mut params = zeros(layout.len());
     let mut rest = params.as_mut_slice();
     let mut pieces = Vec::new();
     for spec in layout.entries() {

@@ -4,6 +4,7 @@
 use super::adapters::{Adapter, Adapters, Fused};
 use super::config::Module;
 use super::dropout::{Mask, scatter};
+use crate::large_pages::Floats;
 use crate::ops::matmul::{MatMut, Write, multiply};
 use crate::ops::panels::{Mat, Panels, Precision};
 use crate::workspace::part;
@@ -22,10 +23,10 @@ pub(crate) struct LoraPass<'a> {
 pub(crate) struct LoraScratch {
     panels: Panels,
     /// (rows, inputs) after dropout.
-    input: Vec<f32>,
+    input: Floats,
     /// (rows, rank)
-    low: Vec<f32>,
-    d_low: Vec<f32>,
+    low: Floats,
+    d_low: Floats,
 }
 
 /// Rows of a tile, and which row of the pack the first of them is.
@@ -49,7 +50,7 @@ impl LoraPass<'_> {
         mask: Option<Mask>,
         rows: Rows,
         x: &[f32],
-        input: &'s mut Vec<f32>,
+        input: &'s mut Floats,
         low: &mut [f32],
         panels: &mut Panels,
     ) -> Option<&'s [f32]> {

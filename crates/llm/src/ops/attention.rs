@@ -15,11 +15,13 @@ use super::{
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
 };
 use crate::{
+    large_pages::Floats,
     packed::PackedSegment,
     share::{Disjoint, run},
+    workspace::part,
 };
 
-/// Query rows of one block, over all query heads that share a key/value head.
+/// Query rows of one block at least, over all query heads that share a key/value head.
 const BLOCK: usize = 72;
 
 /// Heads and their width. A row of `qkv` holds the query heads, the key heads, the value heads.
@@ -141,14 +143,14 @@ impl SegmentKeys {
 /// Reusable buffers of one attention call.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    k: Vec<f32>,
-    v: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    q: Vec<f32>,
-    o: Vec<f32>,
-    s: Vec<f32>,
-    ds: Vec<f32>,
+    k: Floats,
+    v: Floats,
+    dk: Floats,
+    dv: Floats,
+    q: Floats,
+    o: Floats,
+    s: Floats,
+    ds: Floats,
     limits: Vec<u32>,
     /// Right operands: the head's keys and values, and their transposes.
     keys: Panels,
@@ -157,14 +159,6 @@ pub(crate) struct Scratch {
     values_t: Panels,
     /// Right operand: the queries or output gradients of a block.
     block: Panels,
-}
-
-/// The first `len` elements of a buffer, grown if need be; content is unspecified.
-fn part(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }
 
 /// out (L, W) = columns of rows of x (N, row), times `scale`.
@@ -301,7 +295,7 @@ pub(crate) fn forward(
     scratch: &mut [Scratch],
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
-    let per_block = (BLOCK / group).max(1);
+    let per_block = (BLOCK.next_multiple_of(precision.group()) / group).max(1);
     let (out, log_z) = (Disjoint::new(out), Disjoint::new(log_z));
     run(scratch, plan.tasks(heads), |(family, head), scratch| {
         for (queries, keys, segment) in plan.visits(family, query_rows) {
@@ -364,7 +358,7 @@ pub(crate) fn backward(
     scratch: &mut [Scratch],
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
-    let per_block = (BLOCK / group).max(1);
+    let per_block = (BLOCK.next_multiple_of(precision.group()) / group).max(1);
     let wide = group * d;
     let dqkv = Disjoint::new(dqkv);
     run(scratch, plan.tasks(heads), |(family, head), scratch| {

@@ -137,10 +137,14 @@ pub(crate) mod x86 {
     #[inline(always)]
     pub(in crate::ops) unsafe fn pairs16(x: *const f32) -> __m512 {
         // SAFETY: the caller's pointer is good for 32 values.
-        unsafe {
-            let (low, high) = (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16)));
-            std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
-        }
+        unsafe { pairs_of(_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16))) }
+    }
+
+    /// The first and the second 16 of 32 neighbours as 16 lanes.
+    #[inline(always)]
+    pub(in crate::ops) unsafe fn pairs_of(low: __m512, high: __m512) -> __m512 {
+        // SAFETY: the caller enables what this needs; both types are 512 plain bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
     /// As `pair_columns`, rounded by the processor; it takes subnormal values for zero, as

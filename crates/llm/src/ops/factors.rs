@@ -10,7 +10,9 @@ use super::{
     linear::Linear,
     matmul::{MatMut, Write, multiply},
     panels::{Mat, PANEL, Panels, Precision, Rounding, pack_block},
+    tiles,
 };
+use crate::large_pages::reserve;
 use crate::share::Disjoint;
 
 /// dy (R, O) and x (R, I); the memory is reused.
@@ -20,11 +22,11 @@ pub(crate) struct Factors {
     x: Panels,
 }
 
-/// A left operand (cols, rows)ᵀ: groups of [`ROWS`] columns, step after step.
+/// A left operand (cols, rows)ᵀ in blocks of columns.
 #[derive(Debug, Default)]
 struct Blocks {
-    /// (⌈cols/12⌉, steps, 12); columns beyond the last are unspecified.
-    data: Vec<f32>,
+    /// As [`left_blocks`] packs them, cut into lines; columns beyond the last are unspecified.
+    data: Vec<Lane32>,
     rows: usize,
     cols: usize,
 }
@@ -57,37 +59,38 @@ impl Factors {
     /// Begins anew with the rows of a layer; what was packed before is lost.
     pub(crate) fn fill(&mut self, linear: Linear) -> Filling<'_> {
         let Linear { rows, inputs, outputs, precision, .. } = linear;
-        let steps = precision.steps(rows);
-        let len = outputs.div_ceil(ROWS) * steps * ROWS;
-        if self.dy.data.len() < len {
-            self.dy.data.resize(len, 0.0);
+        let block = precision.block_rows();
+        let len = outputs.div_ceil(block) * precision.packed_steps(rows) * block;
+        if self.dy.data.len() < len.div_ceil(PANEL) {
+            self.dy.data = Vec::new();
+            reserve(&mut self.dy.data, len.div_ceil(PANEL));
+            self.dy.data.resize(len.div_ceil(PANEL), Lane32::ZERO);
         }
         (self.dy.rows, self.dy.cols) = (rows, outputs);
         let x = self.x.shape(rows, inputs, precision);
-        let dy = Disjoint::new(&mut self.dy.data[..len]);
+        let dy = Disjoint::new(&mut bytemuck::cast_slice_mut(&mut self.dy.data)[..len]);
         Filling { dy, x: Disjoint::new(x), rows, outputs, inputs, precision, next: 0 }
     }
 
     /// dw (O, I) += dyᵀ · x, once every tile has brought its rows.
     pub(crate) fn add_product(&self, dw: &mut [f32], threads: usize) {
         let Self { dy: Blocks { data, rows, cols }, x } = self;
-        let steps = x.precision.steps(*rows);
-        let dy = Lhs::Blocks {
-            data: &data[..cols.div_ceil(ROWS) * steps * ROWS],
-            rows: *cols,
-            cols: *rows,
-        };
+        let dy = Lhs::Blocks { data: bytemuck::cast_slice(data), rows: *cols, cols: *rows };
         multiply(MatMut::new(dw, *cols, x.cols), dy, x, Write::Add, threads);
     }
 }
 
 impl<'a> Filling<'a> {
-    /// The next `rows` rows. All tiles but the last have an even number.
+    /// The next `rows` rows. All tiles but the last have whole groups.
     pub(crate) fn cut(&mut self, rows: usize) -> FactorTile<'a> {
         let first = self.next;
         self.next += rows;
         assert!(self.next <= self.rows, "tiles beyond the last row");
-        assert!(first.is_multiple_of(self.precision.factors()), "a tile begins within a pair");
+        let whole = match self.precision {
+            Precision::Bf16 if tiles::available() => 2 * tiles::SIDE,
+            precision => precision.factors(),
+        };
+        assert!(first.is_multiple_of(whole), "a tile begins within packed steps");
         FactorTile {
             dy: self.dy,
             x: self.x,
@@ -95,7 +98,7 @@ impl<'a> Filling<'a> {
             inputs: self.inputs,
             precision: self.precision,
             rows,
-            steps: self.precision.steps(self.rows),
+            steps: self.precision.packed_steps(self.rows),
             first: first / self.precision.factors(),
         }
     }
@@ -104,29 +107,31 @@ impl<'a> Filling<'a> {
 impl FactorTile<'_> {
     /// Brings the gradients of the outputs (rows, O) and the inputs (rows, I).
     pub(crate) fn bring(&mut self, dy: &[f32], x: &[f32]) {
-        self.dy(dy);
+        self.dy(Mat::new(dy, self.rows, self.outputs));
         self.x(x);
     }
 
     /// Brings the gradients of the outputs (rows, O).
-    pub(crate) fn dy(&mut self, dy: &[f32]) {
-        let (cols, steps) = (self.outputs, self.precision.steps(self.rows));
-        assert_eq!(dy.len(), self.rows * cols, "another number of rows");
+    pub(crate) fn dy(&mut self, dy: Mat<'_>) {
+        let (cols, steps) = (self.outputs, self.precision.packed_steps(self.rows));
+        let group = self.precision.block_rows();
+        assert!(dy.rows == self.rows && dy.cols == cols && dy.col_stride == 1, "another shape");
         for start in (0..cols).step_by(CHUNK) {
             let width = CHUNK.min(cols - start);
             let mut blocks: [&mut [f32]; CHUNK / ROWS] = Default::default();
-            for (i, block) in blocks.iter_mut().take(width.div_ceil(ROWS)).enumerate() {
-                let place = (start / ROWS + i) * self.steps + self.first;
+            for (i, block) in blocks.iter_mut().take(width.div_ceil(group)).enumerate() {
+                let place = (start / group + i) * self.steps + self.first;
                 // SAFETY: steps of this tile, of which `Filling` cut only one.
-                *block = unsafe { self.dy.part(place * ROWS..(place + steps) * ROWS) };
+                *block = unsafe { self.dy.part(place * group..(place + steps) * group) };
             }
-            left_blocks(&dy[start..], cols, width, 0..self.rows, self.precision, &mut blocks);
+            let data = dy.data.get(start..).unwrap_or_default();
+            left_blocks(data, dy.row_stride, width, 0..self.rows, self.precision, &mut blocks);
         }
     }
 
     /// Brings the inputs (rows, I).
     pub(crate) fn x(&mut self, x: &[f32]) {
-        let (cols, steps) = (self.inputs, self.precision.steps(self.rows));
+        let (cols, steps) = (self.inputs, self.precision.packed_steps(self.rows));
         let x = Mat::new(x, self.rows, cols);
         for panel in 0..cols.div_ceil(PANEL) {
             let place = panel * self.steps + self.first;
@@ -166,14 +171,16 @@ mod tests {
                 // Dirty memory must not show.
                 let dirty = Linear { rows: 300, inputs: 90, outputs: 120, ..linear };
                 let mut tile = dirty.fill_all(&mut factors);
-                tile.dy(&vec![f32::NAN; 300 * 120]);
+                tile.dy(Mat::new(&vec![f32::NAN; 300 * 120], 300, 120));
                 tile.x(&vec![f32::NAN; 300 * 90]);
                 let mut filling = factors.fill(linear);
-                for from in (0..rows).step_by(24) {
-                    let to = (from + 24).min(rows);
+                let group = precision.group();
+                for from in (0..rows).step_by(2 * group) {
+                    let to = (from + 2 * group).min(rows);
                     let mut tile = filling.cut(to - from);
                     tile.x(&x[from * inputs..to * inputs]);
-                    tile.dy(&dy[from * outputs..to * outputs]);
+                    let dy = &dy[from * outputs..to * outputs];
+                    tile.dy(Mat::new(dy, to - from, outputs));
                 }
                 let mut tiled = vec![1.0; outputs * inputs];
                 factors.add_product(&mut tiled, 3);

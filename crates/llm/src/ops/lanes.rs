@@ -164,7 +164,7 @@ mod x86 {
 }
 
 /// 32 floats on one cache-line boundary: one row of a panel.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Lane32(pub(crate) [f32; 32]);
 

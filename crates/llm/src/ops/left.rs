@@ -1,9 +1,10 @@
 //! Left operands of matrix products, and how the kernel finds their rows.
 
 use super::{
-    pairing::{side_blocks, turned},
+    pairing::{side_blocks, side_tiles, turned},
     panels::{Mat, Precision, Rounding},
     simd::vectorised,
+    tiles,
 };
 
 /// Most rows that the kernel takes at a time.
@@ -16,7 +17,7 @@ pub(super) const CHUNK: usize = 96;
 pub(crate) enum Lhs<'a> {
     /// As it lies.
     Plain(Mat<'a>),
-    /// In blocks of [`ROWS`] rows, step after step, as [`left_blocks`] packs them.
+    /// In blocks of rows, as [`left_blocks`] packs them.
     Blocks { data: &'a [f32], rows: usize, cols: usize },
 }
 
@@ -44,15 +45,30 @@ impl Lhs<'_> {
         match self {
             Self::Plain(m) => Self::Plain(Mat { data: &m.data[first * m.row_stride..], rows, ..m }),
             Self::Blocks { data, cols, .. } => {
-                Self::Blocks { data: &data[first * precision.steps(cols)..], rows, cols }
+                Self::Blocks { data: &data[first * precision.packed_steps(cols)..], rows, cols }
             }
         }
     }
 }
 
 /// Packs `width` (at most CHUNK) left rows that lie side by side, over a part of their strided
-/// inner dimension, as blocks (steps, ROWS).
+/// inner dimension, as blocks (steps, ROWS), or in tiles where the processor multiplies these.
 pub(super) fn left_blocks(
+    data: &[f32],
+    stride: usize,
+    width: usize,
+    inner: std::ops::Range<usize>,
+    precision: Precision,
+    out: &mut [&mut [f32]],
+) {
+    if precision == Precision::Bf16 && tiles::available() {
+        side_tiles(data, stride, width, inner, out);
+    } else {
+        row_blocks(data, stride, width, inner, precision, out);
+    }
+}
+
+fn row_blocks(
     data: &[f32],
     stride: usize,
     width: usize,
@@ -154,7 +170,7 @@ impl Left {
         let mut blocks: [&mut [f32]; CHUNK / ROWS] =
             std::array::from_fn(|_| rest.next().unwrap_or_default());
         let data = &lhs.data[start..];
-        left_blocks(data, lhs.col_stride, width, first..end, precision, &mut blocks);
+        row_blocks(data, lhs.col_stride, width, first..end, precision, &mut blocks);
         Self { data: buffer.as_ptr(), block: ROWS * k, row: 1, step: ROWS }
     }
 }

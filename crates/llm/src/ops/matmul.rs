@@ -15,6 +15,7 @@ use super::{
     lanes::{Lane32, Vector, by_width, fetch, fetch_far},
     left::{CHUNK, Left, Lhs, ROWS},
     panels::{PANEL, Panels, Precision, fits},
+    tile_product, tiles,
 };
 
 /// Steps that one sweep covers, so that its operands stay in the cache.
@@ -25,10 +26,10 @@ const AHEAD: (usize, usize) = (24, 32);
 
 /// A writable row-major matrix.
 pub(crate) struct MatMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
+    pub(super) data: &'a mut [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
 }
 
 impl<'a> MatMut<'a> {
@@ -80,7 +81,8 @@ pub(crate) fn multiply<'a>(
         rhs.cols
     );
     if let Lhs::Blocks { data, rows, cols } = lhs {
-        let len = rows.div_ceil(ROWS) * rhs.precision.steps(cols) * ROWS;
+        let group = rhs.precision.block_rows();
+        let len = rows.div_ceil(group) * rhs.precision.packed_steps(cols) * group;
         assert!(data.len() >= len, "blocks outside their slice");
     }
     if dst.rows == 0 || dst.cols == 0 {
@@ -96,6 +98,7 @@ pub(crate) fn multiply<'a>(
     }
     let run = match rhs.precision {
         Precision::F32 => sweep,
+        Precision::Bf16 if tiles::available() => tile_product::sweep,
         Precision::Bf16 => sweep_pairs,
     };
     if threads <= 1 {
@@ -104,7 +107,8 @@ pub(crate) fn multiply<'a>(
     }
     // Several shares a thread, so that none waits long for another. Whole groups of kernel rows:
     // the bits do not depend on the split.
-    let share = dst.rows.div_ceil(4 * threads).next_multiple_of(ROWS).max(CHUNK);
+    let group = rhs.precision.group();
+    let share = dst.rows.div_ceil(4 * threads).next_multiple_of(group).max(CHUNK);
     let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
     dst.data[..(rows - 1) * stride + cols].par_chunks_mut(share * stride).enumerate().for_each(
         |(i, data)| {
@@ -444,6 +448,10 @@ mod tests {
                     multiply(MatMut::new(&mut c, m, n), lhs, &panels, write, threads);
                     check(&c, old);
                 }
+                // Without tile registers.
+                let mut c = vec![1.0; m * n];
+                sweep_pairs(&mut MatMut::new(&mut c, m, n), lhs.into(), &panels, Write::Add);
+                check(&c, 1.0);
                 // Without the instruction for pairs.
                 let mut c = vec![1.0; m * n];
                 let mut dst = MatMut::new(&mut c, m, n);

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{
-    bf16::{pair_columns, pair_rows},
+    bf16::{pair, pair_columns, pair_rows},
     lanes::Lane32,
     left::{CHUNK, ROWS},
     panels::{Mat, PANEL, Rounding, fits},
@@ -161,6 +161,75 @@ pub(super) fn side_blocks(
     }
 }
 
+/// out[t · 256 + r · 16 + s]: elements 2s and 2s + 1 of the t-th 32 of row r of `x` (up to [`SIDE`]
+/// dense rows) as one lane, zero after the last column. Lanes of rows beyond the last stay.
+pub(crate) fn dense_tiles(x: Mat<'_>, out: &mut [f32]) {
+    let tiles = x.cols.div_ceil(2 * SIDE);
+    assert!(x.rows <= SIDE && x.col_stride == 1, "more rows than lanes");
+    assert!(fits(x.data.len(), x.rows, x.cols, x.row_stride, 1), "matrix outside its slice");
+    assert!(out.len() >= tiles * SIDE * SIDE, "lanes outside their slice");
+    #[cfg(target_arch = "x86_64")]
+    if super::bf16::native() {
+        // SAFETY: `native` found what the function needs; the shapes were just checked.
+        unsafe { x86::dense_tiles(x, out) };
+        return;
+    }
+    dense_tiles_plain(x, out);
+}
+
+fn dense_tiles_plain(x: Mat<'_>, out: &mut [f32]) {
+    for r in 0..x.rows {
+        let row = &x.data[r * x.row_stride..][..x.cols];
+        for (t, row) in row.chunks(2 * SIDE).enumerate() {
+            let lanes = &mut out[(t * SIDE + r) * SIDE..][..SIDE];
+            pair_columns(row, lanes);
+            lanes[row.len().div_ceil(2)..].fill(0.0);
+        }
+    }
+}
+
+/// Packs `width` left rows that lie side by side, over a part of their strided inner dimension, as
+/// tiles of [`SIDE`] rows: `out[b]` is as [`dense_tiles`] makes rows 16 b and following.
+pub(super) fn side_tiles(
+    data: &[f32],
+    stride: usize,
+    width: usize,
+    inner: Range<usize>,
+    out: &mut [&mut [f32]],
+) {
+    let blocks = width.div_ceil(SIDE);
+    let len = inner.len().div_ceil(2 * SIDE) * SIDE * SIDE;
+    assert!(blocks <= out.len(), "more rows than blocks");
+    assert!(out[..blocks].iter().all(|block| block.len() >= len), "short blocks");
+    assert!(fits(data.len(), inner.end, width, stride, 1), "matrix outside its slice");
+    let out = &mut out[..blocks];
+    #[cfg(target_arch = "x86_64")]
+    if super::bf16::native() {
+        // SAFETY: `native` found what the function needs; the shapes were just checked.
+        unsafe { x86::side_tiles(data, stride, width, inner, out) };
+        return;
+    }
+    side_tiles_plain(data, stride, width, inner, out);
+}
+
+fn side_tiles_plain(
+    data: &[f32],
+    stride: usize,
+    width: usize,
+    inner: Range<usize>,
+    out: &mut [&mut [f32]],
+) {
+    let steps = inner.len().div_ceil(2 * SIDE) * SIDE;
+    for step in 0..steps {
+        let at = |c: usize, row: usize| if c < inner.end { data[c * stride + row] } else { 0.0 };
+        let c = inner.start + 2 * step;
+        for row in 0..width {
+            let lane = (step / SIDE * SIDE + row % SIDE) * SIDE + step % SIDE;
+            out[row / SIDE][lane] = pair(at(c, row), at(c + 1, row));
+        }
+    }
+}
+
 /// Steps that [`x86::turned`] covers of rows of `cols` elements.
 #[cfg(target_arch = "x86_64")]
 fn steps_in_whole_squares(cols: usize) -> usize {
@@ -179,6 +248,8 @@ mod x86 {
         bf16::x86 as bf16,
         weight_rounding::{along, x86 as weights},
     };
+    use std::ops::Range;
+
     use super::{Lane32, Mat, ROWS, SIDE, steps_in_whole_squares, threshold};
 
     /// Row r, lane s becomes row s, lane r.
@@ -214,6 +285,73 @@ mod x86 {
                 out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
             }
             out
+        }
+    }
+
+    /// As `super::dense_tiles`.
+    ///
+    /// # Safety
+    /// The shapes are as it checks.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) unsafe fn dense_tiles(x: Mat<'_>, out: &mut [f32]) {
+        for r in 0..x.rows {
+            // SAFETY: a row has `cols` elements, and `out` a line for every 32 begun.
+            unsafe {
+                let row = x.data.as_ptr().add(r * x.row_stride);
+                let mut line = out.as_mut_ptr().add(r * SIDE);
+                let whole = x.cols / (2 * SIDE);
+                for t in 0..whole {
+                    _mm512_storeu_ps(line, bf16::pairs16(row.add(2 * SIDE * t)));
+                    line = line.add(SIDE * SIDE);
+                }
+                let rest = x.cols - 2 * SIDE * whole;
+                if rest > 0 {
+                    let there = (1_u32 << rest) - 1;
+                    let row = row.add(2 * SIDE * whole);
+                    let low = _mm512_maskz_loadu_ps(there as u16, row);
+                    let high =
+                        _mm512_maskz_loadu_ps((there >> SIDE) as u16, row.wrapping_add(SIDE));
+                    _mm512_storeu_ps(line, bf16::pairs_of(low, high));
+                }
+            }
+        }
+    }
+
+    /// As `super::side_tiles`.
+    ///
+    /// # Safety
+    /// The shapes are as it checks.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) unsafe fn side_tiles(
+        data: &[f32],
+        stride: usize,
+        width: usize,
+        inner: Range<usize>,
+        out: &mut [&mut [f32]],
+    ) {
+        for (t, first) in inner.clone().step_by(2 * SIDE).enumerate() {
+            for (block, out) in out.iter_mut().enumerate() {
+                let from = block * SIDE;
+                let there = ((1_u32 << (width - from).min(SIDE)) - 1) as u16;
+                // SAFETY: only what is inside the rows is read; every block has a tile for every
+                // 32 elements begun.
+                unsafe {
+                    let mut square = [_mm512_setzero_ps(); SIDE];
+                    for (s, lanes) in square.iter_mut().enumerate() {
+                        let c = first + 2 * s;
+                        let row = data.as_ptr().wrapping_add(c * stride + from);
+                        let low = if c < inner.end { there } else { 0 };
+                        let high = if c + 1 < inner.end { there } else { 0 };
+                        let low = _mm512_maskz_loadu_ps(low, row);
+                        let high = _mm512_maskz_loadu_ps(high, row.wrapping_add(stride));
+                        *lanes = bf16::rows16(low, high);
+                    }
+                    let out = out.as_mut_ptr().add(t * SIDE * SIDE);
+                    for (r, lanes) in turn(square).into_iter().enumerate() {
+                        _mm512_storeu_ps(out.add(r * SIDE), lanes);
+                    }
+                }
+            }
         }
     }
 
@@ -362,6 +500,45 @@ mod tests {
                         weight_columns(&row, threshold(7 + r, 2 * s), &mut expected);
                         assert_eq!(got, expected[0]);
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_hold_the_pairs_of_sixteen_rows() {
+        let data = numbers(140 * 140);
+        for (rows, cols) in [(16, 64), (5, 70), (1, 1), (16, 33), (3, 31), (0, 40)] {
+            let x = Mat::strided(&data, rows, cols, 140);
+            let tiles = cols.div_ceil(2 * SIDE);
+            let mut out = vec![9.0; tiles * SIDE * SIDE];
+            let mut plain = out.clone();
+            dense_tiles(x, &mut out);
+            dense_tiles_plain(x, &mut plain);
+            assert_eq!(out, plain, "{rows} {cols}");
+            for (i, &got) in out.iter().enumerate() {
+                let (c, r) = (i / (SIDE * SIDE) * 2 * SIDE + i % SIDE * 2, i / SIDE % SIDE);
+                let at = |c: usize| if c < cols { data[r * 140 + c] } else { 0.0 };
+                assert_eq!(got, if r < rows { pair(at(c), at(c + 1)) } else { 9.0 });
+            }
+        }
+        for (width, inner) in
+            [(96_usize, 0..64_usize), (96, 32..103), (85, 0..6), (16, 0..2), (1, 64..65)]
+        {
+            let (tiles, blocks) = (inner.len().div_ceil(2 * SIDE), width.div_ceil(SIDE));
+            let mut all = vec![vec![9.0; tiles * SIDE * SIDE]; blocks];
+            let mut plain = all.clone();
+            let mut out: Vec<_> = all.iter_mut().map(|b| &mut b[..]).collect();
+            side_tiles(&data, 130, width, inner.clone(), &mut out);
+            let mut out: Vec<_> = plain.iter_mut().map(|b| &mut b[..]).collect();
+            side_tiles_plain(&data, 130, width, inner.clone(), &mut out);
+            for row in 0..width {
+                for step in 0..tiles * SIDE {
+                    let c = inner.start + 2 * step;
+                    let at = |c| if c < inner.end { data[c * 130 + row] } else { 0.0 };
+                    let lane = (step / SIDE * SIDE + row % SIDE) * SIDE + step % SIDE;
+                    assert_eq!(all[row / SIDE][lane], pair(at(c), at(c + 1)), "{width} {row}");
+                    assert_eq!(plain[row / SIDE][lane], all[row / SIDE][lane]);
                 }
             }
         }

@@ -9,8 +9,11 @@ use rayon::prelude::*;
 
 use super::{
     lanes::Lane32,
+    left::ROWS,
     pairing::{SIDE, beside, turned},
+    tiles,
 };
+use crate::large_pages::reserve;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 32;
@@ -35,6 +38,31 @@ impl Precision {
         }
     }
 
+    /// Steps that packed operands have: whole tiles where the processor multiplies these.
+    pub(super) fn packed_steps(self, len: usize) -> usize {
+        match self {
+            Self::Bf16 if tiles::available() => self.steps(len).next_multiple_of(tiles::SIDE),
+            _ => self.steps(len),
+        }
+    }
+
+    /// Left rows that are packed together.
+    pub(super) fn block_rows(self) -> usize {
+        match self {
+            Self::Bf16 if tiles::available() => tiles::SIDE,
+            _ => ROWS,
+        }
+    }
+
+    /// Rows that are best computed together: shares of a product that threads take, and tiles of
+    /// rows, are multiples of it.
+    pub(crate) fn group(self) -> usize {
+        match self {
+            Self::Bf16 if tiles::available() => 2 * tiles::SIDE,
+            _ => ROWS,
+        }
+    }
+
     /// Elements of the inner dimension in one step.
     pub(super) fn factors(self) -> usize {
         match self {
@@ -48,10 +76,18 @@ impl Precision {
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {
     pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) cols: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
+}
+
+/// How far apart rows of `cols` elements lie best. At a multiple of a page, lines of many rows share
+/// few places of a cache, and none stays.
+pub(crate) fn apart(cols: usize) -> usize {
+    const LINE: usize = 16;
+    const PAGE: usize = 1024;
+    if cols > 0 && cols.is_multiple_of(PAGE) { cols + LINE } else { cols }
 }
 
 /// Whether a strided view stays inside its slice.
@@ -77,6 +113,13 @@ impl<'a> Mat<'a> {
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
+    /// Up to `count` rows from `first` on.
+    pub(crate) fn some(self, first: usize, count: usize) -> Self {
+        let first = first.min(self.rows);
+        let data = self.data.get(first * self.row_stride..).unwrap_or_default();
+        Self { data, rows: count.min(self.rows - first), ..self }
+    }
+
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -92,7 +135,7 @@ impl<'a> Mat<'a> {
 /// A right operand (rows, cols), packed; the memory is reused when it is packed again.
 #[derive(Default)]
 pub(crate) struct Panels {
-    /// (⌈cols/32⌉, steps, 32); columns beyond the last are zero.
+    /// (⌈cols/32⌉, steps, 32); columns and steps beyond the last are zero.
     pub(super) data: Vec<Lane32>,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -114,8 +157,10 @@ impl Panels {
         precision: Precision,
     ) -> &mut [Lane32] {
         (self.rows, self.cols, self.precision) = (rows, cols, precision);
-        let len = cols.div_ceil(PANEL) * precision.steps(rows);
+        let len = cols.div_ceil(PANEL) * precision.packed_steps(rows);
         if self.data.len() < len {
+            self.data = Vec::new();
+            reserve(&mut self.data, len);
             self.data.resize(len, Lane32::ZERO);
         }
         &mut self.data[..len]
@@ -143,7 +188,7 @@ impl Panels {
         rounding: Rounding,
         threads: usize,
     ) -> &Self {
-        let steps = precision.steps(matrix.rows);
+        let steps = precision.packed_steps(matrix.rows);
         let data = self.shape(matrix.rows, matrix.cols, precision);
         if matrix.rows == 0 || matrix.cols == 0 {
             return self;
@@ -159,7 +204,7 @@ impl Panels {
     }
 
     pub(super) fn steps(&self) -> usize {
-        self.precision.steps(self.rows)
+        self.precision.packed_steps(self.rows)
     }
 }
 
@@ -172,7 +217,7 @@ pub(crate) enum Rounding {
     ByPlace,
 }
 
-/// Packs panel `p` of a matrix.
+/// Packs panel `p` of a matrix; steps beyond its last are zero.
 pub(crate) fn pack_block(
     matrix: Mat<'_>,
     precision: Precision,
@@ -182,6 +227,8 @@ pub(crate) fn pack_block(
 ) {
     let first = p * PANEL;
     let width = PANEL.min(matrix.cols - first);
+    let (panel, beyond) = panel.split_at_mut(precision.steps(matrix.rows));
+    beyond.fill(Lane32::ZERO);
     match (precision, matrix.col_stride) {
         (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
         (Precision::F32, _) => pack_columns(matrix, first, width, panel),

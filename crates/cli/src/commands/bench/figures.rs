@@ -19,7 +19,7 @@ impl Peaks {
         say!("measuring the peaks of {threads} threads");
         Self {
             f32_gflops: peak::f32_fma_gflops(threads),
-            bf16_gflops: peak::bf16_dot_gflops(threads),
+            bf16_gflops: peak::bf16_gflops(threads),
             read_gb_s: peak::read_gb_per_s(threads),
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let sampled = (batch * group * new) as f64;
 
     let mut workspace = subject.workspace();
-    let mut grads = vec![0.0; model.layout.len()];
+    let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), steps.get() as u64)
         .with_threads(subject.threads());
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());

@@ -49,7 +49,7 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     }
     let tokens = batch * seq;
     let mut workspace = subject.workspace().checkpointing(*checkpointing);
-    let mut grads = vec![0.0; model.layout.len()];
+    let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = optimizer.then(|| {
         AdamW::new(OptimConfig::default(), model.params.len(), steps.get() as u64)
             .with_threads(subject.threads())

@@ -1,0 +1,299 @@
+//! The processor's tile registers (AMX): sixteen rows by sixteen columns over sixteen pairs of
+//! bfloat16 in one instruction.
+//!
+//! A register holds 16 rows of 64 bytes. `tdpbf16ps` adds to a tile of f32 sums the product of a tile
+//! of left rows (16 rows, 16 pairs) and one of right columns (16 pairs, 16 columns), half a panel as
+//! [`Panels`](super::panels::Panels) has it. A sum runs over the pairs in their order, whatever
+//! stands in the other rows.
+#![allow(unsafe_code)]
+
+/// Rows of a tile, and 32-bit lanes of a row.
+pub(crate) const SIDE: usize = 16;
+
+/// Whether this process may use tile registers: the processor has them, the system saves them, and
+/// `EMPG_TILES=off` is not set, which leaves products to narrower instructions.
+pub(crate) fn available() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        use std::sync::OnceLock;
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let wanted = std::env::var_os("EMPG_TILES").is_none_or(|value| value != "off");
+            wanted && super::bf16::native() && x86::there() && x86::permitted()
+        })
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        false
+    }
+}
+
+/// The calling thread's tile registers, set up for whole tiles until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    /// Registers belong to their thread.
+    thread: std::marker::PhantomData<*mut ()>,
+}
+
+impl Tiles {
+    /// # Panics
+    /// Where they are not [`available`].
+    pub(crate) fn set_up() -> Self {
+        assert!(available(), "no tile registers");
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        x86::set_up();
+        Self { thread: std::marker::PhantomData }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        x86::release();
+    }
+}
+
+/// c (16 M, 32) = or += a (16 M, 16 `depth`) · b (16 `depth`, 32).
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    /// Tiles of the inner dimension.
+    pub(crate) depth: usize,
+    /// Tiles one after the other, those of the next sixteen rows `a_rows` lanes on.
+    pub(crate) a: *const u32,
+    pub(crate) a_rows: usize,
+    /// Pairs of 32 columns, row after row.
+    pub(crate) b: *const u32,
+    /// Rows `c_rows` elements apart.
+    pub(crate) c: *mut f32,
+    pub(crate) c_rows: usize,
+    pub(crate) add: bool,
+    /// Sums of the call that follows, which are fetched to be written.
+    pub(crate) c_next: *const f32,
+    /// Of what the second cache should hold soon, `walk` lines at every tile.
+    pub(crate) next: *const u32,
+    pub(crate) walk: usize,
+}
+
+/// Multiplies 16 or 32 rows with a panel.
+///
+/// # Safety
+/// `a`, `b` and `c` have what the shape and the strides reach.
+pub(crate) unsafe fn multiply<const M: usize>(_tiles: &Tiles, call: Call) {
+    const { assert!(M == 1 || M == 2, "one or two tiles of rows") };
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    // SAFETY: the registers are set up as long as there is a `Tiles`; the function's contract.
+    unsafe {
+        for row in 0..M * SIDE {
+            x86::fetch_to_write(call.c_next.wrapping_add(row * call.c_rows));
+            x86::fetch_to_write(call.c_next.wrapping_add(row * call.c_rows + SIDE));
+        }
+        if M == 1 { x86::multiply_16(call) } else { x86::multiply_32(call) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    unreachable!("without tile registers there is no `Tiles`: {:?}", call.depth);
+}
+
+/// Products of registers alone: what is the most that a thread can do. Returns the operations.
+pub(crate) fn spin(_tiles: &Tiles, steps: u64) -> u64 {
+    const PRODUCTS: u64 = 4;
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    x86::spin(steps.max(1));
+    steps.max(1) * PRODUCTS * (SIDE * SIDE * 2 * SIDE * 2) as u64
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid_count, _MM_HINT_ET0, _mm_prefetch};
+
+    use super::{Call, SIDE};
+
+    pub(super) fn there() -> bool {
+        const BF16: u32 = 1 << 22;
+        const TILES: u32 = 1 << 24;
+        // Leaf 0 says which leaves there are.
+        let leaves = __cpuid_count(0, 0).eax;
+        leaves >= 7 && __cpuid_count(7, 0).edx & (BF16 | TILES) == BF16 | TILES
+    }
+
+    /// The system saves the registers for those processes only that asked for it.
+    pub(super) fn permitted() -> bool {
+        const REQUEST: i32 = 0x1023; // ARCH_REQ_XCOMP_PERM
+        const TILE_DATA: i32 = 18; // XFEATURE_XTILEDATA
+        // SAFETY: the call changes what the system saves for this process, and no memory of ours.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+    }
+
+    /// Asks for the cache line of an address, which need not be valid.
+    #[inline(always)]
+    pub(super) unsafe fn fetch_to_write(address: *const f32) {
+        // SAFETY: it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
+    }
+
+    /// What `ldtilecfg` reads.
+    #[repr(C, align(64))]
+    struct Shapes {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    pub(super) fn set_up() {
+        static WHOLE: Shapes = {
+            let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+            let mut register = 0;
+            while register < 8 {
+                row_bytes[register] = 64;
+                rows[register] = SIDE as u8;
+                register += 1;
+            }
+            Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+        };
+        // SAFETY: only called where the instructions are there and permitted; the shapes are 64
+        // bytes that fit the registers, and nothing else of the program uses these.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, readonly));
+        }
+    }
+
+    pub(super) fn release() {
+        // SAFETY: as in `set_up`.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+
+    /// Four products a step; the registers are set up.
+    pub(super) fn spin(steps: u64) {
+        // SAFETY: only registers that nobody else uses.
+        unsafe {
+            asm!(
+                "tilezero tmm4",
+                "tilezero tmm6",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm6",
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tdpbf16ps tmm3, tmm4, tmm6",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm6") _,
+                options(nostack, nomem),
+            );
+        }
+    }
+
+    /// # Safety
+    /// As `super::multiply`; the registers are set up.
+    pub(super) unsafe fn multiply_32(call: Call) {
+        // SAFETY: reads and writes what the contract allows, and registers that nobody else uses.
+        unsafe {
+            asm!(
+                "test {add:e}, {add:e}",
+                "jnz 2f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "jmp 3f",
+                "2:",
+                "tileloadd tmm0, [{c} + {c_rows}*1]",
+                "tileloadd tmm1, [{c} + {c_rows}*1 + 64]",
+                "tileloadd tmm2, [{c2} + {c_rows}*1]",
+                "tileloadd tmm3, [{c2} + {c_rows}*1 + 64]",
+                "3:",
+                "tileloadd tmm6, [{b} + {b_rows}*1]",
+                "tileloadd tmm4, [{a} + {a_rows}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_rows}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a2} + {a_rows}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "mov {i}, {walk}",
+                "4:",
+                "prefetcht1 [{next}]",
+                "add {next}, 64",
+                "dec {i}",
+                "jg 4b",
+                "add {a}, 1024",
+                "add {a2}, 1024",
+                "add {b}, 2048",
+                "dec {depth}",
+                "jnz 3b",
+                "tilestored [{c} + {c_rows}*1], tmm0",
+                "tilestored [{c} + {c_rows}*1 + 64], tmm1",
+                "tilestored [{c2} + {c_rows}*1], tmm2",
+                "tilestored [{c2} + {c_rows}*1 + 64], tmm3",
+                add = in(reg) u32::from(call.add),
+                a = inout(reg) call.a => _,
+                a2 = inout(reg) call.a.add(call.a_rows) => _,
+                a_rows = in(reg) 64_usize,
+                b = inout(reg) call.b => _,
+                b_rows = in(reg) 128_usize,
+                c = in(reg) call.c,
+                c2 = in(reg) call.c.add(SIDE * call.c_rows),
+                c_rows = in(reg) 4 * call.c_rows,
+                depth = inout(reg) call.depth => _,
+                next = inout(reg) call.next => _,
+                walk = in(reg) call.walk,
+                i = out(reg) _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// # Safety
+    /// As `super::multiply`; the registers are set up.
+    pub(super) unsafe fn multiply_16(call: Call) {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "test {add:e}, {add:e}",
+                "jnz 2f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "jmp 3f",
+                "2:",
+                "tileloadd tmm0, [{c} + {c_rows}*1]",
+                "tileloadd tmm1, [{c} + {c_rows}*1 + 64]",
+                "3:",
+                "tileloadd tmm6, [{b} + {b_rows}*1]",
+                "tileloadd tmm4, [{a} + {a_rows}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_rows}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "mov {i}, {walk}",
+                "4:",
+                "prefetcht1 [{next}]",
+                "add {next}, 64",
+                "dec {i}",
+                "jg 4b",
+                "add {a}, 1024",
+                "add {b}, 2048",
+                "dec {depth}",
+                "jnz 3b",
+                "tilestored [{c} + {c_rows}*1], tmm0",
+                "tilestored [{c} + {c_rows}*1 + 64], tmm1",
+                add = in(reg) u32::from(call.add),
+                a = inout(reg) call.a => _,
+                a_rows = in(reg) 64_usize,
+                b = inout(reg) call.b => _,
+                b_rows = in(reg) 128_usize,
+                c = in(reg) call.c,
+                c_rows = in(reg) 4 * call.c_rows,
+                depth = inout(reg) call.depth => _,
+                next = inout(reg) call.next => _,
+                walk = in(reg) call.walk,
+                i = out(reg) _,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! Matrix products by tile registers, and left rows as these read them.
 //!
 //! Left rows lie in tiles: sixteen rows by sixteen pairs, row after row; the tiles of sixteen rows
-//! one after the other. Pairs beyond the inner dimension are zero on both sides.
+//! one after the other. Pairs beyond the inner dimension are zero on the left; the right operand may go on
+//! with numbers of its own, which must be finite.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;

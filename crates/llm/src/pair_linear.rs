@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::large_pages::reserve;
 use crate::ops::pairing::dense_tiles;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
+use crate::ops::tile_lanes::{self, FEW};
 use crate::ops::tile_product::{self, TILE};
 use crate::ops::tiles::{self, Call, Tiles};
 use crate::pairs::{
@@ -158,6 +159,10 @@ impl PairLinear {
         let y = Disjoint::new(y);
         let panels = self.panels.len() / self.pairs;
         let (xs, threads) = (bytemuck::cast_slice::<_, u32>(scratch), team.threads());
+        if rows <= FEW {
+            team.run(&|thread| self.few_rows(rows, xs, part(panels, thread, threads), &y, into));
+            return;
+        }
         team.run(&|thread| {
             let mine = part(panels, thread, threads);
             let registers = Tiles::set_up();
@@ -210,6 +215,64 @@ impl PairLinear {
                 }
             }
         });
+    }
+
+    /// One block of rows, in tiles, with some panels.
+    fn few_rows(
+        &self,
+        rows: usize,
+        xs: &[u32],
+        panels: Range<usize>,
+        y: &Disjoint<'_, f32>,
+        into: Output,
+    ) {
+        const MOST: usize = 4;
+        let add = into == Output::Add || self.bias.is_some();
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let together = tile_lanes::panels_at_once(rows);
+            let take = if panels.end - panel >= together { together } else { 1 };
+            let b = self.panels[panel * self.pairs..].as_ptr().cast::<u32>();
+            let column = panel * PANEL;
+            let width = (take * PANEL).min(self.outputs - column);
+            let mut sums = [[Lane32::ZERO; MOST]; FEW];
+            for (r, sums) in sums[..rows].iter_mut().enumerate() {
+                let start = r * self.outputs + column;
+                let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+                if into == Output::Add {
+                    // SAFETY: no other thread has these panels' outputs.
+                    sums[..width].copy_from_slice(unsafe { y.part(start..start + width) });
+                }
+                if let Some(bias) = &self.bias {
+                    let bias: &[f32] = bytemuck::cast_slice(&bias[panel..panel + take]);
+                    sums.iter_mut().zip(bias).for_each(|(s, b)| *s += b);
+                }
+            }
+            let c = sums.as_mut_ptr().cast::<f32>();
+            let depth = self.pairs / tiles::SIDE;
+            let call = Call {
+                depth,
+                a: xs.as_ptr(),
+                a_rows: 0,
+                b,
+                c,
+                c_rows: MOST * PANEL,
+                add,
+                c_next: c,
+                next: b,
+                walk: 0,
+            };
+            // SAFETY: the block is packed, panels have whole tiles of pairs and follow each other,
+            // and there are sums for all of them.
+            unsafe { tile_lanes::multiply_panels(call, rows, take) };
+            for (r, sums) in sums[..rows].iter().enumerate() {
+                let start = r * self.outputs + column;
+                // SAFETY: no other thread has these panels' outputs.
+                let y = unsafe { y.part(start..start + width) };
+                y.copy_from_slice(&bytemuck::cast_slice(sums)[..width]);
+            }
+            panel += take;
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod simd;
 pub(crate) mod swiglu;
+pub(crate) mod tile_lanes;
 pub(crate) mod tile_product;
 pub(crate) mod tiles;
 pub(crate) mod weight_rounding;

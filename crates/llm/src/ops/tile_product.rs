@@ -14,6 +14,7 @@ use super::{
     matmul::{MatMut, Write},
     pairing,
     panels::{Mat, PANEL, Panels, Precision},
+    tile_lanes::{self, FEW},
     tiles::{self, Call, SIDE, Tiles},
 };
 
@@ -152,7 +153,9 @@ pub(crate) unsafe fn copy(
 pub(crate) unsafe fn multiply(registers: &Tiles, call: Call, rows: usize) {
     // SAFETY: the function's contract.
     unsafe {
-        if rows > SIDE {
+        if rows <= FEW {
+            tile_lanes::multiply(call, rows);
+        } else if rows > SIDE {
             tiles::multiply::<2>(registers, call);
         } else {
             tiles::multiply::<1>(registers, call);

@@ -167,8 +167,8 @@ impl PairLinear {
             let mine = part(panels, thread, threads);
             let registers = Tiles::set_up();
             for chunk in (0..rows).step_by(CHUNK).map(|start| start..(start + CHUNK).min(rows)) {
-                // So many lines of the next panel at each tile: all of them by the last row.
-                let walk = PANEL.div_ceil(chunk.len().div_ceil(2 * tiles::SIDE));
+                // So many lines of each quarter of the next panel at each tile: all by the last row.
+                let walk = (PANEL / 4).div_ceil(chunk.len().div_ceil(2 * tiles::SIDE));
                 for panel in mine.clone() {
                     let right = self.panels[panel * self.pairs..].as_ptr().cast::<u32>();
                     let mut next = right.wrapping_add(self.pairs * PANEL);
@@ -191,6 +191,7 @@ impl PairLinear {
                             add,
                             c_next: c,
                             next,
+                            quarter: depth * TILE / 2,
                             walk,
                         };
                         next = next.wrapping_add(depth * walk * tiles::SIDE);
@@ -260,6 +261,7 @@ impl PairLinear {
                 add,
                 c_next: c,
                 next: b,
+                quarter: 0,
                 walk: 0,
             };
             // SAFETY: the block is packed, panels have whole tiles of pairs and follow each other,

@@ -181,6 +181,7 @@ mod tests {
                 add,
                 c_next: c.as_ptr(),
                 next: b.as_ptr(),
+                quarter: 0,
                 walk: 1,
             };
             // SAFETY: the operands have what the call reaches.

@@ -64,8 +64,8 @@ pub(super) fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Wri
                     (buffer.as_ptr().cast::<u32>(), k * TILE)
                 }
             };
-            // So many lines of the next panel at each tile: all of them by the last row.
-            let walk = INNER.div_ceil(rows.div_ceil(ROWS));
+            // So many lines of each quarter of the next panel at each tile: all by the last row.
+            let walk = (INNER / 4).div_ceil(rows.div_ceil(ROWS));
             for p in 0..panels {
                 let width = PANEL.min(dst.cols - p * PANEL);
                 let panel = |p: usize| (p * rhs.steps() + from * SIDE) * PANEL;
@@ -93,6 +93,7 @@ pub(super) fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Wri
                             add,
                             c_next,
                             next: next.wrapping_add(row / ROWS * k * walk * SIDE),
+                            quarter: k * TILE / 2,
                             walk,
                         };
                         if width == PANEL && take.is_multiple_of(SIDE) {

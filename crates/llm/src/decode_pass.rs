@@ -5,10 +5,11 @@ use empg::{TokenId, TokenScore};
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::cached_attention::{self, AttendScratch, Heads, Span};
-use crate::decode_weights::{DecodeWeights, MatrixScratch};
+use crate::decode_rows::{RowBuffers, by_rows, norm_rows};
+use crate::decode_weights::DecodeWeights;
+use crate::ops::embedding;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
-use crate::ops::{embedding, head_norm, rms_norm, swiglu};
 use crate::pair_attention::{self, Member, PairScratch, Query, Tile, most_queries};
 use crate::panel_linear::Output;
 use crate::sampling::{SamplingParams, TurnRng, sample};
@@ -17,8 +18,6 @@ use crate::team::Team;
 
 /// Rows whose logits exist at the same time.
 const HEAD_ROWS: usize = 64;
-/// Fewer rows than this are not worth waking the team for between two products.
-const ROWS_TOGETHER: usize = 8;
 /// Rows of one context that attend together in f32.
 const SPAN_ROWS: usize = 16;
 
@@ -47,16 +46,14 @@ pub(crate) type Drawn = (usize, Option<(TokenId, TokenScore)>);
 pub(crate) struct Buffers {
     positions: Vec<u32>,
     x: Vec<f32>,
-    h: Vec<f32>,
-    inv_rms: Vec<f32>,
     qkv: Vec<f32>,
-    head_inv: Vec<f32>,
     att: Vec<f32>,
-    gate_up: Vec<f32>,
-    act: Vec<f32>,
     logits: Vec<f32>,
     rows: Vec<f32>,
-    linear: MatrixScratch,
+    /// Of rows that all threads share.
+    shared: RowBuffers,
+    /// Of rows that are a thread's own.
+    own: Vec<RowBuffers>,
     /// One per thread.
     threads: Vec<ThreadBuffers>,
 }
@@ -89,7 +86,7 @@ impl Engine<'_, '_> {
         let Self { weights, team, rope } = *self;
         let model = weights.model;
         let config = &model.config;
-        let (hidden, inter) = (config.hidden_size, config.intermediate_size);
+        let hidden = config.hidden_size;
         let (q_size, qkv_size) = (config.attention_size(), config.qkv_size());
         let kv_size = config.num_kv_heads * config.head_dim;
         let heads = Heads {
@@ -108,27 +105,15 @@ impl Engine<'_, '_> {
         embedding::forward(tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
         let last_layer = weights.layers.len() - 1;
         let outputs = runs.iter().filter(|r| r.draw.is_some()).count();
-        for (l, (layer, ranges)) in weights.layers.iter().zip(model.layout.layers()).enumerate() {
-            let eps = config.rms_norm_eps;
-            self.norm(model.part(&ranges.input_norm), eps, rows, b);
+        for l in 0..weights.layers.len() {
             b.qkv.resize(rows * qkv_size, 0.0);
-            layer.qkv.apply(team, &b.h, &mut b.qkv, Output::Set, &mut b.linear);
-            let turned = config.num_heads + config.num_kv_heads;
-            let normed = config.normed_heads();
-            b.head_inv.resize(rows * normed.count(), 0.0);
-            let (qkv, positions) = (Disjoint::new(&mut b.qkv), &b.positions);
-            let inv = Disjoint::new(&mut b.head_inv);
-            team.split(rows, ROWS_TOGETHER, &|part| {
+            let (x, positions) = (&b.x, &b.positions);
+            let qkv = Disjoint::new(&mut b.qkv);
+            by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
                 // SAFETY: the parts do not overlap.
                 let qkv = unsafe { qkv.part(part.start * qkv_size..part.end * qkv_size) };
-                if let Some(norms) = &ranges.qk_norm {
-                    let count = normed.count();
-                    // SAFETY: as above.
-                    let inv = unsafe { inv.part(part.start * count..part.end * count) };
-                    let (q, k) = model.part(norms).split_at(normed.dim);
-                    head_norm::forward(qkv, normed, q, k, eps, inv);
-                }
-                rope.forward(qkv, qkv_size, turned, &positions[part]);
+                let x = &x[part.start * hidden..part.end * hidden];
+                weights.project(rope, team, l, x, &positions[part], qkv, b);
             });
             let mut qkv_rows = b.qkv.chunks_exact(qkv_size);
             for run in runs {
@@ -149,38 +134,17 @@ impl Engine<'_, '_> {
             }
             b.att.resize(rows * q_size, 0.0);
             self.attend(runs, narrow, l, heads, pool, b);
-            layer.out.apply(team, &b.att, &mut b.x, Output::Add, &mut b.linear);
-            self.norm(model.part(&ranges.post_norm), eps, rows, b);
-            b.gate_up.resize(rows * 2 * inter, 0.0);
-            layer.gate_up.apply(team, &b.h, &mut b.gate_up, Output::Set, &mut b.linear);
-            b.act.resize(rows * inter, 0.0);
-            let (gate_up, act) = (&b.gate_up, Disjoint::new(&mut b.act));
-            team.split(rows, ROWS_TOGETHER, &|part| {
-                let gate_up = &gate_up[part.start * 2 * inter..part.end * 2 * inter];
+            let (att, x) = (&b.att, Disjoint::new(&mut b.x));
+            by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
                 // SAFETY: the parts do not overlap.
-                let act = unsafe { act.part(part.start * inter..part.end * inter) };
-                swiglu::forward(gate_up, inter, act);
+                let x = unsafe { x.part(part.start * hidden..part.end * hidden) };
+                weights.feed(team, l, &att[part.start * q_size..part.end * q_size], x, b);
             });
-            layer.down.apply(team, &b.act, &mut b.x, Output::Add, &mut b.linear);
         }
         let Some(mut draws) = draws else { return Vec::new() };
-        self.norm(model.part(&model.layout.final_norm()), config.rms_norm_eps, rows, b);
+        let norm = model.part(&model.layout.final_norm());
+        norm_rows(team, &b.x, norm, config.rms_norm_eps, &mut b.shared);
         self.draw(runs, &mut draws, rows, b)
-    }
-
-    /// h = norm of x.
-    fn norm(&self, weight: &[f32], eps: f32, rows: usize, b: &mut Buffers) {
-        let hidden = weight.len();
-        b.x.truncate(rows * hidden);
-        b.h.resize(rows * hidden, 0.0);
-        b.inv_rms.resize(rows, 0.0);
-        let (x, h, inv) = (&b.x, Disjoint::new(&mut b.h), Disjoint::new(&mut b.inv_rms));
-        self.team.split(rows, ROWS_TOGETHER, &|part| {
-            let wide = part.start * hidden..part.end * hidden;
-            // SAFETY: the parts do not overlap.
-            let (h, inv) = unsafe { (h.part(wide.clone()), inv.part(part)) };
-            rms_norm::forward(&x[wide], weight, eps, h, inv);
-        });
     }
 
     /// att from the queries in qkv and everything cached; `narrow`: rows are the last ones of the
@@ -265,9 +229,9 @@ impl Engine<'_, '_> {
         for first in (0..rows).step_by(HEAD_ROWS) {
             let chunk = first..(first + HEAD_ROWS).min(rows);
             b.logits.resize(chunk.len() * vocab, 0.0);
-            let h = &b.h[chunk.start * hidden..chunk.end * hidden];
+            let h = &b.shared.h[chunk.start * hidden..chunk.end * hidden];
             let into = Output::Set;
-            self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.linear);
+            self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.shared.linear);
             let (logits, threads) = (&b.logits, self.team.threads());
             let buffers = Disjoint::new(&mut b.threads);
             let results = Disjoint::new(&mut drawn[chunk]);

@@ -21,8 +21,20 @@ pub struct DecodeWeights<'m> {
 pub(crate) struct LayerWeights {
     pub(crate) qkv: Matrix,
     pub(crate) out: Matrix,
-    pub(crate) gate_up: Matrix,
-    pub(crate) down: Matrix,
+    pub(crate) perceptron: Perceptron,
+}
+
+/// Gate and up, one below the other, and down.
+pub(crate) enum Perceptron {
+    Plain {
+        gate_up: Matrix,
+        down: Matrix,
+    },
+    /// For tile registers, with gate and up in one product.
+    Tiles {
+        gate_up: PairLinear,
+        down: PairLinear,
+    },
 }
 
 /// A weight in either number type.
@@ -35,7 +47,7 @@ pub(crate) enum Matrix {
 #[derive(Default)]
 pub(crate) struct MatrixScratch {
     floats: Vec<Vec<f32>>,
-    pairs: Vec<Pair32>,
+    pub(crate) pairs: Vec<Pair32>,
 }
 
 impl Matrix {
@@ -103,18 +115,25 @@ impl<'m> DecodeWeights<'m> {
                 c.attention_size(),
                 None,
             ),
-            gate_up: make(
-                &model.merged_part(l.index, Fused::GateUp),
-                2 * c.intermediate_size,
-                c.hidden_size,
-                None,
-            ),
-            down: make(
-                &model.merged_part(l.index, Fused::Down),
-                c.hidden_size,
-                c.intermediate_size,
-                None,
-            ),
+            perceptron: {
+                let both = model.merged_part(l.index, Fused::GateUp);
+                let down = model.merged_part(l.index, Fused::Down);
+                let (hidden, inter) = (c.hidden_size, c.intermediate_size);
+                let couple = match precision {
+                    Precision::F32 => None,
+                    Precision::Bf16 => PairLinear::couple(&both, 2 * inter, hidden),
+                };
+                match couple {
+                    Some(gate_up) => Perceptron::Tiles {
+                        gate_up,
+                        down: PairLinear::new(&down, hidden, inter, None),
+                    },
+                    None => Perceptron::Plain {
+                        gate_up: make(&both, 2 * inter, hidden, None),
+                        down: make(&down, hidden, inter, None),
+                    },
+                }
+            },
         };
         let ranges = model.layout.layers();
         let share = ranges.len().div_ceil(threads.max(1)).max(1);
@@ -145,7 +164,13 @@ impl<'m> DecodeWeights<'m> {
 
     /// Bytes that the packed weights take.
     pub fn bytes(&self) -> usize {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
-        layers.map(Matrix::bytes).sum::<usize>() + self.head.bytes()
+        let layers = self.layers.iter().map(|l| {
+            let perceptron = match &l.perceptron {
+                Perceptron::Plain { gate_up, down } => gate_up.bytes() + down.bytes(),
+                Perceptron::Tiles { gate_up, down } => gate_up.bytes() + down.bytes(),
+            };
+            l.qkv.bytes() + l.out.bytes() + perceptron
+        });
+        layers.sum::<usize>() + self.head.bytes()
     }
 }

@@ -12,6 +12,7 @@ mod checkpoint;
 mod config;
 mod decode_error;
 mod decode_pass;
+mod decode_rows;
 mod decode_weights;
 mod decoder;
 mod directory;

@@ -161,9 +161,8 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 24) as f32 - 0.5
         };
-        let mut pairs = |n: usize| -> Vec<u32> {
-            (0..n).map(|_| pair(number(), number()).to_bits()).collect()
-        };
+        let mut pairs =
+            |n: usize| -> Vec<u32> { (0..n).map(|_| pair(number(), number()).to_bits()).collect() };
         let (a, b) = (pairs(DEPTH * TILE), pairs(4 * DEPTH * SIDE * PANEL));
         let start: Vec<f32> = (0..SIDE * PANEL).map(|i| (i as f32 * 0.7).sin()).collect();
         let half = |pair: u32, second: bool| {

@@ -12,6 +12,7 @@ use crate::pairs::Pair32;
 use crate::panel_linear::Output;
 use crate::share::Disjoint;
 use crate::team::{Team, part};
+use crate::tile_linear;
 
 /// Fewer rows than this are not worth waking the team for between two products.
 const ROWS_TOGETHER: usize = 8;
@@ -20,8 +21,9 @@ const ROWS_TOGETHER: usize = 8;
 /// next one reads it, and nobody waits. With fewer, reading the weights once for all threads matters
 /// more.
 const OWN_ROWS: usize = 128;
-/// Rows that a thread takes through these products at once.
-const ROWS_AT_ONCE: usize = 256;
+/// Rows that a thread takes through these products at once: those that are multiplied with a panel
+/// while it is in the cache.
+const ROWS_AT_ONCE: usize = tile_linear::CHUNK;
 
 /// Buffers of rows between two attentions.
 #[derive(Default)]

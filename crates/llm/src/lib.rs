@@ -39,6 +39,7 @@ mod share;
 mod team;
 mod tensor_file;
 mod tile_attention;
+mod tile_linear;
 mod tiny_tokenizer;
 mod tokenizer;
 mod vector;

@@ -121,9 +121,19 @@ fn product(
     let c = sums.as_mut_ptr().cast::<f32>();
     let b = panel.as_ptr().cast::<u32>();
     let a = left.lanes[at * TILE..].as_ptr();
-    let ahead = (b, 0, 1);
-    let (next, quarter, walk) = ahead;
-    let call = Call { depth, a, a_rows, b, c, c_rows: BLOCK, add, c_next: c, next, quarter, walk };
+    let call = Call {
+        depth,
+        a,
+        a_rows,
+        b,
+        c,
+        c_rows: BLOCK,
+        add,
+        c_next: c,
+        next: b,
+        quarter: 0,
+        walk: 1,
+    };
     // SAFETY: both blocks of rows have `depth` tiles from `at` on, as was just checked; the panel
     // has as many, and there are sums for two blocks.
     unsafe { multiply(registers, call, n) };

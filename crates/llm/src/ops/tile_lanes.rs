@@ -137,25 +137,23 @@ mod x86 {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
     use crate::ops::{
         bf16::pair,
         panels::PANEL,
-        simd::level,
+        simd::{Level, level},
         tile_product::TILE,
         tiles::{self, SIDE, Tiles},
     };
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn a_few_rows_are_those_of_tiles_to_the_bit() {
-        use crate::ops::simd::Level;
+        const DEPTH: usize = 5;
         if level() != Level::Avx512 {
             return;
         }
-        const DEPTH: usize = 5;
         let mut state = 1_u32;
         let mut number = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

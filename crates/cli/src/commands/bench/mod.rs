@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Every figure stands beside the peak that this very run measured: multiply-adds in registers, bf16 dot
-products, reads from memory, on all threads. Models: smollm2-135m (that shape with random weights,
+Every figure stands beside the peak that this very run measured: multiply-adds in registers (f32,
+bf16), reads from memory, on all threads. Models: smollm2-135m (that shape with random weights,
 nothing to download), tiny, a folder.
 
 Examples:

@@ -1,11 +1,14 @@
 //! Keys and values of live contexts in reference-counted blocks: contexts that share a beginning
 //! share its blocks, and a block is copied only when one of them writes on.
+#![allow(unsafe_code)]
 
 use crate::config::ModelConfig;
 use crate::large_pages::zeroed;
 use crate::ops::bf16::round;
 use crate::ops::panels::Precision;
 use crate::pairs::Pair32;
+use crate::share::Disjoint;
+use crate::team::Team;
 use crate::vector::Lane32;
 
 /// Tokens of one block.
@@ -17,6 +20,9 @@ const SLAB_BYTES: usize = 16 << 20;
 /// compete for the same few places of the processor's caches.
 const PADDING: usize = 66;
 
+/// Fewer tokens than this are not worth waking the team for.
+const TOGETHER: usize = 8;
+
 /// A block's place in the pool.
 pub(crate) type BlockId = u32;
 
@@ -27,21 +33,35 @@ pub(crate) type BlockId = u32;
 /// up to 32). In bf16 the same in pairs, as products take them: keys (`head_dim`/2, 32) with two
 /// channels in a lane, then values (⌈`head_dim`/32⌉, 16, 32) with two tokens in a lane.
 pub(crate) struct BlockPool {
-    precision: Precision,
-    kv_heads: usize,
-    head_dim: usize,
-    /// Lanes of one token's value row.
-    value_lanes: usize,
-    /// Rows of keys of one head of one layer.
-    key_rows: usize,
-    /// Rows of keys and values of one head of one layer.
-    head_lanes: usize,
+    shape: Shape,
     block_lanes: usize,
     /// Blocks per slab.
     slab_blocks: usize,
     slabs: Vec<Vec<Lane32>>,
     references: Vec<u32>,
     free: Vec<BlockId>,
+}
+
+/// What a block holds of one layer.
+#[derive(Clone, Copy)]
+struct Shape {
+    precision: Precision,
+    kv_heads: usize,
+    head_dim: usize,
+    /// Lanes of one token's value row.
+    value_lanes: usize,
+    /// Rows of keys of one head.
+    key_rows: usize,
+    /// Rows of keys and values of one head.
+    head_lanes: usize,
+}
+
+/// Rows (R, `width`) of new tokens with keys from column `keys` on, then values.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) width: usize,
+    pub(crate) keys: usize,
 }
 
 impl BlockPool {
@@ -54,13 +74,16 @@ impl BlockPool {
         let key_rows = config.head_dim.div_ceil(numbers);
         let head_lanes = key_rows + BLOCK / numbers * value_lanes;
         let block_lanes = head_lanes * config.num_kv_heads * config.num_layers + PADDING;
-        Self {
+        let shape = Shape {
             precision,
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
             value_lanes,
             key_rows,
             head_lanes,
+        };
+        Self {
+            shape,
             block_lanes,
             slab_blocks: (SLAB_BYTES / (block_lanes * size_of::<Lane32>())).max(1),
             slabs: Vec::new(),
@@ -142,8 +165,9 @@ impl BlockPool {
 
     /// Keys and values of one head in f32.
     pub(crate) fn head(&self, id: BlockId, layer: usize, head: usize) -> (&[Lane32], &[Lane32]) {
-        let start = (layer * self.kv_heads + head) * self.head_lanes;
-        self.block(id)[start..start + self.head_lanes].split_at(self.key_rows)
+        let Shape { kv_heads, head_lanes, key_rows, .. } = self.shape;
+        let start = (layer * kv_heads + head) * head_lanes;
+        self.block(id)[start..start + head_lanes].split_at(key_rows)
     }
 
     /// Keys and values of one head in bf16.
@@ -152,29 +176,54 @@ impl BlockPool {
         (bytemuck::cast_slice(keys), bytemuck::cast_slice(values))
     }
 
-    /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a block.
-    pub(crate) fn write(&mut self, id: BlockId, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
-        let (dim, lanes) = (self.head_dim, self.value_lanes);
-        let head_lanes = self.head_lanes;
-        let start = layer * self.kv_heads * head_lanes;
-        let end = start + self.kv_heads * head_lanes;
-        let (precision, key_rows) = (self.precision, self.key_rows);
-        let heads = self.block_mut(id)[start..end].chunks_exact_mut(head_lanes);
-        if precision == Precision::Bf16 {
-            for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
-                let (keys, values) = head.split_at_mut(key_rows);
-                write_pairs(
-                    slot,
-                    k,
-                    v,
-                    bytemuck::cast_slice_mut(keys),
-                    bytemuck::cast_slice_mut(values),
-                );
+    /// Stores the keys and values of every row at its block and slot, the blocks shared among the
+    /// team.
+    pub(crate) fn write(
+        &mut self,
+        team: &Team,
+        layer: usize,
+        places: &[(BlockId, usize)],
+        rows: NewRows<'_>,
+    ) {
+        let (shape, slab_blocks, block_lanes) = (self.shape, self.slab_blocks, self.block_lanes);
+        let layer_lanes = shape.kv_heads * shape.head_lanes;
+        let slabs: Vec<_> = self.slabs.iter_mut().map(|slab| Disjoint::new(slab)).collect();
+        let write = |thread: usize, threads: usize| {
+            for (&(id, slot), row) in places.iter().zip(rows.data.chunks_exact(rows.width)) {
+                let id = id as usize;
+                if id % threads != thread {
+                    continue;
+                }
+                let start = id % slab_blocks * block_lanes + layer * layer_lanes;
+                // SAFETY: one thread has a block.
+                let heads = unsafe { slabs[id / slab_blocks].part(start..start + layer_lanes) };
+                let tokens = shape.kv_heads * shape.head_dim;
+                let (k, v) = row[rows.keys..].split_at(tokens);
+                shape.write(heads, slot, k, v);
             }
-            return;
+        };
+        if places.len() < TOGETHER {
+            write(0, 1);
+        } else {
+            let threads = team.threads();
+            team.run(&|thread| write(thread, threads));
         }
+    }
+}
+
+impl Shape {
+    /// Stores one token's keys and values (`kv_heads · head_dim` each) at `slot` of a layer's heads.
+    fn write(self, heads: &mut [Lane32], slot: usize, k: &[f32], v: &[f32]) {
+        let Self { precision, head_dim: dim, value_lanes: lanes, key_rows, head_lanes, .. } = self;
+        let heads = heads.chunks_exact_mut(head_lanes);
         for ((head, k), v) in heads.zip(k.chunks_exact(dim)).zip(v.chunks_exact(dim)) {
-            let (keys, values) = head.split_at_mut(dim);
+            let (keys, values) = head.split_at_mut(key_rows);
+            if precision == Precision::Bf16 {
+                let (keys, values) =
+                    (bytemuck::cast_slice_mut(keys), bytemuck::cast_slice_mut(values));
+                write_pairs(slot, k, v, keys, values);
+                continue;
+            }
             for (channel, k) in keys.iter_mut().zip(k) {
                 channel.0[slot] = *k;
             }
@@ -204,6 +253,12 @@ fn write_pairs(slot: usize, k: &[f32], v: &[f32], keys: &mut [Pair32], values: &
 mod tests {
     use super::*;
 
+    /// One token's keys and values in layer 1.
+    fn write(pool: &mut BlockPool, id: BlockId, slot: usize, row: &[f32]) {
+        let rows = NewRows { data: row, width: row.len(), keys: 0 };
+        pool.write(&Team::new(1), 1, &[(id, slot)], rows);
+    }
+
     #[test]
     fn shared_blocks_are_copied_before_they_are_written() {
         let config = ModelConfig {
@@ -224,12 +279,12 @@ mod tests {
         };
         let mut pool = BlockPool::new(&config, Precision::F32);
         let a = pool.allocate();
-        pool.write(a, 1, 3, &[1.0, 2.0], &[3.0, 4.0]);
+        write(&mut pool, a, 3, &[1.0, 2.0, 3.0, 4.0]);
         pool.retain(a);
         let b = pool.own(a);
         assert_ne!(a, b);
         assert_eq!(pool.own(a), a);
-        pool.write(b, 1, 3, &[9.0, 9.0], &[9.0, 9.0]);
+        write(&mut pool, b, 3, &[9.0; 4]);
         let (keys, values) = pool.head(a, 1, 0);
         assert_eq!((keys[0].0[3], keys[1].0[3]), (1.0, 2.0));
         assert_eq!(values[3].0[..2], [3.0, 4.0]);
@@ -261,8 +316,8 @@ mod tests {
         };
         let mut pool = BlockPool::new(&config, Precision::Bf16);
         let id = pool.allocate();
-        pool.write(id, 1, 4, &[0.0, 0.0, 1.0, 2.0], &[0.0, 0.0, 3.0, 4.0]);
-        pool.write(id, 1, 5, &[0.0, 0.0, 5.0, 6.0], &[0.0, 0.0, 7.0, 8.0]);
+        write(&mut pool, id, 4, &[0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0]);
+        write(&mut pool, id, 5, &[0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 7.0, 8.0]);
         let (keys, values) = pool.pairs(id, 1, 1);
         let both = |pair: u32| (crate::pairs::low(pair), crate::pairs::high(pair));
         assert_eq!((both(keys[0].0[4]), both(keys[0].0[5])), ((1.0, 2.0), (5.0, 6.0)));

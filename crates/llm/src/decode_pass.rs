@@ -3,7 +3,7 @@
 
 use empg::{TokenId, TokenScore};
 
-use crate::cache::{BLOCK, BlockId, BlockPool};
+use crate::cache::{BLOCK, BlockId, BlockPool, NewRows};
 use crate::cached_attention::{self, AttendScratch, Heads, Span};
 use crate::decode_rows::{RowBuffers, by_rows, norm_rows};
 use crate::decode_weights::DecodeWeights;
@@ -88,7 +88,6 @@ impl Engine<'_, '_> {
         let config = &model.config;
         let hidden = config.hidden_size;
         let (q_size, qkv_size) = (config.attention_size(), config.qkv_size());
-        let kv_size = config.num_kv_heads * config.head_dim;
         let heads = Heads {
             queries: config.num_heads,
             keys: config.num_kv_heads,
@@ -101,6 +100,13 @@ impl Engine<'_, '_> {
         for run in runs {
             b.positions.extend((run.first..run.first + run.count).map(|p| p as u32));
         }
+        let places: Vec<(BlockId, usize)> = runs
+            .iter()
+            .flat_map(|run| {
+                let positions = run.first..run.first + run.count;
+                positions.map(|position| (run.table[position / BLOCK], position % BLOCK))
+            })
+            .collect();
         b.x.resize(rows * hidden, 0.0);
         embedding::forward(tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
         let last_layer = weights.layers.len() - 1;
@@ -115,13 +121,8 @@ impl Engine<'_, '_> {
                 let x = &x[part.start * hidden..part.end * hidden];
                 weights.project(rope, team, l, x, &positions[part], qkv, b);
             });
-            let mut qkv_rows = b.qkv.chunks_exact(qkv_size);
-            for run in runs {
-                for (position, row) in (run.first..run.first + run.count).zip(&mut qkv_rows) {
-                    let (k, v) = row[q_size..].split_at(kv_size);
-                    pool.write(run.table[position / BLOCK], l, position % BLOCK, k, v);
-                }
-            }
+            let new = NewRows { data: &b.qkv, width: qkv_size, keys: q_size };
+            pool.write(team, l, &places, new);
             // Behind the last layer's keys and values only rows whose logits are wanted matter.
             let narrow = l == last_layer && outputs < rows;
             if narrow {

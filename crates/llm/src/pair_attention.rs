@@ -198,7 +198,7 @@ pub(crate) fn put(
         let start = (q.row * heads.queries + q.head) * dim;
         // SAFETY: no other thread has this row of this head.
         let out = unsafe { out.part(start..start + dim) };
-        for (o, s) in out.iter_mut().zip(sums.iter().flat_map(|lane| &lane.0)) {
+        for (o, s) in out.iter_mut().zip(bytemuck::cast_slice::<_, f32>(sums)) {
             *o = s * inverse;
         }
     }

@@ -27,8 +27,8 @@ pub(super) unsafe fn multiply(call: Call, rows: usize) {
     unsafe { multiply_panels(call, rows, 1) };
 }
 
-/// As [`multiply`], with one or [`panels_at_once`] panels that follow each other; their sums
-/// do as well.
+/// As [`multiply`], with one, two or [`panels_at_once`] panels that follow each other; their sums do
+/// as well.
 ///
 /// # Safety
 /// As [`multiply`], for every panel.
@@ -38,13 +38,15 @@ pub(crate) unsafe fn multiply_panels(call: Call, rows: usize, panels: usize) {
     unsafe {
         match (rows, panels) {
             (1, 1) => x86::multiply::<1, 1>(call),
-            (1, _) => x86::multiply::<1, 4>(call),
+            (1, 2) => x86::multiply::<1, 2>(call),
+            (1, 4) => x86::multiply::<1, 4>(call),
             (2, 1) => x86::multiply::<2, 1>(call),
-            (2, _) => x86::multiply::<2, 2>(call),
+            (2, 2) => x86::multiply::<2, 2>(call),
             (3, 1) => x86::multiply::<3, 1>(call),
-            (3, _) => x86::multiply::<3, 2>(call),
-            (_, 1) => x86::multiply::<FEW, 1>(call),
-            (_, _) => x86::multiply::<FEW, 2>(call),
+            (3, 2) => x86::multiply::<3, 2>(call),
+            (FEW, 1) => x86::multiply::<FEW, 1>(call),
+            (FEW, 2) => x86::multiply::<FEW, 2>(call),
+            _ => unreachable!("{rows} rows with {panels} panels at once"),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -183,6 +185,23 @@ mod tests {
             };
             // SAFETY: the operands have what the call reaches.
             unsafe { multiply(call(&mut c), rows) };
+            for panels in [1, 2, panels_at_once(rows)] {
+                let mut wide = vec![0.0; FEW * panels * PANEL];
+                let to = Call { c_rows: panels * PANEL, add: false, ..call(&mut wide) };
+                // Panels at the end: a further one would lie outside.
+                let last = b[(4 - panels) * DEPTH * SIDE * PANEL..].as_ptr();
+                // SAFETY: as above.
+                unsafe { multiply_panels(Call { b: last, ..to }, rows, panels) };
+                for (at, found) in wide[..rows * panels * PANEL].iter().enumerate() {
+                    let (r, p, n) = (at / (panels * PANEL), at / PANEL % panels, at % PANEL);
+                    let panel = &b[(4 - panels + p) * DEPTH * SIDE * PANEL..];
+                    let mut alone = vec![0.0; FEW * PANEL];
+                    let one = Call { add: false, b: panel.as_ptr(), ..call(&mut alone) };
+                    // SAFETY: as above.
+                    unsafe { multiply(one, rows) };
+                    assert_eq!(*found, alone[r * PANEL + n], "{rows} rows, {panels} panels");
+                }
+            }
             if tiles::available() {
                 let mut whole = start.clone();
                 // SAFETY: as above.

@@ -44,6 +44,9 @@ impl PairLinear {
         let block = depth * TILE;
         let xs: &[u32] = bytemuck::cast_slice(xs);
         assert!(xs.len() >= rows.div_ceil(tiles::SIDE) * block, "rows beyond the packed ones");
+        if rows == 0 {
+            return;
+        }
         let y = Disjoint::new(y);
         let (panels, threads) = (self.panels.len() / self.pairs, team.threads());
         if rows <= FEW {
@@ -127,6 +130,10 @@ impl PairLinear {
     ) {
         assert!(self.paired && self.bias.is_none(), "not a pair of layers");
         let rows = x.len() / self.inputs;
+        if rows == 0 {
+            act.clear();
+            return;
+        }
         pack_tiles(team, x, self.inputs, scratch);
         let xs: &[u32] = bytemuck::cast_slice(scratch);
         let block = self.pairs / tiles::SIDE * TILE;
@@ -286,7 +293,8 @@ mod tests {
         assert!(PairLinear::couple(&both, 2 * 35, 2 * 96).is_none(), "a panel of both");
         let apart = PairLinear::new(&both, 2 * inter, inputs, None);
         let down = PairLinear::new(&numbers(inter * 48, 0.91), 48, inter, None);
-        for (rows, threads) in [(1, 1), (1, 2), (3, 2), (4, 1), (16, 2), (37, 3), (293, 2)] {
+        for (rows, threads) in [(0, 2), (1, 1), (1, 2), (3, 2), (4, 1), (16, 2), (37, 3), (293, 2)]
+        {
             let team = Team::new(threads);
             let x = numbers(rows * inputs, 0.73);
             let (mut scratch, mut packed) = (Vec::new(), Vec::new());

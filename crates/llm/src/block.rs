@@ -18,7 +18,8 @@ use crate::{
         panels::Precision,
         rms_norm,
         rope::RopeTable,
-        swiglu,
+        swiglu, thirds,
+        tiles::SIDE,
     },
     params::LayerRanges,
     share::{cut, run},
@@ -85,7 +86,12 @@ impl Pass<'_> {
         if self.threads == 1 {
             return parts(rows, TILE).collect();
         }
-        falling(rows, SHARED.0, self.threads, self.precision.group())
+        let hidden = self.config.hidden_size;
+        let split = self.precision == Precision::F32 && thirds::wanted(hidden, hidden);
+        // A weight is split for every tile.
+        let (len, group) =
+            if split { (TILE, 2 * SIDE) } else { (SHARED.0, self.precision.group()) };
+        falling(rows, len, self.threads, group)
     }
 
     fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {

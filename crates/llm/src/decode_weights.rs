@@ -8,6 +8,7 @@ use crate::pairs::Pair32;
 use crate::panel_linear::{Output, PanelLinear};
 use crate::params::Model;
 use crate::team::Team;
+use crate::thirds_linear::Split;
 
 /// A model's weights in the decoder's layout; made once, shared by the decoders of all threads.
 pub struct DecodeWeights<'m> {
@@ -47,6 +48,7 @@ pub(crate) enum Matrix {
 #[derive(Default)]
 pub(crate) struct MatrixScratch {
     floats: Vec<Vec<f32>>,
+    split: Split,
     pub(crate) pairs: Vec<Pair32>,
 }
 
@@ -74,6 +76,9 @@ impl Matrix {
         scratch: &mut MatrixScratch,
     ) {
         match self {
+            Self::F32(linear) if linear.by_tiles() => {
+                linear.apply_by_tiles(team, x, y, into, &mut scratch.split);
+            }
             Self::F32(linear) => linear.apply(team, x, y, into, &mut scratch.floats),
             Self::Bf16(linear) => linear.apply(team, x, y, into, &mut scratch.pairs),
         }

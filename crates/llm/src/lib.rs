@@ -38,6 +38,7 @@ mod sampling;
 mod share;
 mod team;
 mod tensor_file;
+mod thirds_linear;
 mod tile_attention;
 mod tile_linear;
 mod tiny_tokenizer;

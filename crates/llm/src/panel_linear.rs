@@ -11,16 +11,16 @@ use crate::team::{Team, part};
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
-const PANEL: usize = 32;
+pub(crate) const PANEL: usize = 32;
 
 /// A linear layer for inference.
 pub(crate) struct PanelLinear {
-    inputs: usize,
-    outputs: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
     /// (⌈outputs/32⌉, inputs, 32)
-    panels: Vec<Lane32>,
+    pub(crate) panels: Vec<Lane32>,
     /// ⌈outputs/32⌉ panels.
-    bias: Option<Vec<Lane32>>,
+    pub(crate) bias: Option<Vec<Lane32>>,
 }
 
 /// What happens to the old content of the result.

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, clippy::inline_always)]
 
 /// 32 floats on one cache-line boundary: a panel row of a weight, a row of a cache block.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Lane32(pub(crate) [f32; 32]);
 

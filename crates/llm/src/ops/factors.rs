@@ -5,15 +5,15 @@
 #![allow(unsafe_code)]
 
 use super::{
-    lanes::Lane32,
     left::{CHUNK, Lhs, ROWS, left_blocks},
     linear::Linear,
     matmul::{MatMut, Write, multiply},
-    panels::{Mat, PANEL, Panels, Precision, Rounding, pack_block},
-    tiles,
+    panels::{Mat, PANEL, Panels, Precision, Rounding, apart, pack_block},
+    thirds, tiles,
 };
 use crate::large_pages::reserve;
 use crate::share::Disjoint;
+use crate::vector::Lane32;
 
 /// dy (R, O) and x (R, I); the memory is reused.
 #[derive(Debug, Default)]
@@ -22,13 +22,15 @@ pub(crate) struct Factors {
     x: Panels,
 }
 
-/// A left operand (cols, rows)ᵀ in blocks of columns.
+/// A left operand (cols, rows)ᵀ.
 #[derive(Debug, Default)]
 struct Blocks {
-    /// As [`left_blocks`] packs them, cut into lines; columns beyond the last are unspecified.
+    /// In blocks of columns, as [`left_blocks`] packs them, cut into lines; columns beyond the last
+    /// are unspecified. Or row after row, if the product splits them itself.
     data: Vec<Lane32>,
     rows: usize,
     cols: usize,
+    plain: bool,
 }
 
 /// [`Factors`] whose rows are being cut into tiles.
@@ -39,6 +41,7 @@ pub(crate) struct Filling<'a> {
     outputs: usize,
     inputs: usize,
     precision: Precision,
+    plain: bool,
     next: usize,
 }
 
@@ -49,6 +52,7 @@ pub(crate) struct FactorTile<'a> {
     outputs: usize,
     inputs: usize,
     precision: Precision,
+    plain: bool,
     rows: usize,
     /// Steps of all rows, and those before this tile's.
     steps: usize,
@@ -59,24 +63,34 @@ impl Factors {
     /// Begins anew with the rows of a layer; what was packed before is lost.
     pub(crate) fn fill(&mut self, linear: Linear) -> Filling<'_> {
         let Linear { rows, inputs, outputs, precision, .. } = linear;
+        let plain = precision == Precision::F32 && thirds::wanted(rows, inputs);
         let block = precision.block_rows();
-        let len = outputs.div_ceil(block) * precision.packed_steps(rows) * block;
+        let len = if plain {
+            rows * apart(outputs)
+        } else {
+            outputs.div_ceil(block) * precision.packed_steps(rows) * block
+        };
         if self.dy.data.len() < len.div_ceil(PANEL) {
             self.dy.data = Vec::new();
             reserve(&mut self.dy.data, len.div_ceil(PANEL));
             self.dy.data.resize(len.div_ceil(PANEL), Lane32::ZERO);
         }
-        (self.dy.rows, self.dy.cols) = (rows, outputs);
+        (self.dy.rows, self.dy.cols, self.dy.plain) = (rows, outputs, plain);
         let x = self.x.shape(rows, inputs, precision);
         let dy = Disjoint::new(&mut bytemuck::cast_slice_mut(&mut self.dy.data)[..len]);
-        Filling { dy, x: Disjoint::new(x), rows, outputs, inputs, precision, next: 0 }
+        Filling { dy, x: Disjoint::new(x), rows, outputs, inputs, precision, plain, next: 0 }
     }
 
     /// dw (O, I) += dyᵀ · x, once every tile has brought its rows.
     pub(crate) fn add_product(&self, dw: &mut [f32], threads: usize) {
-        let Self { dy: Blocks { data, rows, cols }, x } = self;
-        let dy = Lhs::Blocks { data: bytemuck::cast_slice(data), rows: *cols, cols: *rows };
-        multiply(MatMut::new(dw, *cols, x.cols), dy, x, Write::Add, threads);
+        let Self { dy: Blocks { data, rows, cols, plain }, x } = self;
+        let (data, rows, cols) = (bytemuck::cast_slice(data), *rows, *cols);
+        let dy = if *plain {
+            Lhs::Plain(Mat::strided(data, rows, cols, apart(cols)).t())
+        } else {
+            Lhs::Blocks { data, rows: cols, cols: rows }
+        };
+        multiply(MatMut::new(dw, cols, x.cols), dy, x, Write::Add, threads);
     }
 }
 
@@ -97,6 +111,7 @@ impl<'a> Filling<'a> {
             outputs: self.outputs,
             inputs: self.inputs,
             precision: self.precision,
+            plain: self.plain,
             rows,
             steps: self.precision.packed_steps(self.rows),
             first: first / self.precision.factors(),
@@ -116,6 +131,15 @@ impl FactorTile<'_> {
         let (cols, steps) = (self.outputs, self.precision.packed_steps(self.rows));
         let group = self.precision.block_rows();
         assert!(dy.rows == self.rows && dy.cols == cols && dy.col_stride == 1, "another shape");
+        if self.plain {
+            let stride = apart(cols);
+            // SAFETY: rows of this tile, of which `Filling` cut only one.
+            let out = unsafe { self.dy.part(self.first * stride..(self.first + dy.rows) * stride) };
+            for (out, row) in out.chunks_exact_mut(stride).zip(dy.data.chunks(dy.row_stride)) {
+                out[..cols].copy_from_slice(&row[..cols]);
+            }
+            return;
+        }
         for start in (0..cols).step_by(CHUNK) {
             let width = CHUNK.min(cols - start);
             let mut blocks: [&mut [f32]; CHUNK / ROWS] = Default::default();

@@ -163,20 +163,6 @@ mod x86 {
     }
 }
 
-/// 32 floats on one cache-line boundary: one row of a panel.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Lane32(pub(crate) [f32; 32]);
-
-// SAFETY: 128 bytes of floats, aligned to 64: no padding, and any bits will do.
-unsafe impl bytemuck::Zeroable for Lane32 {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Lane32 {}
-
-impl Lane32 {
-    pub(crate) const ZERO: Self = Self([0.0; 32]);
-}
-
 /// Defines `$name`, which runs the generic `$imp::<V, NV>` for the widest instruction set at hand,
 /// NV vectors making 32 lanes.
 macro_rules! by_width {

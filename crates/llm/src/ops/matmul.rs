@@ -12,11 +12,12 @@ use rayon::prelude::*;
 
 use super::{
     bf16::by_pairs,
-    lanes::{Lane32, Vector, by_width, fetch, fetch_far},
+    lanes::{Vector, by_width, fetch, fetch_far},
     left::{CHUNK, Left, Lhs, ROWS},
     panels::{PANEL, Panels, Precision, fits},
-    tile_product, tiles,
+    thirds, thirds_product, tile_product, tiles,
 };
+use crate::vector::Lane32;
 
 /// Steps that one sweep covers, so that its operands stay in the cache.
 const DEPTH: usize = 768;
@@ -96,7 +97,11 @@ pub(crate) fn multiply<'a>(
         }
         return;
     }
+    let plain = matches!(lhs, Lhs::Plain(_));
+    let by_thirds = plain && (rhs.split || thirds::wanted(lhs.cols(), dst.cols));
+    assert!(by_thirds || !rhs.split, "a split panel for a kernel that reads none");
     let run = match rhs.precision {
+        Precision::F32 if by_thirds => thirds_product::sweep,
         Precision::F32 => sweep,
         Precision::Bf16 if tiles::available() => tile_product::sweep,
         Precision::Bf16 => sweep_pairs,
@@ -107,8 +112,11 @@ pub(crate) fn multiply<'a>(
     }
     // Several shares a thread, so that none waits long for another. Whole groups of kernel rows:
     // the bits do not depend on the split.
-    let group = rhs.precision.group();
-    let share = dst.rows.div_ceil(4 * threads).next_multiple_of(group).max(CHUNK);
+    let (group, least) = match rhs.precision {
+        Precision::F32 if by_thirds => (tile_product::ROWS, thirds_product::CHUNK),
+        precision => (precision.group(), CHUNK),
+    };
+    let share = dst.rows.div_ceil(4 * threads).next_multiple_of(group).max(least);
     let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
     dst.data[..(rows - 1) * stride + cols].par_chunks_mut(share * stride).enumerate().for_each(
         |(i, data)| {

@@ -23,6 +23,8 @@ pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod simd;
 pub(crate) mod swiglu;
+pub(crate) mod thirds;
+pub(crate) mod thirds_product;
 pub(crate) mod tile_lanes;
 pub(crate) mod tile_product;
 pub(crate) mod tiles;

@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use super::{
     bf16::{pair, pair_columns, pair_rows},
-    lanes::Lane32,
     left::{CHUNK, ROWS},
     panels::{Mat, PANEL, Rounding, fits},
     weight_rounding::{threshold, weight_columns, weight_rows},
 };
+use crate::vector::Lane32;
 
 /// Rows that are turned at a time, and lanes of a register.
 pub(super) const SIDE: usize = 16;
@@ -237,7 +237,7 @@ fn steps_in_whole_squares(cols: usize) -> usize {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
         __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_loadu_ps, _mm512_mask_storeu_ps,
         _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps,
@@ -254,7 +254,7 @@ mod x86 {
 
     /// Row r, lane s becomes row s, lane r.
     #[inline(always)]
-    unsafe fn turn(rows: [__m512; SIDE]) -> [__m512; SIDE] {
+    pub(in super::super) unsafe fn turn(rows: [__m512; SIDE]) -> [__m512; SIDE] {
         // SAFETY: the caller enables what these need.
         unsafe {
             let zero = _mm512_setzero_ps();

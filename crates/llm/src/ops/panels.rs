@@ -8,12 +8,12 @@
 use rayon::prelude::*;
 
 use super::{
-    lanes::Lane32,
     left::ROWS,
     pairing::{SIDE, beside, turned},
-    tiles,
+    thirds, tiles,
 };
 use crate::large_pages::reserve;
+use crate::vector::Lane32;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 32;
@@ -120,6 +120,13 @@ impl<'a> Mat<'a> {
         Self { data, rows: count.min(self.rows - first), ..self }
     }
 
+    /// Some columns of a matrix whose rows are contiguous.
+    pub(super) fn columns(self, columns: &std::ops::Range<usize>) -> Self {
+        assert!(self.col_stride == 1 && columns.end <= self.cols, "columns beyond the last");
+        let data = self.data.get(columns.start..).unwrap_or_default();
+        Self { data, cols: columns.len(), ..self }
+    }
+
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -140,6 +147,8 @@ pub(crate) struct Panels {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) precision: Precision,
+    /// Weights in f32 that are multiplied by tiles: every panel as `split_panel` makes it.
+    pub(super) split: bool,
 }
 
 impl std::fmt::Debug for Panels {
@@ -156,8 +165,12 @@ impl Panels {
         cols: usize,
         precision: Precision,
     ) -> &mut [Lane32] {
-        (self.rows, self.cols, self.precision) = (rows, cols, precision);
-        let len = cols.div_ceil(PANEL) * precision.packed_steps(rows);
+        (self.rows, self.cols, self.precision, self.split) = (rows, cols, precision, false);
+        self.lanes()
+    }
+
+    fn lanes(&mut self) -> &mut [Lane32] {
+        let len = self.cols.div_ceil(PANEL) * self.steps();
         if self.data.len() < len {
             self.data = Vec::new();
             reserve(&mut self.data, len);
@@ -188,13 +201,23 @@ impl Panels {
         rounding: Rounding,
         threads: usize,
     ) -> &Self {
-        let steps = precision.packed_steps(matrix.rows);
-        let data = self.shape(matrix.rows, matrix.cols, precision);
+        (self.rows, self.cols, self.precision) = (matrix.rows, matrix.cols, precision);
+        // Weights are read often: once for every tile of rows.
+        self.split = precision == Precision::F32
+            && rounding == Rounding::ByPlace
+            && thirds::wanted(matrix.rows, matrix.cols);
+        let (steps, split) = (self.steps(), self.split);
+        let data = self.lanes();
         if matrix.rows == 0 || matrix.cols == 0 {
             return self;
         }
-        let fill =
-            |(p, panel): (usize, &mut [Lane32])| pack_block(matrix, precision, rounding, p, panel);
+        let fill = |(p, panel): (usize, &mut [Lane32])| {
+            if split {
+                split_block(matrix, p, panel);
+            } else {
+                pack_block(matrix, precision, rounding, p, panel);
+            }
+        };
         if threads <= 1 {
             data.chunks_exact_mut(steps).enumerate().for_each(fill);
         } else {
@@ -204,7 +227,11 @@ impl Panels {
     }
 
     pub(super) fn steps(&self) -> usize {
-        self.precision.packed_steps(self.rows)
+        if self.split {
+            2 * thirds::lanes(self.rows) / PANEL
+        } else {
+            self.precision.packed_steps(self.rows)
+        }
     }
 }
 
@@ -234,6 +261,21 @@ pub(crate) fn pack_block(
         (Precision::F32, _) => pack_columns(matrix, first, width, panel),
         (Precision::Bf16, 1) => beside(matrix, rounding, first, width, panel),
         (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, panel),
+    }
+}
+
+/// Packs panel `p` of a matrix of f32 in parts.
+fn split_block(matrix: Mat<'_>, p: usize, panel: &mut [Lane32]) {
+    /// Whole tiles.
+    const ROWS: usize = 128;
+    let mut some = [Lane32::ZERO; ROWS];
+    let panel: &mut [u32] = bytemuck::cast_slice_mut(panel);
+    let firsts = (0..matrix.rows).step_by(ROWS);
+    for (first, out) in firsts.zip(panel.chunks_mut(2 * thirds::lanes(ROWS))) {
+        let rows = matrix.some(first, ROWS);
+        let some = &mut some[..rows.rows];
+        pack_block(rows, Precision::F32, Rounding::Nearest, p, some);
+        thirds::split_panel(some, out);
     }
 }
 

@@ -205,7 +205,7 @@ mod tests {
             if tiles::available() {
                 let mut whole = start.clone();
                 // SAFETY: as above.
-                unsafe { tiles::multiply::<1>(&Tiles::set_up(), call(&mut whole)) };
+                unsafe { tiles::multiply(&Tiles::set_up(), call(&mut whole), tiles::SIDE) };
                 assert_eq!(c[..rows * PANEL], whole[..rows * PANEL], "{rows} rows");
             }
             assert_eq!(c[rows * PANEL..], start[rows * PANEL..], "{rows} rows");

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::{
-    lanes::Lane32,
     left::Lhs,
     matmul::{MatMut, Write},
     pairing,
@@ -17,6 +16,7 @@ use super::{
     tile_lanes::{self, FEW},
     tiles::{self, Call, SIDE, Tiles},
 };
+use crate::vector::Lane32;
 
 /// Lanes of a tile.
 pub(crate) const TILE: usize = SIDE * SIDE;
@@ -27,7 +27,7 @@ const DEPTH: usize = 64;
 /// Left rows that are swept over a panel while it is in the cache.
 const CHUNK: usize = 192;
 /// Rows of one call.
-const ROWS: usize = 2 * SIDE;
+pub(super) const ROWS: usize = 2 * SIDE;
 
 thread_local! {
     /// Left rows of a chunk in tiles.
@@ -156,10 +156,8 @@ pub(crate) unsafe fn multiply(registers: &Tiles, call: Call, rows: usize) {
     unsafe {
         if rows <= FEW {
             tile_lanes::multiply(call, rows);
-        } else if rows > SIDE {
-            tiles::multiply::<2>(registers, call);
         } else {
-            tiles::multiply::<1>(registers, call);
+            tiles::multiply(registers, call, rows);
         }
     }
 }

@@ -76,23 +76,48 @@ pub(crate) struct Call {
     pub(crate) walk: usize,
 }
 
-/// Multiplies 16 or 32 rows with a panel.
+/// Multiplies up to 16 or 32 rows with a panel.
 ///
 /// # Safety
-/// `a`, `b` and `c` have what the shape and the strides reach.
-pub(crate) unsafe fn multiply<const M: usize>(_tiles: &Tiles, call: Call) {
-    const { assert!(M == 1 || M == 2, "one or two tiles of rows") };
+/// `a`, `b` and `c` have what the shape and the strides reach: 16 or 32 rows.
+pub(crate) unsafe fn multiply(_tiles: &Tiles, call: Call, rows: usize) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the registers are set up as long as there is a `Tiles`; the function's contract.
     unsafe {
-        for row in 0..M * SIDE {
-            x86::fetch_to_write(call.c_next.wrapping_add(row * call.c_rows));
-            x86::fetch_to_write(call.c_next.wrapping_add(row * call.c_rows + SIDE));
-        }
-        if M == 1 { x86::multiply_16(call) } else { x86::multiply_32(call) }
+        fetch_sums(call.c_next, call.c_rows, rows);
+        if rows <= SIDE { x86::multiply_16(call) } else { x86::multiply_32(call) }
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    unreachable!("without tile registers there is no `Tiles`: {:?}", call.depth);
+    unreachable!("without tile registers there is no `Tiles`: {:?}, {rows}", call.depth);
+}
+
+/// As [`multiply`], where every number is the sum of three of bfloat16: a tile stands for three that
+/// follow each other, of the first, middle and least parts. Products are left out where the least part
+/// meets the middle or the least: 2⁻²⁶ of a product at most. The lines of `c_next` lie `next_rows` apart.
+///
+/// # Safety
+/// As [`multiply`].
+pub(crate) unsafe fn multiply_thirds(_tiles: &Tiles, call: Call, rows: usize, next_rows: usize) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    // SAFETY: as above.
+    unsafe {
+        fetch_sums(call.c_next, next_rows, rows);
+        if rows <= SIDE { x86::multiply_thirds_16(call) } else { x86::multiply_thirds_32(call) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    unreachable!("no `Tiles` without registers: {:?}, {rows}, {next_rows}", call.depth);
+}
+
+/// Asks for sums that will be written.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+unsafe fn fetch_sums(first: *const f32, stride: usize, rows: usize) {
+    for row in 0..rows.next_multiple_of(SIDE) {
+        // SAFETY: nothing is read.
+        unsafe {
+            x86::fetch_to_write(first.wrapping_add(row * stride));
+            x86::fetch_to_write(first.wrapping_add(row * stride + SIDE));
+        }
+    }
 }
 
 /// Products of registers alone: what is the most that a thread can do. Returns the operations.
@@ -188,120 +213,282 @@ mod x86 {
         }
     }
 
-    /// # Safety
-    /// As `super::multiply`; the registers are set up.
-    pub(super) unsafe fn multiply_32(call: Call) {
-        // SAFETY: reads and writes what the contract allows, and registers that nobody else uses.
-        unsafe {
-            asm!(
-                "test {i:e}, {i:e}",
-                "jnz 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{c} + {c_rows}*1]",
-                "tileloadd tmm1, [{c} + {c_rows}*1 + 64]",
-                "tileloadd tmm2, [{c2} + {c_rows}*1]",
-                "tileloadd tmm3, [{c2} + {c_rows}*1 + 64]",
-                "3:",
-                "tileloadd tmm6, [{b} + {line}*2]",
-                "tileloadd tmm4, [{a} + {line}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {line}*2 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a2} + {line}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "mov {i}, {walk}",
-                "4:",
-                "prefetcht1 [{next}]",
-                "prefetcht1 [{next} + {quarter}]",
-                "prefetcht1 [{next} + {quarter}*2]",
-                "prefetcht1 [{next} + {quarters3}]",
-                "add {next}, 64",
-                "dec {i}",
-                "jg 4b",
-                "add {a}, 1024",
-                "add {a2}, 1024",
-                "add {b}, 2048",
-                "dec {depth}",
-                "jnz 3b",
-                "tilestored [{c} + {c_rows}*1], tmm0",
-                "tilestored [{c} + {c_rows}*1 + 64], tmm1",
-                "tilestored [{c2} + {c_rows}*1], tmm2",
-                "tilestored [{c2} + {c_rows}*1 + 64], tmm3",
-                a = inout(reg) call.a => _,
-                a2 = inout(reg) call.a.add(call.a_rows) => _,
-                line = in(reg) 64_usize,
-                b = inout(reg) call.b => _,
-                c = in(reg) call.c,
-                c2 = in(reg) call.c.add(SIDE * call.c_rows),
-                c_rows = in(reg) 4 * call.c_rows,
-                depth = inout(reg) call.depth => _,
-                next = inout(reg) call.next => _,
-                walk = in(reg) call.walk,
-                quarter = in(reg) 4 * call.quarter,
-                quarters3 = in(reg) 12 * call.quarter,
-                i = inout(reg) usize::from(call.add) => _,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
+    /// A product of one or two tiles of rows with a panel: what begins, loads and stores the sums, the
+    /// first factors, what is done at every tile of the inner dimension, and how it ends with the next
+    /// tile's factors or without. Factors are loaded as soon as their register is free: the processor
+    /// itself does not look far ahead over tiles, least with a neighbour on the same core. Names of
+    /// operands are those below.
+    macro_rules! product {
+        (
+            $name:ident, tiles of $a_step:literal and $b_step:literal,
+            zero: [$($zero:literal)*], load: [$($load:literal)*], first: [$($first:literal)*],
+            body: [$($body:literal)*], next: [$($next:literal)*], last: [$($last:literal)*],
+            store: [$($store:literal)*] $(, second rows: $a2:ident, $c2:ident)?
+        ) => {
+            /// # Safety
+            /// As `super::multiply`; the registers are set up.
+            pub(super) unsafe fn $name(call: Call) {
+                // SAFETY: reads and writes what the contract allows, and registers that nobody else
+                // uses.
+                unsafe {
+                    asm!(
+                        "test {i:e}, {i:e}",
+                        "jnz 2f",
+                        $($zero,)*
+                        "jmp 3f",
+                        "2:",
+                        $($load,)*
+                        "3:",
+                        $($first,)*
+                        "jmp 6f",
+                        "5:",
+                        $($body,)*
+                        $($next,)*
+                        concat!("add {a}, ", $a_step),
+                        $(concat!("add {", stringify!($a2), "}, ", $a_step),)?
+                        concat!("add {b}, ", $b_step),
+                        "6:",
+                        "mov {i}, {walk}",
+                        "4:",
+                        "prefetcht1 [{next}]",
+                        "prefetcht1 [{next} + {quarter}]",
+                        "prefetcht1 [{next} + {quarter}*2]",
+                        "prefetcht1 [{next} + {quarters3}]",
+                        "add {next}, 64",
+                        "dec {i}",
+                        "jg 4b",
+                        "dec {depth}",
+                        "jnz 5b",
+                        $($body,)*
+                        $($last,)*
+                        $($store,)*
+                        a = inout(reg) call.a => _,
+                        $($a2 = inout(reg) call.a.add(call.a_rows) => _,)?
+                        line = in(reg) 64_usize,
+                        b = inout(reg) call.b => _,
+                        c = in(reg) call.c,
+                        $($c2 = in(reg) call.c.add(SIDE * call.c_rows),)?
+                        c_rows = in(reg) 4 * call.c_rows,
+                        depth = inout(reg) call.depth => _,
+                        next = inout(reg) call.next => _,
+                        walk = in(reg) call.walk,
+                        quarter = in(reg) 4 * call.quarter,
+                        quarters3 = in(reg) 12 * call.quarter,
+                        i = inout(reg) usize::from(call.add) => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack),
+                    );
+                }
+            }
+        };
     }
 
-    /// # Safety
-    /// As `super::multiply`; the registers are set up.
-    pub(super) unsafe fn multiply_16(call: Call) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "test {i:e}, {i:e}",
-                "jnz 2f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{c} + {c_rows}*1]",
-                "tileloadd tmm1, [{c} + {c_rows}*1 + 64]",
-                "3:",
-                "tileloadd tmm6, [{b} + {line}*2]",
-                "tileloadd tmm4, [{a} + {line}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {line}*2 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "mov {i}, {walk}",
-                "4:",
-                "prefetcht1 [{next}]",
-                "prefetcht1 [{next} + {quarter}]",
-                "prefetcht1 [{next} + {quarter}*2]",
-                "prefetcht1 [{next} + {quarters3}]",
-                "add {next}, 64",
-                "dec {i}",
-                "jg 4b",
-                "add {a}, 1024",
-                "add {b}, 2048",
-                "dec {depth}",
-                "jnz 3b",
-                "tilestored [{c} + {c_rows}*1], tmm0",
-                "tilestored [{c} + {c_rows}*1 + 64], tmm1",
-                a = inout(reg) call.a => _,
-                line = in(reg) 64_usize,
-                b = inout(reg) call.b => _,
-                c = in(reg) call.c,
-                c_rows = in(reg) 4 * call.c_rows,
-                depth = inout(reg) call.depth => _,
-                next = inout(reg) call.next => _,
-                walk = in(reg) call.walk,
-                quarter = in(reg) 4 * call.quarter,
-                quarters3 = in(reg) 12 * call.quarter,
-                i = inout(reg) usize::from(call.add) => _,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
+    product! {
+        multiply_16, tiles of 1024 and 2048,
+        zero: [
+            "tilezero tmm0"
+            "tilezero tmm1"
+        ],
+        load: [
+            "tileloadd tmm0, [{c} + {c_rows}*1]"
+            "tileloadd tmm1, [{c} + {c_rows}*1 + 64]"
+        ],
+        first: [
+            "tileloadd tmm6, [{b} + {line}*2]"
+            "tileloadd tmm4, [{a} + {line}*1]"
+            "tileloadd tmm7, [{b} + {line}*2 + 64]"
+        ],
+        body: [],
+        next: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+        ],
+        last: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+        ],
+        store: [
+            "tilestored [{c} + {c_rows}*1], tmm0"
+            "tilestored [{c} + {c_rows}*1 + 64], tmm1"
+        ]
+    }
+
+    product! {
+        multiply_32, tiles of 1024 and 2048,
+        zero: [
+            "tilezero tmm0"
+            "tilezero tmm1"
+            "tilezero tmm2"
+            "tilezero tmm3"
+        ],
+        load: [
+            "tileloadd tmm0, [{c} + {c_rows}*1]"
+            "tileloadd tmm1, [{c} + {c_rows}*1 + 64]"
+            "tileloadd tmm2, [{c2} + {c_rows}*1]"
+            "tileloadd tmm3, [{c2} + {c_rows}*1 + 64]"
+        ],
+        first: [
+            "tileloadd tmm6, [{b} + {line}*2]"
+            "tileloadd tmm4, [{a} + {line}*1]"
+            "tileloadd tmm5, [{a2} + {line}*1]"
+            "tileloadd tmm7, [{b} + {line}*2 + 64]"
+        ],
+        body: [],
+        next: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm5, [{a2} + {line}*1 + 1024]"
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+        ],
+        last: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        ],
+        store: [
+            "tilestored [{c} + {c_rows}*1], tmm0"
+            "tilestored [{c} + {c_rows}*1 + 64], tmm1"
+            "tilestored [{c2} + {c_rows}*1], tmm2"
+            "tilestored [{c2} + {c_rows}*1 + 64], tmm3"
+        ],
+        second rows: a2, c2
+    }
+
+    // The least part with the first, middle with first, middle with middle, first with middle, first
+    // with least, first with first: every product has one factor of the one before.
+    product! {
+        multiply_thirds_16, tiles of 3072 and 6144,
+        zero: [
+            "tilezero tmm0"
+            "tilezero tmm1"
+        ],
+        load: [
+            "tileloadd tmm0, [{c} + {c_rows}*1]"
+            "tileloadd tmm1, [{c} + {c_rows}*1 + 64]"
+        ],
+        first: [
+            "tileloadd tmm2, [{b} + {line}*2]"
+            "tileloadd tmm4, [{a} + {line}*1 + 2048]"
+            "tileloadd tmm3, [{b} + {line}*2 + 64]"
+        ],
+        body: [
+            "tileloadd tmm5, [{a} + {line}*1 + 1024]"
+            "tdpbf16ps tmm0, tmm4, tmm2"
+            "tdpbf16ps tmm1, tmm4, tmm3"
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+            "tdpbf16ps tmm0, tmm5, tmm2"
+            "tdpbf16ps tmm1, tmm5, tmm3"
+            "tileloadd tmm4, [{a} + {line}*1]"
+            "tdpbf16ps tmm0, tmm5, tmm6"
+            "tdpbf16ps tmm1, tmm5, tmm7"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 4096]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm7, [{b} + {line}*2 + 4160]"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+        ],
+        next: [
+            "tdpbf16ps tmm0, tmm4, tmm2"
+            "tileloadd tmm2, [{b} + {line}*2 + 6144]"
+            "tdpbf16ps tmm1, tmm4, tmm3"
+            "tileloadd tmm4, [{a} + {line}*1 + 5120]"
+            "tileloadd tmm3, [{b} + {line}*2 + 6208]"
+        ],
+        last: [
+            "tdpbf16ps tmm0, tmm4, tmm2"
+            "tdpbf16ps tmm1, tmm4, tmm3"
+        ],
+        store: [
+            "tilestored [{c} + {c_rows}*1], tmm0"
+            "tilestored [{c} + {c_rows}*1 + 64], tmm1"
+        ]
+    }
+
+    product! {
+        multiply_thirds_32, tiles of 3072 and 6144,
+        zero: [
+            "tilezero tmm0"
+            "tilezero tmm1"
+            "tilezero tmm2"
+            "tilezero tmm3"
+        ],
+        load: [
+            "tileloadd tmm0, [{c} + {c_rows}*1]"
+            "tileloadd tmm1, [{c} + {c_rows}*1 + 64]"
+            "tileloadd tmm2, [{c2} + {c_rows}*1]"
+            "tileloadd tmm3, [{c2} + {c_rows}*1 + 64]"
+        ],
+        first: [
+            "tileloadd tmm6, [{b} + {line}*2]"
+            "tileloadd tmm4, [{a} + {line}*1 + 2048]"
+            "tileloadd tmm7, [{b} + {line}*2 + 64]"
+            "tileloadd tmm5, [{a2} + {line}*1 + 2048]"
+        ],
+        body: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm5, [{a2} + {line}*1 + 1024]"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm4, [{a} + {line}*1]"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm5, [{a2} + {line}*1]"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 4096]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm7, [{b} + {line}*2 + 4160]"
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm7, [{b} + {line}*2 + 64]"
+        ],
+        next: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm6, [{b} + {line}*2 + 6144]"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm4, [{a} + {line}*1 + 5120]"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tileloadd tmm5, [{a2} + {line}*1 + 5120]"
+            "tileloadd tmm7, [{b} + {line}*2 + 6208]"
+        ],
+        last: [
+            "tdpbf16ps tmm0, tmm4, tmm6"
+            "tdpbf16ps tmm2, tmm5, tmm6"
+            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        ],
+        store: [
+            "tilestored [{c} + {c_rows}*1], tmm0"
+            "tilestored [{c} + {c_rows}*1 + 64], tmm1"
+            "tilestored [{c2} + {c_rows}*1], tmm2"
+            "tilestored [{c2} + {c_rows}*1 + 64], tmm3"
+        ],
+        second rows: a2, c2
     }
 }

@@ -15,10 +15,10 @@ use crate::{
         head_norm,
         linear::{Linear, add_bias, add_bias_backward},
         matmul::Write,
-        panels::Precision,
+        panels::{Mat, Precision},
         rms_norm,
         rope::RopeTable,
-        swiglu, thirds,
+        swiglu, thirds, tile_swiglu,
         tiles::SIDE,
     },
     params::LayerRanges,
@@ -92,6 +92,18 @@ impl Pass<'_> {
         let (len, group) =
             if split { (TILE, 2 * SIDE) } else { (SHARED.0, self.precision.group()) };
         falling(rows, len, self.threads, group)
+    }
+
+    /// Whether the feed-forward half goes through tile registers as a whole.
+    fn by_tiles(&self) -> bool {
+        // Adapters read what lies between the products.
+        self.lora.is_none() && tile_swiglu::wanted(self.precision, self.config.intermediate_size)
+    }
+
+    /// Elements that the activations of gate and up take.
+    fn kept_gate_up(&self, rows: usize) -> usize {
+        let width = 2 * self.config.intermediate_size;
+        if self.by_tiles() { tile_swiglu::lanes(rows, width) } else { rows * width }
     }
 
     fn spans(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
@@ -180,12 +192,18 @@ impl Pass<'_> {
         let norm = self.weight(&layer.post_norm);
         let mut middle = part(&mut acts.middle, r * hidden);
         let mut inv = part(&mut acts.middle_inv, r);
-        let mut gate_up = part(&mut acts.gate_up, r * 2 * inter);
-        let mut output = output;
+        let mut gate_up = part(&mut acts.gate_up, self.kept_gate_up(r));
+        let (mut output, by_tiles) = (output, self.by_tiles());
         let jobs = self.tiles(0..r).into_iter().map(|tile| {
             let t = tile.len();
             let (middle, inv) = (cut(&mut middle, t * hidden), cut(&mut inv, t));
-            (tile, middle, inv, cut(&mut gate_up, t * 2 * inter), cut(&mut output, t * hidden))
+            (
+                tile,
+                middle,
+                inv,
+                cut(&mut gate_up, self.kept_gate_up(t)),
+                cut(&mut output, t * hidden),
+            )
         });
         run(workers, jobs.collect::<Vec<_>>(), |(tile, middle, inv, gate_up, output), buffer| {
             let t = tile.len();
@@ -195,6 +213,14 @@ impl Pass<'_> {
             let attended = &attended[span(&tile, attention_size)];
             out.on(t).forward(attended, w0, middle, Write::Add);
             self.adapt(layer, Fused::Out, tile.start, attended, middle, hidden);
+            if by_tiles {
+                let own = tile_swiglu::lanes(t, inter) + tile_swiglu::lanes(t, hidden);
+                let (own, normed) = part(buffer, own + t * hidden).split_at_mut(own);
+                rms_norm::forward(middle, norm, c.rms_norm_eps, normed, inv);
+                output.copy_from_slice(middle);
+                tile_swiglu::forward(normed, [w1, w2], output, gate_up, own);
+                return;
+            }
             let x = part(buffer, t * hidden.max(inter));
             let normed = &mut x[..t * hidden];
             rms_norm::forward(middle, norm, c.rms_norm_eps, normed, inv);
@@ -250,18 +276,34 @@ impl Pass<'_> {
                 let (mut x, mut dx) = (&mut *x, &mut *dx);
                 let mut packed =
                     (!frozen).then(|| (into_down.fill(all(down)), into_up.fill(all(up))));
+                let mut gate_ups = &acts.gate_up[self.kept_gate_up(rows.start)..];
                 let jobs = self.tiles(rows.clone()).into_iter().map(|tile| {
                     let t = tile.len();
+                    let (gate_up, rest) = gate_ups.split_at(self.kept_gate_up(t));
+                    gate_ups = rest;
                     let d_gate_up = cut(&mut d_gate_up, kept(t * 2 * inter));
                     let x = cut(&mut x, kept(t * hidden));
                     let kept = [cut(&mut active, kept(t * inter)), d_gate_up, x];
                     let packed = packed.as_mut().map(|(down, up)| (down.cut(t), up.cut(t)));
-                    (tile, kept, packed, cut(&mut dx, t * hidden))
+                    (tile, gate_up, kept, packed, cut(&mut dx, t * hidden))
                 });
-                let d_rows = &*d_rows;
+                let (d_rows, by_tiles) = (&*d_rows, self.by_tiles());
                 let jobs = jobs.collect::<Vec<_>>();
-                run(workers, jobs, |(tile, kept, packed, dx), buffer| {
+                run(workers, jobs, |(tile, gate_up, kept, mut packed, dx), buffer| {
                     let t = tile.len();
+                    let d = &d_rows[span(&tile, hidden)];
+                    let middle = &acts.middle[span(&tile, hidden)];
+                    let inv = &acts.middle_inv[tile.clone()];
+                    if let (true, Some((down, up))) = (by_tiles, &mut packed) {
+                        let own = tile_swiglu::lanes(t, 2 * inter) + tile_swiglu::lanes(t, hidden);
+                        let (own, x) = part(buffer, own + t * hidden).split_at_mut(own);
+                        let into = [&mut *down, &mut *up];
+                        tile_swiglu::backward(d, [w0, w1], gate_up, dx, into, own);
+                        down.dy(Mat::new(d, t, hidden));
+                        rms_norm::recompute(middle, norm, inv, x);
+                        up.x(x);
+                        return;
+                    }
                     let own = if frozen { 0 } else { t };
                     let d_active = part(buffer, t * inter + own * (3 * inter + hidden));
                     let (d_active, own) = d_active.split_at_mut(t * inter);
@@ -272,13 +314,10 @@ impl Pass<'_> {
                         let (d_gate_up, x) = own.split_at_mut(t * 2 * inter);
                         [active, d_gate_up, x]
                     };
-                    let d = &d_rows[span(&tile, hidden)];
-                    let gate_up = &acts.gate_up[span(&tile, 2 * inter)];
                     down.on(t).backward_input(d, w0, d_active, Write::Replace);
                     self.adapt_back(layer, Fused::Down, tile.start, d, hidden, d_active);
                     swiglu::backward(d_active, gate_up, inter, active, d_gate_up);
-                    let middle = &acts.middle[span(&tile, hidden)];
-                    rms_norm::recompute(middle, norm, &acts.middle_inv[tile.clone()], x);
+                    rms_norm::recompute(middle, norm, inv, x);
                     up.on(t).backward_input(d_gate_up, w1, dx, Write::Replace);
                     self.adapt_back(layer, Fused::GateUp, tile.start, d_gate_up, 2 * inter, dx);
                     if let Some((mut down, mut up)) = packed {

@@ -8,9 +8,13 @@ use super::{
     left::{CHUNK, Lhs, ROWS, left_blocks},
     linear::Linear,
     matmul::{MatMut, Write, multiply},
+    pairing::side_tiles,
     panels::{Mat, PANEL, Panels, Precision, Rounding, apart, pack_block},
-    thirds, tiles,
+    thirds,
+    tiles::{self, SIDE},
 };
+use std::ops::Range;
+
 use crate::large_pages::reserve;
 use crate::share::Disjoint;
 use crate::vector::Lane32;
@@ -151,6 +155,42 @@ impl FactorTile<'_> {
             let data = dy.data.get(start..).unwrap_or_default();
             left_blocks(data, dy.row_stride, width, 0..self.rows, self.precision, &mut blocks);
         }
+    }
+
+    /// Brings a square of the gradients of the outputs: up to 32 rows from `row` on, 32 outputs from
+    /// `column` on. Rows are in tiles.
+    pub(crate) fn dy_square(&mut self, row: usize, column: usize, dy: Mat<'_>) {
+        let steps = self.square(row, column, self.outputs, dy);
+        let mut blocks: [&mut [f32]; PANEL / SIDE] = Default::default();
+        for (i, block) in blocks.iter_mut().enumerate() {
+            let place = (column / SIDE + i) * self.steps + steps.start;
+            // SAFETY: steps of this tile, of which `Filling` cut only one.
+            *block = unsafe { self.dy.part(place * SIDE..(place + steps.len()) * SIDE) };
+        }
+        side_tiles(dy.data, dy.row_stride, PANEL, 0..dy.rows, &mut blocks);
+    }
+
+    /// Brings a square of the inputs: up to 32 rows from `row` on, 32 inputs from `column` on.
+    pub(crate) fn x_square(&mut self, row: usize, column: usize, x: Mat<'_>) {
+        let steps = self.square(row, column, self.inputs, x);
+        let place = column / PANEL * self.steps + steps.start;
+        // SAFETY: steps of this tile, of which `Filling` cut only one.
+        let out = unsafe { self.x.part(place..place + steps.len()) };
+        pack_block(x, self.precision, Rounding::Nearest, 0, out);
+    }
+
+    /// The steps of a square.
+    fn square(&self, row: usize, column: usize, columns: usize, x: Mat<'_>) -> Range<usize> {
+        assert!(self.precision == Precision::Bf16 && tiles::available(), "rows are not in tiles");
+        assert!(row.is_multiple_of(PANEL) && column.is_multiple_of(PANEL), "not on whole tiles");
+        assert!(
+            x.cols == PANEL
+                && column + PANEL <= columns
+                && x.col_stride == 1
+                && (x.rows == PANEL || row + x.rows == self.rows),
+            "another shape"
+        );
+        self.first + row / 2..self.first + row / 2 + SIDE
     }
 
     /// Brings the inputs (rows, I).

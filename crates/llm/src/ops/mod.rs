@@ -27,5 +27,6 @@ pub(crate) mod thirds;
 pub(crate) mod thirds_product;
 pub(crate) mod tile_lanes;
 pub(crate) mod tile_product;
+pub(crate) mod tile_swiglu;
 pub(crate) mod tiles;
 pub(crate) mod weight_rounding;

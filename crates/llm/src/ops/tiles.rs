@@ -67,7 +67,7 @@ pub(crate) struct Call {
     pub(crate) c: *mut f32,
     pub(crate) c_rows: usize,
     pub(crate) add: bool,
-    /// Sums of the call that follows, which are fetched to be written.
+    /// Sums of the call that follows, which are fetched to be written; none if they are where these are.
     pub(crate) c_next: *const f32,
     /// Of what the second cache should hold soon, `walk` lines at every tile, from each of four
     /// places that are `quarter` lanes apart: several streams bring more of the bandwidth than one.
@@ -111,6 +111,9 @@ pub(crate) unsafe fn multiply_thirds(_tiles: &Tiles, call: Call, rows: usize, ne
 /// Asks for sums that will be written.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 unsafe fn fetch_sums(first: *const f32, stride: usize, rows: usize) {
+    if first.is_null() {
+        return;
+    }
     for row in 0..rows.next_multiple_of(SIDE) {
         // SAFETY: nothing is read.
         unsafe {

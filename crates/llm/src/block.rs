@@ -88,7 +88,7 @@ impl Pass<'_> {
         }
         let hidden = self.config.hidden_size;
         let split = self.precision == Precision::F32 && thirds::wanted(hidden, hidden);
-        // A weight is split for every tile.
+        // Weights in parts are three times as long: more rows for every time that they are read.
         let (len, group) =
             if split { (TILE, 2 * SIDE) } else { (SHARED.0, self.precision.group()) };
         falling(rows, len, self.threads, group)

@@ -216,16 +216,49 @@ mod x86 {
         }
     }
 
+    /// Asks for eight lines.
+    macro_rules! fetch {
+        ($place:literal) => {
+            concat!(
+                "prefetcht0 [",
+                $place,
+                "]\n",
+                "prefetcht0 [",
+                $place,
+                " + 64]\n",
+                "prefetcht0 [",
+                $place,
+                " + 128]\n",
+                "prefetcht0 [",
+                $place,
+                " + 192]\n",
+                "prefetcht0 [",
+                $place,
+                " + 256]\n",
+                "prefetcht0 [",
+                $place,
+                " + 320]\n",
+                "prefetcht0 [",
+                $place,
+                " + 384]\n",
+                "prefetcht0 [",
+                $place,
+                " + 448]",
+            )
+        };
+    }
+
     /// A product of one or two tiles of rows with a panel: what begins, loads and stores the sums, the
     /// first factors, what is done at every tile of the inner dimension, and how it ends with the next
-    /// tile's factors or without. Factors are loaded as soon as their register is free: the processor
-    /// itself does not look far ahead over tiles, least with a neighbour on the same core. Names of
-    /// operands are those below.
+    /// tile's factors or without. Factors are loaded as soon as their register is free, and their lines
+    /// asked for a tile before: the processor itself does not look far ahead over tiles, least with a
+    /// neighbour on the same core, and a line that was asked for holds nothing up. Names of operands are
+    /// those below.
     macro_rules! product {
         (
             $name:ident, tiles of $a_step:literal and $b_step:literal,
             zero: [$($zero:literal)*], load: [$($load:literal)*], first: [$($first:literal)*],
-            body: [$($body:literal)*], next: [$($next:literal)*], last: [$($last:literal)*],
+            body: [$($body:expr),*], next: [$($next:expr),*], last: [$($last:literal)*],
             store: [$($store:literal)*] $(, second rows: $a2:ident, $c2:ident)?
         ) => {
             /// # Safety
@@ -304,11 +337,17 @@ mod x86 {
         ],
         body: [],
         next: [
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
-            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]",
+            fetch!("{b} + 4096"),
+            fetch!("{b} + 4608"),
+            fetch!("{a} + 2048"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]",
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]",
+            fetch!("{a} + 2560"),
+            fetch!("{b} + 5120"),
+            fetch!("{b} + 5632")
         ],
         last: [
             "tdpbf16ps tmm0, tmm4, tmm6"
@@ -342,14 +381,22 @@ mod x86 {
         ],
         body: [],
         next: [
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm5, [{a2} + {line}*1 + 1024]"
-            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{a} + 2048"),
+            fetch!("{b} + 4096"),
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]",
+            fetch!("{a} + 2560"),
+            fetch!("{b} + 4608"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]",
+            fetch!("{a2} + 2048"),
+            fetch!("{b} + 5120"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm5, [{a2} + {line}*1 + 1024]",
+            fetch!("{a2} + 2560"),
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]",
+            fetch!("{b} + 5632")
         ],
         last: [
             "tdpbf16ps tmm0, tmm4, tmm6"
@@ -384,28 +431,46 @@ mod x86 {
             "tileloadd tmm3, [{b} + {line}*2 + 64]"
         ],
         body: [
-            "tileloadd tmm5, [{a} + {line}*1 + 1024]"
-            "tdpbf16ps tmm0, tmm4, tmm2"
-            "tdpbf16ps tmm1, tmm4, tmm3"
-            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
-            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
-            "tdpbf16ps tmm0, tmm5, tmm2"
-            "tdpbf16ps tmm1, tmm5, tmm3"
-            "tileloadd tmm4, [{a} + {line}*1]"
-            "tdpbf16ps tmm0, tmm5, tmm6"
-            "tdpbf16ps tmm1, tmm5, tmm7"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 4096]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm7, [{b} + {line}*2 + 4160]"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm1, tmm4, tmm7"
+            "tileloadd tmm5, [{a} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm2",
+            fetch!("{b} + 6144"),
+            "tdpbf16ps tmm1, tmm4, tmm3",
+            fetch!("{b} + 6656"),
+            fetch!("{b} + 7168"),
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]",
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]",
+            "tdpbf16ps tmm0, tmm5, tmm2",
+            fetch!("{b} + 7680"),
+            fetch!("{a} + 5120"),
+            "tdpbf16ps tmm1, tmm5, tmm3",
+            fetch!("{a} + 5632"),
+            fetch!("{a} + 4096"),
+            "tileloadd tmm4, [{a} + {line}*1]",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            fetch!("{a} + 4608"),
+            fetch!("{b} + 8192"),
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            fetch!("{b} + 8704"),
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{b} + 9216"),
+            fetch!("{b} + 9728"),
+            "tileloadd tmm6, [{b} + {line}*2 + 4096]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{a} + 3072"),
+            fetch!("{a} + 3584"),
+            "tileloadd tmm7, [{b} + {line}*2 + 4160]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{b} + 10240"),
+            fetch!("{b} + 10752"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{b} + 11264"),
+            fetch!("{b} + 11776")
         ],
         next: [
-            "tdpbf16ps tmm0, tmm4, tmm2"
-            "tileloadd tmm2, [{b} + {line}*2 + 6144]"
-            "tdpbf16ps tmm1, tmm4, tmm3"
-            "tileloadd tmm4, [{a} + {line}*1 + 5120]"
+            "tdpbf16ps tmm0, tmm4, tmm2",
+            "tileloadd tmm2, [{b} + {line}*2 + 6144]",
+            "tdpbf16ps tmm1, tmm4, tmm3",
+            "tileloadd tmm4, [{a} + {line}*1 + 5120]",
             "tileloadd tmm3, [{b} + {line}*2 + 6208]"
         ],
         last: [
@@ -439,45 +504,69 @@ mod x86 {
             "tileloadd tmm5, [{a2} + {line}*1 + 2048]"
         ],
         body: [
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm4, [{a} + {line}*1 + 1024]"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm5, [{a2} + {line}*1 + 1024]"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 2048]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm7, [{b} + {line}*2 + 2112]"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm4, [{a} + {line}*1]"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm5, [{a2} + {line}*1]"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 4096]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm7, [{b} + {line}*2 + 4160]"
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tdpbf16ps tmm3, tmm5, tmm7"
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{b} + 6144"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{b} + 6656"),
+            "tileloadd tmm4, [{a} + {line}*1 + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!("{b} + 7168"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            fetch!("{b} + 7680"),
+            "tileloadd tmm5, [{a2} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{a} + 5120"),
+            fetch!("{a} + 5632"),
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!("{a2} + 5120"),
+            "tileloadd tmm6, [{b} + {line}*2 + 2048]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{a2} + 5632"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            fetch!("{a} + 4096"),
+            "tileloadd tmm7, [{b} + {line}*2 + 2112]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{a} + 4608"),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{a2} + 4096"),
+            fetch!("{a2} + 4608"),
+            "tileloadd tmm4, [{a} + {line}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!("{b} + 8192"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            fetch!("{b} + 8704"),
+            "tileloadd tmm5, [{a2} + {line}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{b} + 9216"),
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!("{b} + 9728"),
+            "tileloadd tmm6, [{b} + {line}*2 + 4096]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{a} + 3072"),
+            fetch!("{a} + 3584"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            fetch!("{a2} + 3072"),
+            "tileloadd tmm7, [{b} + {line}*2 + 4160]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!("{a2} + 3584"),
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!("{b} + 10240"),
+            "tileloadd tmm6, [{b} + {line}*2]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch!("{b} + 10752"),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            fetch!("{b} + 11264"),
+            fetch!("{b} + 11776"),
             "tileloadd tmm7, [{b} + {line}*2 + 64]"
         ],
         next: [
-            "tdpbf16ps tmm0, tmm4, tmm6"
-            "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm6, [{b} + {line}*2 + 6144]"
-            "tdpbf16ps tmm1, tmm4, tmm7"
-            "tileloadd tmm4, [{a} + {line}*1 + 5120]"
-            "tdpbf16ps tmm3, tmm5, tmm7"
-            "tileloadd tmm5, [{a2} + {line}*1 + 5120]"
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm6, [{b} + {line}*2 + 6144]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm4, [{a} + {line}*1 + 5120]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm5, [{a2} + {line}*1 + 5120]",
             "tileloadd tmm7, [{b} + {line}*2 + 6208]"
         ],
         last: [

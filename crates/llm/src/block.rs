@@ -294,7 +294,10 @@ impl Pass<'_> {
                     let d = &d_rows[span(&tile, hidden)];
                     let middle = &acts.middle[span(&tile, hidden)];
                     let inv = &acts.middle_inv[tile.clone()];
-                    if let (true, Some((down, up))) = (by_tiles, &mut packed) {
+                    if by_tiles {
+                        let Some((down, up)) = &mut packed else {
+                            unreachable!("adapters keep whole rows")
+                        };
                         let own = tile_swiglu::lanes(t, 2 * inter) + tile_swiglu::lanes(t, hidden);
                         let (own, x) = part(buffer, own + t * hidden).split_at_mut(own);
                         let into = [&mut *down, &mut *up];

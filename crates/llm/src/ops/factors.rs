@@ -4,6 +4,8 @@
 //! reads them while a tile is still in the cache, and nothing else of the tile needs to be kept.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::{
     left::{CHUNK, Lhs, ROWS, left_blocks},
     linear::Linear,
@@ -13,8 +15,6 @@ use super::{
     thirds,
     tiles::{self, SIDE},
 };
-use std::ops::Range;
-
 use crate::large_pages::reserve;
 use crate::share::Disjoint;
 use crate::vector::Lane32;
@@ -208,19 +208,11 @@ impl FactorTile<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::noise;
     use super::*;
 
     #[test]
     fn tiles_make_the_product_of_all_rows() {
-        let noise = |n: usize, seed: u64| -> Vec<f32> {
-            let mut state = seed;
-            (0..n)
-                .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-                })
-                .collect()
-        };
         for precision in [Precision::F32, Precision::Bf16] {
             for (rows, outputs, inputs) in [(1, 1, 1), (37, 13, 33), (240, 110, 70), (1701, 12, 5)]
             {

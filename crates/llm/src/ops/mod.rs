@@ -30,3 +30,15 @@ pub(crate) mod tile_product;
 pub(crate) mod tile_swiglu;
 pub(crate) mod tiles;
 pub(crate) mod weight_rounding;
+
+/// Numbers between −½ and ½ for tests.
+#[cfg(test)]
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        })
+        .collect()
+}

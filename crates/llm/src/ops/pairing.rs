@@ -4,10 +4,9 @@
 use std::ops::Range;
 
 use super::{
-    bf16::{halves, pair, pair_columns, pair_rows},
+    bf16::{pair, pair_columns, pair_rows},
     left::{CHUNK, ROWS},
     panels::{Mat, PANEL, Rounding, fits},
-    simd::vectorised,
     weight_rounding::{threshold, weight_columns, weight_rows},
 };
 use crate::vector::Lane32;
@@ -187,23 +186,6 @@ fn dense_tiles_plain(x: Mat<'_>, out: &mut [f32]) {
             lanes[row.len().div_ceil(2)..].fill(0.0);
         }
     }
-}
-
-#[inline(always)]
-fn tile_numbers_impl<const FMA: bool>(tile: &[f32], out: &mut [f32], stride: usize) {
-    let (lanes, []) = tile.as_chunks::<SIDE>() else { unreachable!("a whole tile") };
-    for (lanes, out) in lanes.iter().zip(out.chunks_mut(stride)) {
-        let (out, _) = out.as_chunks_mut::<2>();
-        for (lane, out) in lanes.iter().zip(&mut out[..SIDE]) {
-            let (low, high) = halves(lane.to_bits());
-            *out = [low, high];
-        }
-    }
-}
-
-vectorised! {
-    /// The numbers of a tile, 32 in each of sixteen rows that lie `stride` apart.
-    pub(crate) fn tile_numbers(tile: &[f32], out: &mut [f32], stride: usize) = tile_numbers_impl
 }
 
 /// Packs `width` left rows that lie side by side, over a part of their strided inner dimension, as

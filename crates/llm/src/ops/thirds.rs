@@ -11,18 +11,16 @@ use std::ops::Range;
 
 use super::{
     panels::{Mat, fits},
-    tile_product::TILE,
+    tile_product::{INNER, TILE},
     tiles::{self, SIDE},
 };
 use crate::vector::Lane32;
 
 /// Parts of a number.
 pub(crate) const PARTS: usize = 3;
-/// Elements of the inner dimension that a tile covers.
-const INNER: usize = 2 * SIDE;
 
-/// Whether products of f32 with a right operand of this shape go by tiles. Others are too small for it to pay.
-/// The number of left rows does not matter: a row's result must not depend on how many there are.
+/// Whether products of f32 with a right operand of this shape go by tiles. Others are too small for it
+/// to pay. The number of left rows does not matter: a row's result must not depend on how many there are.
 pub(crate) fn wanted(inner: usize, columns: usize) -> bool {
     const LEAST: (usize, usize) = (256, 512);
     tiles::available() && inner >= LEAST.0 && columns >= LEAST.1

@@ -192,18 +192,8 @@ pub(crate) fn room(buffer: &mut Vec<Lane32>, lanes: usize) -> &mut [u32] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{matmul::multiply, panels::Mat};
+    use super::super::{matmul::multiply, noise, panels::Mat};
     use super::*;
-
-    fn noise(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-            })
-            .collect()
-    }
 
     #[test]
     fn sums_are_as_good_as_those_of_f32_and_a_row_does_not_depend_on_the_others() {

@@ -5,11 +5,13 @@
 #![allow(unsafe_code)]
 
 use super::{
+    bf16::halves,
     factors::FactorTile,
     left::Lhs,
     matmul::{MatMut, Write, multiply},
-    pairing::{dense_tiles, tile_numbers},
+    pairing::dense_tiles,
     panels::{Mat, PANEL, Panels, Precision},
+    simd::vectorised,
     swiglu,
     tile_product::{self, INNER, ROWS, TILE},
     tiles::{self, Call, SIDE, Tiles},
@@ -177,23 +179,40 @@ fn tile(block: &mut [f32], at: usize) -> &mut [f32] {
     &mut block[at * TILE..][..TILE]
 }
 
+#[inline(always)]
+fn tile_numbers_impl<const FMA: bool>(tile: &[f32], out: &mut [f32], stride: usize) {
+    let (lanes, []) = tile.as_chunks::<SIDE>() else { unreachable!("a whole tile") };
+    for (lanes, out) in lanes.iter().zip(out.chunks_mut(stride)) {
+        let (out, _) = out.as_chunks_mut::<2>();
+        for (lane, out) in lanes.iter().zip(&mut out[..SIDE]) {
+            let (low, high) = halves(lane.to_bits());
+            *out = [low, high];
+        }
+    }
+}
+
+vectorised! {
+    /// The numbers of a tile, 32 in each of sixteen rows that lie `stride` apart.
+    fn tile_numbers(tile: &[f32], out: &mut [f32], stride: usize) = tile_numbers_impl
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        bf16::{halves, pair},
-        factors::Factors,
-        linear::Linear,
-    };
+    use super::super::{bf16::pair, factors::Factors, linear::Linear, noise};
     use super::*;
 
-    fn noise(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-            })
-            .collect()
+    #[test]
+    fn numbers_come_back_from_a_tile() {
+        let rounded = |x: &f32| halves(pair(*x, 0.0).to_bits()).0;
+        let x: Vec<f32> = noise(SIDE * PANEL, 1).iter().map(rounded).collect();
+        let mut tile = [0.0; TILE];
+        dense_tiles(Mat::new(&x, SIDE, PANEL), &mut tile);
+        let mut out = [9.0; SIDE * (PANEL + 3)];
+        tile_numbers(&tile, &mut out, PANEL + 3);
+        for (out, x) in out.chunks(PANEL + 3).zip(x.chunks(PANEL)) {
+            assert_eq!(out[..PANEL], *x);
+            assert_eq!(out[PANEL..], [9.0; 3]);
+        }
     }
 
     #[test]

@@ -399,7 +399,6 @@ impl Pass<'_> {
         let c = self.config;
         let (n, hidden, qkv_size) = (self.positions.len(), c.hidden_size, c.qkv_size());
         let d_qkv = part(d_qkv, n * qkv_size);
-        d_qkv.fill(0.0);
         attention::backward(
             d_attention,
             &acts.qkv,

@@ -3,8 +3,12 @@
 #![allow(unsafe_code)]
 
 use memmap2::MmapMut;
+use rayon::prelude::*;
 
 use crate::vector::Lane32;
+
+/// Elements of a part that one thread clears.
+const CLEARED_AT_ONCE: usize = 1 << 20;
 
 /// A buffer of f32 that begins with a page, so that rows of whole cache lines lie on whole lines; it is
 /// given back to the system when it is dropped.
@@ -29,6 +33,15 @@ impl Floats {
         // Advice: failure is of no consequence.
         let _ = map.advise(memmap2::Advice::HugePage);
         Self { map: Some(map), len }
+    }
+
+    /// Zeros again, written by as many threads.
+    pub fn clear(&mut self, threads: usize) {
+        if threads <= 1 {
+            self.fill(0.0);
+        } else {
+            self.par_chunks_mut(CLEARED_AT_ONCE).for_each(|part| part.fill(0.0));
+        }
     }
 }
 
@@ -94,8 +107,12 @@ mod tests {
             let mut floats = Floats::zeros(len);
             assert!(floats.len() == len && floats.iter().all(|x| *x == 0.0));
             assert!(len == 0 || floats.as_ptr().addr().is_multiple_of(64));
-            floats.fill(1.0);
-            assert_eq!(floats.iter().sum::<f32>(), len as f32);
+            for threads in [1, 2] {
+                floats.fill(1.0);
+                assert_eq!(floats.iter().sum::<f32>(), len as f32);
+                floats.clear(threads);
+                assert!(floats.iter().all(|x| *x == 0.0));
+            }
         }
     }
 

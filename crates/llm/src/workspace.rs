@@ -105,6 +105,11 @@ impl Workspace {
         }
     }
 
+    /// Threads that share a pass.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// The format of the factors of matrix products; f32 unless said otherwise.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {

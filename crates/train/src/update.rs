@@ -155,7 +155,7 @@ impl Workers {
         let (size, dropout) = (model.trainable().len(), self.dropout);
         let parts = self.each(packs.len(), |slot, indices| {
             if slot.grads.len() == size {
-                slot.grads.fill(0.0);
+                slot.grads.clear(slot.workspace.threads());
             } else {
                 slot.grads = Floats::zeros(size);
             }

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::{
+    lanes::fetch,
     matmul::{MatMut, Write, multiply},
     panels::{Mat, Panels, Precision},
     simd::{exp, max, mul_add, sum_by, sum_lanes, vectorised},
@@ -152,6 +153,8 @@ pub(crate) struct Scratch {
     s: Floats,
     ds: Floats,
     limits: Vec<u32>,
+    /// Where the queries of a block are among all that continue.
+    places: Vec<u32>,
     /// Right operands: the head's keys and values, and their transposes.
     keys: Panels,
     values: Panels,
@@ -159,6 +162,44 @@ pub(crate) struct Scratch {
     values_t: Panels,
     /// Right operand: the queries or output gradients of a block.
     block: Panels,
+}
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+/// Rows that [`gather`] and [`scatter`] ask for ahead: they lie so far apart that the processor does not.
+const AHEAD: usize = 8;
+
+#[inline(always)]
+fn scaled_impl<const FMA: bool>(x: &[f32], scale: f32, out: &mut [f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o = x * scale;
+    }
+}
+
+vectorised! {
+    /// out = x · scale.
+    fn scaled(x: &[f32], scale: f32, out: &mut [f32]) = scaled_impl
+}
+
+#[inline(always)]
+fn add_scaled_impl<const FMA: bool>(x: &[f32], scale: f32, out: &mut [f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o += x * scale;
+    }
+}
+
+vectorised! {
+    /// out += x · scale.
+    fn add_scaled(x: &[f32], scale: f32, out: &mut [f32]) = add_scaled_impl
+}
+
+/// Asks for the columns of the row that comes [`AHEAD`] rows after the `i`-th.
+fn ask(x: *const f32, row: usize, rows: &[u32], i: usize, columns: &Range<usize>) {
+    if let Some(&r) = rows.get(i + AHEAD) {
+        for column in columns.clone().step_by(LINE) {
+            fetch(x.wrapping_add(r as usize * row + column));
+        }
+    }
 }
 
 /// out (L, W) = columns of rows of x (N, row), times `scale`.
@@ -170,31 +211,34 @@ fn gather(
     scale: f32,
     out: &mut [f32],
 ) {
-    for (out, &r) in out.chunks_exact_mut(columns.len()).zip(rows) {
+    for (i, (out, &r)) in out.chunks_exact_mut(columns.len()).zip(rows).enumerate() {
+        ask(x.as_ptr(), row, rows, i, columns);
         let start = r as usize * row;
-        for (o, x) in out.iter_mut().zip(&x[start + columns.start..start + columns.end]) {
-            *o = x * scale;
-        }
+        scaled(&x[start + columns.start..start + columns.end], scale, out);
     }
 }
 
-/// Columns of rows of x (N, row) += scale · y (L, W).
+/// Columns of rows of x (N, row) = or += scale · y (L, W).
 ///
 /// # Safety
 /// Nobody else holds any of these elements meanwhile.
-unsafe fn scatter_add(
+unsafe fn scatter(
     x: &Disjoint<'_, f32>,
     row: usize,
     rows: &[u32],
     columns: &Range<usize>,
     scale: f32,
     y: &[f32],
+    write: Write,
 ) {
-    for (y, &r) in y.chunks_exact(columns.len()).zip(rows) {
+    for (i, (y, &r)) in y.chunks_exact(columns.len()).zip(rows).enumerate() {
+        ask(x.start(), row, rows, i, columns);
         let start = r as usize * row + columns.start;
         // SAFETY: the function's contract.
-        for (x, y) in unsafe { x.part(start..start + columns.len()) }.iter_mut().zip(y) {
-            *x += y * scale;
+        let x = unsafe { x.part(start..start + columns.len()) };
+        match write {
+            Write::Replace => scaled(y, scale, x),
+            Write::Add => add_scaled(y, scale, x),
         }
     }
 }
@@ -341,7 +385,7 @@ pub(crate) fn forward(
     });
 }
 
-/// dqkv (N, row) += the gradient, from dout (R, H·D) and what [`forward`] read and wrote.
+/// dqkv (N, row) = the gradient, from dout (R, H·D) and what [`forward`] read and wrote.
 ///
 /// Segments are visited in order, so that what children add to a parent's keys and values is
 /// added in a fixed order.
@@ -359,7 +403,10 @@ pub(crate) fn backward(
 ) {
     let (row, group, d) = (heads.row(), heads.group(), heads.dim);
     let per_block = (BLOCK.next_multiple_of(precision.group()) / group).max(1);
-    let wide = group * d;
+    if query_rows.len() * row < dqkv.len() {
+        // Rows that nobody attends with, or to.
+        dqkv.fill(0.0);
+    }
     let dqkv = Disjoint::new(dqkv);
     run(scratch, plan.tasks(heads), |(family, head), scratch| {
         for (queries, keys, segment) in plan.visits(family, query_rows) {
@@ -386,13 +433,12 @@ pub(crate) fn backward(
                 let (dq, all) = all.split_at_mut(2 * n * d);
                 let (dq, _) = dq.split_at_mut(n * d);
                 let (delta, z) = all.split_at_mut(n);
-                for (i, target) in block.enumerate() {
-                    let start = target * heads.queries;
-                    let here = i * wide..(i + 1) * wide;
-                    o[here.clone()].copy_from_slice(&out[start * d..][q_cols.clone()]);
-                    d_o[here].copy_from_slice(&dout[start * d..][q_cols.clone()]);
-                    z[i * group..(i + 1) * group]
-                        .copy_from_slice(&log_z[start + head * group..][..group]);
+                scratch.places.clear();
+                scratch.places.extend(block.clone().map(|target| target as u32));
+                gather(out, heads.queries * d, &scratch.places, &q_cols, 1.0, o);
+                gather(dout, heads.queries * d, &scratch.places, &q_cols, 1.0, d_o);
+                for (z, target) in z.chunks_exact_mut(group).zip(block) {
+                    z.copy_from_slice(&log_z[target * heads.queries + head * group..][..group]);
                 }
                 row_dots(o, d_o, d, delta);
                 let q = part(&mut scratch.q, n * d);
@@ -415,12 +461,17 @@ pub(crate) fn backward(
                 // (B, L) · (L, D) -> (B, D)
                 multiply(MatMut::new(dq, n, d), ds, &scratch.keys, Write::Replace, 1);
                 // SAFETY: the rows of this family and the columns of this head are this task's.
-                unsafe { scatter_add(&dqkv, row, rows, &q_cols, heads.scale(), dq) };
+                unsafe { scatter(&dqkv, row, rows, &q_cols, heads.scale(), dq, Write::Replace) };
             }
-            // SAFETY: as above; the keys are rows of this family too.
-            unsafe {
-                scatter_add(&dqkv, row, keys, &k_cols, 1.0, dk);
-                scatter_add(&dqkv, row, keys, &v_cols, 1.0, dv);
+            // Ancestors came first, and their own rows were written then.
+            let (theirs, own) = keys.split_at(segment.prefix);
+            for (columns, d_head) in [(k_cols, dk), (v_cols, dv)] {
+                let (d_theirs, d_own) = d_head.split_at(segment.prefix * d);
+                // SAFETY: as above; the keys are rows of this family too.
+                unsafe {
+                    scatter(&dqkv, row, theirs, &columns, 1.0, d_theirs, Write::Add);
+                    scatter(&dqkv, row, own, &columns, 1.0, d_own, Write::Replace);
+                }
             }
         }
     });

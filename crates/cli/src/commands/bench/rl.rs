@@ -9,7 +9,9 @@ use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
 use super::figures::{Figures, Peaks};
-use super::subject::{Count, SubjectArgs, check_length, count, head, median, multiplied, text};
+use super::subject::{
+    Count, SubjectArgs, check_length, count, head, median, multiplied, step_name, text,
+};
 use crate::say;
 
 #[derive(Args, Clone, Debug)]
@@ -31,8 +33,8 @@ pub(super) struct RlArgs {
     /// Rows of a micro-batch
     #[arg(long, default_value_t = count(1424))]
     budget: Count,
-    /// Steps; the median is reported
-    #[arg(long, default_value_t = count(1))]
+    /// Steps behind the first, which touches its buffers for the first time; their median is reported
+    #[arg(long, default_value_t = count(3))]
     steps: Count,
 }
 
@@ -55,17 +57,17 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
 
     let mut workspace = subject.workspace();
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
-    let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), steps.get() as u64)
+    let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
         .with_threads(subject.threads());
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
     let mut trained = 0;
-    for step in 0..steps.get() {
+    for step in 0..=steps.get() {
         let start = Instant::now();
         let completions = sample(subject, &model, &prompts, group, new, step)?;
-        generating.push(start.elapsed().as_secs_f64());
+        let sampling = start.elapsed().as_secs_f64();
 
         let middle = Instant::now();
-        grads.fill(0.0);
+        grads.clear(subject.threads());
         trained = 0;
         for (first, packed) in micro_batches(&prompts, &completions, group, budget) {
             trained += packed.tokens.len();
@@ -82,14 +84,14 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         }
         let layout = model.layout.clone();
         adam.update(&layout, &mut model.params, &mut grads)?;
-        updating.push(middle.elapsed().as_secs_f64());
-        total.push(start.elapsed().as_secs_f64());
-        say!(
-            "step {}: generating {:.2} s, updating {:.2} s",
-            step + 1,
-            generating[step],
-            updating[step]
-        );
+        let learning = middle.elapsed().as_secs_f64();
+        if step > 0 {
+            generating.push(sampling);
+            updating.push(learning);
+            total.push(start.elapsed().as_secs_f64());
+        }
+        let name = step_name(step);
+        say!("{name}: generating {sampling:.2} s, updating {learning:.2} s");
     }
 
     // Without sharing every completion carries its prompt, in sampling and in training.

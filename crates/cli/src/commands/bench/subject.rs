@@ -120,6 +120,11 @@ pub(super) fn count(n: usize) -> Count {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// The name of a step, of which the first does not count.
+pub(super) fn step_name(step: usize) -> String {
+    if step == 0 { "first step, not counted".into() } else { format!("step {step}") }
+}
+
 /// The middle one.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -8,7 +8,9 @@ use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
 use super::figures::{Figures, Peaks};
-use super::subject::{Count, SubjectArgs, check_length, count, median, multiplied, text};
+use super::subject::{
+    Count, SubjectArgs, check_length, count, median, multiplied, step_name, text,
+};
 use crate::say;
 
 #[derive(Args, Clone, Debug)]
@@ -21,7 +23,7 @@ pub(super) struct TrainArgs {
     /// Tokens of a sequence
     #[arg(long, default_value_t = count(512))]
     seq: Count,
-    /// Steps; the median is reported
+    /// Steps behind the first, which touches its buffers for the first time; their median is reported
     #[arg(long, default_value_t = count(3))]
     steps: Count,
     /// AdamW after every backward pass
@@ -51,13 +53,13 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     let mut workspace = subject.workspace().checkpointing(*checkpointing);
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = optimizer.then(|| {
-        AdamW::new(OptimConfig::default(), model.params.len(), steps.get() as u64)
+        AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
             .with_threads(subject.threads())
     });
     let mut seconds = Vec::new();
-    for step in 0..steps.get() {
+    for step in 0..=steps.get() {
         let start = Instant::now();
-        grads.fill(0.0);
+        grads.clear(subject.threads());
         let each = 1.0 / tokens as f32;
         let mut loss = |_: usize, _| TargetGrad { dlogprob: -each, dentropy: 0.0 };
         let scores = model.forward_backward(&packed, 1.0, &mut loss, &mut grads, &mut workspace)?;
@@ -65,9 +67,12 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
             let layout = model.layout.clone();
             adam.update(&layout, &mut model.params, &mut grads)?;
         }
-        seconds.push(start.elapsed().as_secs_f64());
+        let taken = start.elapsed().as_secs_f64();
+        if step > 0 {
+            seconds.push(taken);
+        }
         let mean = scores.iter().map(|s| f64::from(-s.logprob)).sum::<f64>() / tokens as f64;
-        say!("step {}: loss {mean:.4}, {:.2} s", step + 1, seconds[step]);
+        say!("{}: loss {mean:.4}, {taken:.2} s", step_name(step));
     }
     let mut figures = Figures {
         seconds: median(seconds),

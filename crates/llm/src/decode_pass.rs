@@ -14,7 +14,7 @@ use crate::pair_attention::{self, Member, PairScratch, Query, Tile, most_queries
 use crate::panel_linear::Output;
 use crate::sampling::{SamplingParams, TurnRng, sample};
 use crate::share::Disjoint;
-use crate::team::{Queue, Team};
+use crate::team::Team;
 
 /// Rows whose logits exist at the same time.
 const HEAD_ROWS: usize = 64;
@@ -173,6 +173,7 @@ impl Engine<'_, '_> {
         }
         let (qkv, out) = (&b.qkv, Disjoint::new(&mut b.att));
         let buffers = Disjoint::new(&mut b.threads);
+        let threads = self.team.threads();
         match self.weights.precision {
             Precision::F32 => {
                 // Parts of spans, so that long ones are shared too.
@@ -186,12 +187,10 @@ impl Engine<'_, '_> {
                     })
                     .collect();
                 let items = parts.len() * heads.keys;
-                let queue = Queue::new(self.team, items, 1);
                 self.team.run(&|thread| {
                     // SAFETY: every thread has its own.
                     let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].attend };
-                    // Long ones first.
-                    for item in queue.items().map(|i| items - 1 - i) {
+                    for item in (thread..items).step_by(threads) {
                         let (span, row, count) = parts[item / heads.keys];
                         let rows = &qkv[row * heads.row..(row + count) * heads.row];
                         let head = item % heads.keys;
@@ -203,12 +202,10 @@ impl Engine<'_, '_> {
             }
             Precision::Bf16 => {
                 let tiles = tiles(&spans, heads);
-                let queue = Queue::new(self.team, tiles.len(), 1);
                 self.team.run(&|thread| {
                     // SAFETY: every thread has its own.
                     let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].pairs };
-                    // Long ones first.
-                    for tile in queue.items().map(|i| &tiles[tiles.len() - 1 - i]) {
+                    for tile in tiles.iter().skip(thread).step_by(threads) {
                         pair_attention::attend(pool, layer, tile, heads, qkv, &out, scratch);
                     }
                 });
@@ -236,14 +233,13 @@ impl Engine<'_, '_> {
             let h = &b.shared.h[chunk.start * hidden..chunk.end * hidden];
             let into = Output::Set;
             self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.shared.linear);
-            let logits = &b.logits;
+            let (logits, threads) = (&b.logits, self.team.threads());
             let buffers = Disjoint::new(&mut b.threads);
             let results = Disjoint::new(&mut drawn[chunk]);
-            let queue = Queue::new(self.team, results.len(), 1);
             self.team.run(&|thread| {
                 // SAFETY: every thread has its own.
                 let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].sampling };
-                for row in queue.items() {
+                for row in (thread..results.len()).step_by(threads) {
                     // SAFETY: one thread has a row, and a request is drawn once in a pass.
                     let (result, rng) = unsafe {
                         let result = &mut results.part(row..row + 1)[0];

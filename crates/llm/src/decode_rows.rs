@@ -11,19 +11,19 @@ use crate::ops::{head_norm, rms_norm, swiglu};
 use crate::pairs::Pair32;
 use crate::panel_linear::Output;
 use crate::share::Disjoint;
-use crate::team::{Queue, Team};
+use crate::team::{Team, part};
 use crate::tile_linear;
 
 /// Fewer rows than this are not worth waking the team for between two products.
 const ROWS_TOGETHER: usize = 8;
 /// From so many rows a thread on, every thread takes rows of its own through all products between two
-/// attentions: what a product writes is still in the thread's cache when the
+/// attentions, at most so many at once: what a product writes is still in the thread's cache when the
 /// next one reads it, and nobody waits. With fewer, reading the weights once for all threads matters
 /// more.
 const OWN_ROWS: usize = 128;
-/// Blocks of rows that a thread takes at once: few would read all weights often, more than these are
-/// not multiplied with a panel while it is in the cache.
-const BLOCKS_AT_ONCE: (usize, usize) = (3, tile_linear::CHUNK / BLOCK);
+/// Rows that a thread takes through these products at once: those that are multiplied with a panel
+/// while it is in the cache.
+const ROWS_AT_ONCE: usize = tile_linear::CHUNK;
 
 /// Buffers of rows between two attentions.
 #[derive(Default)]
@@ -53,18 +53,17 @@ pub(crate) fn by_rows(
     }
     own.resize_with(threads, RowBuffers::default);
     let own = Disjoint::new(own);
-    // Whole blocks of rows.
-    let (least, most) = BLOCKS_AT_ONCE;
-    let queue = Queue::new(team, rows.div_ceil(BLOCK), least);
     team.run(&|thread| {
         // SAFETY: every thread has its own.
         let own = unsafe { &mut own.part(thread..thread + 1)[0] };
         let alone = Team::new(1);
-        for blocks in queue.ranges() {
-            for first in blocks.clone().step_by(most) {
-                let end = blocks.end.min(first + most);
-                job(&alone, first * BLOCK..rows.min(end * BLOCK), own);
-            }
+        // Whole blocks of rows.
+        let mine = part(rows.div_ceil(BLOCK), thread, threads);
+        let (start, end) = (mine.start * BLOCK, rows.min(mine.end * BLOCK));
+        let pieces = (end - start).div_ceil(ROWS_AT_ONCE);
+        for piece in (0..pieces).map(|i| part((end - start).div_ceil(BLOCK), i, pieces)) {
+            let first = start + piece.start * BLOCK;
+            job(&alone, first..end.min(start + piece.end * BLOCK), own);
         }
     });
 }

@@ -12,6 +12,8 @@ use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
 pub(crate) const PANEL: usize = 32;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// A linear layer for inference.
 pub(crate) struct PanelLinear {
@@ -39,9 +41,12 @@ impl PanelLinear {
         let count = outputs.div_ceil(PANEL);
         let mut panels = vec![Lane32::ZERO; count * inputs];
         for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(PANEL * inputs)) {
-            for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-                for (slot, value) in panel.iter_mut().zip(row) {
-                    slot.0[lane] = *value;
+            // Of every row a cache line at a time: what is written stays in the first cache.
+            for (at, slots) in panel.chunks_mut(LINE).enumerate() {
+                for (lane, row) in rows.chunks_exact(inputs).enumerate() {
+                    for (slot, value) in slots.iter_mut().zip(&row[at * LINE..]) {
+                        slot.0[lane] = *value;
+                    }
                 }
             }
         }

@@ -115,41 +115,6 @@ pub(crate) fn part(count: usize, i: usize, of: usize) -> Range<usize> {
     count * i / of..count * (i + 1) / of
 }
 
-/// What the threads of a team take as they get done, range by range: cores are seldom equally fast
-/// when others work beside them. Ranges become smaller, so that nobody waits long at the end.
-pub(crate) struct Queue {
-    next: AtomicUsize,
-    count: usize,
-    least: usize,
-    threads: usize,
-}
-
-impl Queue {
-    /// `0..count`, at least `least` at a time but for the last.
-    pub(crate) fn new(team: &Team, count: usize, least: usize) -> Self {
-        Self { next: AtomicUsize::new(0), count, least: least.max(1), threads: team.threads() }
-    }
-
-    /// The calling thread's ranges, as long as there are any.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let end = |start: usize| {
-            let left = self.count - start;
-            let share = if self.threads == 1 { left } else { left / (2 * self.threads) };
-            start + share.max(self.least).min(left)
-        };
-        let more = move |start| (start < self.count).then(|| end(start));
-        let order = Ordering::Relaxed;
-        std::iter::from_fn(move || {
-            self.next.fetch_update(order, order, more).ok().map(|start| start..end(start))
-        })
-    }
-
-    /// The same, one by one.
-    pub(crate) fn items(&self) -> impl Iterator<Item = usize> {
-        self.ranges().flatten()
-    }
-}
-
 impl Drop for Team {
     fn drop(&mut self) {
         self.board.ended.store(true, Ordering::SeqCst);
@@ -249,31 +214,6 @@ mod tests {
                 unsafe { parts.part(range) }.iter_mut().for_each(|s| *s += 1);
             });
             assert!(seen.iter().all(|s| *s == 1));
-        }
-    }
-
-    #[test]
-    fn a_queue_gives_everything_once() {
-        for (threads, count, least) in [(1, 7, 1), (2, 0, 1), (2, 1, 4), (3, 100, 1), (2, 48, 2)] {
-            let team = Team::new(threads);
-            let seen: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-            let (queue, takes) = (Queue::new(&team, count, least), AtomicUsize::new(0));
-            team.run(&|_| {
-                for range in queue.ranges() {
-                    assert!(range.len() >= least || range.end == count);
-                    takes.fetch_add(1, Ordering::Relaxed);
-                    for seen in &seen[range] {
-                        seen.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-            assert!(seen.iter().all(|seen| seen.load(Ordering::Relaxed) == 1));
-            let takes = takes.into_inner();
-            assert!(if threads == 1 {
-                takes == 1
-            } else {
-                takes >= count.div_ceil(least).min(threads)
-            });
         }
     }
 

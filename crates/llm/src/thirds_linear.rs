@@ -10,7 +10,7 @@ use crate::ops::tile_product::{INNER, TILE};
 use crate::ops::tiles::{SIDE, Tiles};
 use crate::panel_linear::{Output, PANEL, PanelLinear};
 use crate::share::Disjoint;
-use crate::team::{Queue, Team};
+use crate::team::{Team, part};
 use crate::vector::Lane32;
 
 /// Left rows, and a panel for every thread, in parts.
@@ -51,43 +51,42 @@ impl PanelLinear {
         split.panels.resize_with(threads, Vec::new);
         let (y, buffers) = (Disjoint::new(y), Disjoint::new(&mut split.panels));
         let left = &*left;
-        let panels = self.panels.len() / inputs;
-        let queue = Queue::new(team, rows.div_ceil(CHUNK) * panels, 1);
         team.run(&|thread| {
             // SAFETY: every thread has its own.
             let buffer = unsafe { &mut buffers.part(thread..thread + 1)[0] };
             let registers = Tiles::set_up();
-            for item in queue.items() {
-                let (chunk, panel) = (item / panels * CHUNK, item % panels);
-                let chunk = chunk..rows.min(chunk + CHUNK);
-                let column = panel * PANEL;
-                let width = PANEL.min(outputs - column);
-                for from in (0..inputs).step_by(INNER_AT_ONCE) {
-                    let end = inputs.min(from + INNER_AT_ONCE);
-                    let steps = &self.panels[panel * inputs..][from..end];
-                    let product = RowsByPanel {
-                        left: &left[chunk.start / SIDE * block + from / INNER * PARTS * TILE..],
-                        block,
-                        rows: chunk.len(),
-                        panel: Panel::Steps(steps),
-                        next: steps.as_ptr_range().end,
-                        sums: y.start().wrapping_add(chunk.start * outputs + column),
-                        stride: outputs,
-                    };
-                    // A closure's sums: no other thread has this panel's outputs.
-                    let finish = |first: usize, sums: &[Lane32]| {
-                        for (r, sums) in sums.iter().enumerate() {
-                            let start = (chunk.start + first + r) * outputs + column;
-                            // SAFETY: as above.
-                            let y = unsafe { y.part(start..start + width) };
-                            hand_on(sums, y, into == Output::Add || from > 0);
-                            if let (0, Some(bias)) = (from, &self.bias) {
-                                hand_on(&bias[panel], y, true);
+            let mine = part(self.panels.len() / inputs, thread, threads);
+            for chunk in (0..rows).step_by(CHUNK).map(|start| start..(start + CHUNK).min(rows)) {
+                for panel in mine.clone() {
+                    let column = panel * PANEL;
+                    let width = PANEL.min(outputs - column);
+                    for from in (0..inputs).step_by(INNER_AT_ONCE) {
+                        let end = inputs.min(from + INNER_AT_ONCE);
+                        let steps = &self.panels[panel * inputs..][from..end];
+                        let product = RowsByPanel {
+                            left: &left[chunk.start / SIDE * block + from / INNER * PARTS * TILE..],
+                            block,
+                            rows: chunk.len(),
+                            panel: Panel::Steps(steps),
+                            next: steps.as_ptr_range().end,
+                            sums: y.start().wrapping_add(chunk.start * outputs + column),
+                            stride: outputs,
+                        };
+                        // A closure's sums: no other thread has this panel's outputs.
+                        let finish = |first: usize, sums: &[Lane32]| {
+                            for (r, sums) in sums.iter().enumerate() {
+                                let start = (chunk.start + first + r) * outputs + column;
+                                // SAFETY: as above.
+                                let y = unsafe { y.part(start..start + width) };
+                                hand_on(sums, y, into == Output::Add || from > 0);
+                                if let (0, Some(bias)) = (from, &self.bias) {
+                                    hand_on(&bias[panel], y, true);
+                                }
                             }
-                        }
-                    };
-                    // SAFETY: sums are handed on.
-                    unsafe { product.multiply(&registers, buffer, false, finish) };
+                        };
+                        // SAFETY: sums are handed on.
+                        unsafe { product.multiply(&registers, buffer, false, finish) };
+                    }
                 }
             }
         });

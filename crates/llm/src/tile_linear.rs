@@ -13,7 +13,7 @@ use crate::pair_linear::{PACK_TOGETHER, PANEL, PairLinear};
 use crate::pairs::Pair32;
 use crate::panel_linear::Output;
 use crate::share::Disjoint;
-use crate::team::{Queue, Team, part};
+use crate::team::{Team, part};
 use crate::vector::Lane32;
 
 /// Rows that are multiplied with a panel while it is in the cache.
@@ -22,16 +22,6 @@ pub(crate) const CHUNK: usize = 256;
 const ROWS: usize = 2 * tiles::SIDE;
 /// Panels that a few rows are multiplied with at once, at most.
 const MOST: usize = 4;
-
-/// How many chunks rows make.
-fn chunks(rows: usize) -> usize {
-    rows.div_ceil(CHUNK)
-}
-
-/// The rows of a chunk.
-fn chunk(index: usize, rows: usize) -> Range<usize> {
-    index * CHUNK..rows.min((index + 1) * CHUNK)
-}
 
 impl PairLinear {
     pub(crate) fn apply_by_tiles(
@@ -63,44 +53,45 @@ impl PairLinear {
             team.run(&|thread| self.few_rows(rows, xs, part(panels, thread, threads), &y, into));
             return;
         }
-        let queue = Queue::new(team, chunks(rows) * panels, 1);
-        team.run(&|_| {
+        team.run(&|thread| {
+            let mine = part(panels, thread, threads);
             let registers = Tiles::set_up();
             let mut sums = [Lane32::ZERO; ROWS];
             let c = sums.as_mut_ptr().cast::<f32>();
-            for item in queue.items() {
-                let (chunk, panel) = (chunk(item / panels, rows), item % panels);
-                let mut ahead = self.ahead(panel, 1, chunk.len());
-                let column = panel * PANEL;
-                let width = PANEL.min(self.outputs - column);
-                for first in chunk.clone().step_by(ROWS) {
-                    let count = ROWS.min(chunk.end - first);
-                    let add = into == Output::Add;
-                    let call = Call {
-                        a: xs[first / tiles::SIDE * block..].as_ptr(),
-                        c,
-                        add: add || self.bias.is_some(),
-                        c_next: c,
-                        ..ahead
-                    };
-                    ahead.next = ahead.next.wrapping_add(depth * ahead.walk * tiles::SIDE);
-                    // SAFETY: all blocks of the call's rows are packed, panels have whole
-                    // tiles of pairs, and there are sums for two blocks; no other thread has
-                    // this panel's outputs.
-                    unsafe {
-                        let to = y.start().add(first * self.outputs + column);
-                        if add {
-                            tile_product::copy(to, self.outputs, c, PANEL, count, width);
-                        } else if self.bias.is_some() {
-                            c.write_bytes(0, count * PANEL);
-                        }
-                        if let Some(bias) = &self.bias {
-                            for at in 0..count * PANEL {
-                                *c.add(at) += bias[panel].0[at % PANEL];
+            for chunk in (0..rows).step_by(CHUNK).map(|start| start..(start + CHUNK).min(rows)) {
+                for panel in mine.clone() {
+                    let mut ahead = self.ahead(panel, 1, chunk.len());
+                    let column = panel * PANEL;
+                    let width = PANEL.min(self.outputs - column);
+                    for first in chunk.clone().step_by(ROWS) {
+                        let count = ROWS.min(chunk.end - first);
+                        let add = into == Output::Add;
+                        let call = Call {
+                            a: xs[first / tiles::SIDE * block..].as_ptr(),
+                            c,
+                            add: add || self.bias.is_some(),
+                            c_next: c,
+                            ..ahead
+                        };
+                        ahead.next = ahead.next.wrapping_add(depth * ahead.walk * tiles::SIDE);
+                        // SAFETY: all blocks of the call's rows are packed, panels have whole
+                        // tiles of pairs, and there are sums for two blocks; no other thread has
+                        // this panel's outputs.
+                        unsafe {
+                            let to = y.start().add(first * self.outputs + column);
+                            if add {
+                                tile_product::copy(to, self.outputs, c, PANEL, count, width);
+                            } else if self.bias.is_some() {
+                                c.write_bytes(0, count * PANEL);
                             }
+                            if let Some(bias) = &self.bias {
+                                for at in 0..count * PANEL {
+                                    *c.add(at) += bias[panel].0[at % PANEL];
+                                }
+                            }
+                            tile_product::multiply(&registers, call, count);
+                            tile_product::copy(c, PANEL, to, self.outputs, count, width);
                         }
-                        tile_product::multiply(&registers, call, count);
-                        tile_product::copy(c, PANEL, to, self.outputs, count, width);
                     }
                 }
             }
@@ -192,27 +183,28 @@ impl PairLinear {
             });
             return;
         }
-        let queue = Queue::new(team, chunks(rows) * couples, 1);
-        team.run(&|_| {
+        team.run(&|thread| {
+            let mine = part(couples, thread, threads);
             let registers = Tiles::set_up();
             let mut sums = [Lane32::ZERO; 2 * ROWS];
-            for item in queue.items() {
-                let (chunk, couple) = (chunk(item / couples, rows), item % couples);
-                let mut ahead = [0, 1].map(|i| self.ahead(2 * couple + i, 2, chunk.len()));
-                for first in chunk.clone().step_by(ROWS) {
-                    let count = ROWS.min(chunk.end - first);
-                    let start = sums.as_mut_ptr().cast::<f32>();
-                    for (i, ahead) in ahead.iter_mut().enumerate() {
-                        let c = start.wrapping_add(i * PANEL);
-                        let a = xs[first / tiles::SIDE * block..].as_ptr();
-                        let call = Call { a, c, c_rows: 2 * PANEL, c_next: c, ..*ahead };
-                        let walked = ahead.depth * ahead.walk * tiles::SIDE;
-                        ahead.next = ahead.next.wrapping_add(walked);
-                        // SAFETY: as in `apply_packed`; there are sums for both panels.
-                        unsafe { tile_product::multiply(&registers, call, count) };
+            for chunk in (0..rows).step_by(CHUNK).map(|start| start..(start + CHUNK).min(rows)) {
+                for couple in mine.clone() {
+                    let mut ahead = [0, 1].map(|i| self.ahead(2 * couple + i, 2, chunk.len()));
+                    for first in chunk.clone().step_by(ROWS) {
+                        let count = ROWS.min(chunk.end - first);
+                        let start = sums.as_mut_ptr().cast::<f32>();
+                        for (i, ahead) in ahead.iter_mut().enumerate() {
+                            let c = start.wrapping_add(i * PANEL);
+                            let a = xs[first / tiles::SIDE * block..].as_ptr();
+                            let call = Call { a, c, c_rows: 2 * PANEL, c_next: c, ..*ahead };
+                            let walked = ahead.depth * ahead.walk * tiles::SIDE;
+                            ahead.next = ahead.next.wrapping_add(walked);
+                            // SAFETY: as in `apply_packed`; there are sums for both panels.
+                            unsafe { tile_product::multiply(&registers, call, count) };
+                        }
+                        let sums: &[f32] = bytemuck::cast_slice(&sums);
+                        finish(couple, first, &sums[..count * 2 * PANEL]);
                     }
-                    let sums: &[f32] = bytemuck::cast_slice(&sums);
-                    finish(couple, first, &sums[..count * 2 * PANEL]);
                 }
             }
         });

@@ -476,3 +476,51 @@ pub(crate) fn backward(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::noise;
+    use super::*;
+
+    #[test]
+    fn what_the_gradient_held_before_does_not_show() {
+        let segment = |range, parent, parent_len| PackedSegment { range, parent, parent_len };
+        let segments =
+            [segment(0..5, None, 0), segment(5..8, Some(0), 4), segment(8..12, Some(0), 5)];
+        let mut plan = KeyPlan::default();
+        plan.fill(&segments);
+        let (n, heads) = (12, Heads { queries: 4, keys: 2, dim: 3 });
+        let qkv = noise(n * heads.row(), 1);
+        let few = vec![2, 3, 6, 9];
+        for rows in [(0..n as u32).collect(), few] {
+            let wide = rows.len() * heads.queries;
+            let (mut out, mut log_z) = (vec![0.0; wide * heads.dim], vec![0.0; wide]);
+            let precision = Precision::F32;
+            let mut scratch = [Scratch::default(), Scratch::default()];
+            forward(&qkv, &plan, &rows, heads, precision, &mut out, &mut log_z, &mut scratch);
+            let dout = noise(out.len(), 2);
+            let [zeros, dirty] = [0.0, f32::NAN].map(|before| {
+                let mut dqkv = vec![before; qkv.len()];
+                backward(
+                    &dout,
+                    &qkv,
+                    &plan,
+                    &rows,
+                    heads,
+                    precision,
+                    &out,
+                    &log_z,
+                    &mut dqkv,
+                    &mut scratch,
+                );
+                dqkv
+            });
+            assert_eq!(zeros, dirty);
+            // Rows that nobody attends with, or to, have none.
+            let nobody: &[usize] = if rows.len() < n { &[7, 10, 11] } else { &[] };
+            for (row, gradient) in zeros.chunks(heads.row()).enumerate() {
+                assert_eq!(gradient.iter().all(|x| *x == 0.0), nobody.contains(&row), "{row}");
+            }
+        }
+    }
+}

@@ -8,12 +8,10 @@ use std::ops::Range;
 
 use crate::share::Disjoint;
 use crate::team::{Team, part};
-use crate::vector::{Lane32, Lanes, by_width, unroll};
+use crate::vector::{LINE, Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
 pub(crate) const PANEL: usize = 32;
-/// Elements of a cache line.
-const LINE: usize = 16;
 
 /// A linear layer for inference.
 pub(crate) struct PanelLinear {

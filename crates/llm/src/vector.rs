@@ -3,6 +3,9 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
+/// f32 of a cache line.
+pub(crate) const LINE: usize = 16;
+
 /// 32 floats on one cache-line boundary: a panel row of a weight, a row of a cache block.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]

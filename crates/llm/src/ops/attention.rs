@@ -19,6 +19,7 @@ use crate::{
     large_pages::Floats,
     packed::PackedSegment,
     share::{Disjoint, run},
+    vector::LINE,
     workspace::part,
 };
 
@@ -164,8 +165,6 @@ pub(crate) struct Scratch {
     block: Panels,
 }
 
-/// Elements of a cache line.
-const LINE: usize = 16;
 /// Rows that [`gather`] and [`scatter`] ask for ahead: they lie so far apart that the processor does not.
 const AHEAD: usize = 8;
 

@@ -13,7 +13,7 @@ use super::{
     thirds, tiles,
 };
 use crate::large_pages::reserve;
-use crate::vector::Lane32;
+use crate::vector::{LINE, Lane32};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 32;
@@ -85,7 +85,6 @@ pub(crate) struct Mat<'a> {
 /// How far apart rows of `cols` elements lie best. At a multiple of a page, lines of many rows share
 /// few places of a cache, and none stays.
 pub(crate) fn apart(cols: usize) -> usize {
-    const LINE: usize = 16;
     const PAGE: usize = 1024;
     if cols > 0 && cols.is_multiple_of(PAGE) { cols + LINE } else { cols }
 }

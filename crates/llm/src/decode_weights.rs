@@ -1,8 +1,5 @@
 //! Weights as the decoder multiplies with them.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::lora::Fused;
 use crate::ops::panels::Precision;
 use crate::ops::simd::level;
@@ -95,11 +92,6 @@ impl Matrix {
     }
 }
 
-/// What is in a cell that was filled.
-fn made<T>(cell: OnceLock<T>) -> T {
-    cell.into_inner().unwrap_or_else(|| unreachable!("every cell was filled"))
-}
-
 impl<'m> DecodeWeights<'m> {
     /// Repacks the weights of `model` in f32, its adapters merged in, on one thread.
     pub fn new(model: &'m Model) -> Self {
@@ -149,32 +141,24 @@ impl<'m> DecodeWeights<'m> {
             },
         };
         let ranges = model.layout.layers();
-        let (head, layers) = (OnceLock::new(), ranges.iter().map(|_| OnceLock::new()));
-        let layers: Vec<_> = layers.collect();
-        let next = AtomicUsize::new(0);
-        // The head is the largest and goes first; then whoever is done takes the next.
-        let work = || {
-            loop {
-                match next.fetch_add(1, Ordering::Relaxed) {
-                    0 => {
-                        let weight = model.part(&model.layout.head());
-                        head.get_or_init(|| make(weight, c.vocab_size, c.hidden_size, None));
-                    }
-                    i if i <= ranges.len() => {
-                        layers[i - 1].get_or_init(|| layer(&ranges[i - 1]));
-                    }
-                    _ => return,
+        let share = ranges.len().div_ceil(threads.max(1)).max(1);
+        let (mut layers, mut head) = (Vec::with_capacity(ranges.len()), None);
+        std::thread::scope(|scope| {
+            let layer = &layer;
+            let others: Vec<_> = ranges[share.min(ranges.len())..]
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().map(layer).collect::<Vec<_>>()))
+                .collect();
+            layers.extend(ranges.iter().take(share).map(layer));
+            head = Some(make(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None));
+            for other in others {
+                match other.join() {
+                    Ok(part) => layers.extend(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(ranges.len() + 1) {
-                scope.spawn(work);
-            }
-            work();
         });
-        let layers = layers.into_iter().map(made).collect();
-        let head = made(head);
+        let head = head.unwrap_or_else(|| unreachable!("made above"));
         Self { model, precision, layers, head }
     }
 

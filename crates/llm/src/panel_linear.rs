@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::share::Disjoint;
 use crate::team::{Team, part};
-use crate::vector::{LINE, Lane32, Lanes, by_width, unroll};
+use crate::vector::{Lane32, Lanes, by_width, unroll};
 
 /// Outputs of one panel.
 pub(crate) const PANEL: usize = 32;
@@ -39,12 +39,9 @@ impl PanelLinear {
         let count = outputs.div_ceil(PANEL);
         let mut panels = vec![Lane32::ZERO; count * inputs];
         for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(PANEL * inputs)) {
-            // Of every row a cache line at a time: what is written stays in the first cache.
-            for (at, slots) in panel.chunks_mut(LINE).enumerate() {
-                for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-                    for (slot, value) in slots.iter_mut().zip(&row[at * LINE..]) {
-                        slot.0[lane] = *value;
-                    }
+            for (lane, row) in rows.chunks_exact(inputs).enumerate() {
+                for (slot, value) in panel.iter_mut().zip(row) {
+                    slot.0[lane] = *value;
                 }
             }
         }

@@ -102,7 +102,7 @@ unsafe fn attend_impl<L: PairLanes>(
     let blocks = longest.div_ceil(BLOCK);
     let PairScratch { rows: gathered, packed, scores, sums, .. } = scratch;
 
-    gather(tile, heads, rows, gathered);
+    gather(tile, heads, rows, 1.0, gathered);
     // (count, blocks) lanes.
     scores.resize(count * blocks, Lane32::ZERO);
     let width = Width::best();
@@ -122,7 +122,10 @@ unsafe fn attend_impl<L: PairLanes>(
         }
     }
 
-    let inverse = weights(tile, blocks, scores);
+    let mut inverse = Vec::with_capacity(count);
+    for (scores, q) in scores.chunks_exact_mut(blocks).zip(&tile.queries) {
+        inverse.push(1.0 / softmax(scores, 1, q.limit));
+    }
 
     // (count, ⌈dim/32⌉) lanes.
     let value_lanes = dim.div_ceil(BLOCK);
@@ -155,52 +158,44 @@ unsafe fn attend_impl<L: PairLanes>(
             }
         }
     }
-    put(tile, heads, sums, inverse, out);
+    for (r, q) in tile.queries.iter().enumerate() {
+        put(*q, heads, &sums[r * value_lanes..], 1, inverse[r], out);
+    }
 }
 
-/// The tile's queries beside each other, scaled: (count, dim).
-pub(crate) fn gather(tile: &Tile<'_>, heads: Heads, rows: &[f32], gathered: &mut Vec<f32>) {
+/// Writes a query's weighted sums, (⌈dim/32⌉) lanes that lie `stride` apart.
+pub(crate) fn put(
+    query: Query,
+    heads: Heads,
+    sums: &[Lane32],
+    stride: usize,
+    inverse: f32,
+    out: &Disjoint<'_, f32>,
+) {
+    let start = (query.row * heads.queries + query.head) * heads.dim;
+    // SAFETY: no other thread has this row of this head.
+    let out = unsafe { out.part(start..start + heads.dim) };
+    for (out, sums) in out.chunks_mut(BLOCK).zip(sums.iter().step_by(stride)) {
+        for (out, sum) in out.iter_mut().zip(&sums.0) {
+            *out = sum * inverse;
+        }
+    }
+}
+
+/// The tile's queries beside each other, scaled by dim^-½ and `scale`: (count, dim).
+pub(crate) fn gather(
+    tile: &Tile<'_>,
+    heads: Heads,
+    rows: &[f32],
+    scale: f32,
+    gathered: &mut Vec<f32>,
+) {
     let dim = heads.dim;
-    let scale = 1.0 / (dim as f32).sqrt();
+    let scale = scale / (dim as f32).sqrt();
     gathered.clear();
     for q in &tile.queries {
         let row = &rows[q.row * heads.row + q.head * dim..][..dim];
         gathered.extend(row.iter().map(|x| x * scale));
-    }
-}
-
-/// Turns scores (count, `blocks`) into exp(s − max) and returns what they are to be multiplied with.
-pub(crate) fn weights(
-    tile: &Tile<'_>,
-    blocks: usize,
-    scores: &mut [Lane32],
-) -> [f32; tile_attention::QUERIES] {
-    let mut inverse = [0.0; tile_attention::QUERIES];
-    for ((scores, q), inverse) in
-        scores.chunks_exact_mut(blocks).zip(&tile.queries).zip(&mut inverse)
-    {
-        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
-    }
-    inverse
-}
-
-/// Writes the weighted sums of values (count, ⌈dim/32⌉) to their rows.
-pub(crate) fn put(
-    tile: &Tile<'_>,
-    heads: Heads,
-    sums: &[Lane32],
-    inverse: [f32; tile_attention::QUERIES],
-    out: &Disjoint<'_, f32>,
-) {
-    let dim = heads.dim;
-    let sums = sums.chunks_exact(dim.div_ceil(BLOCK));
-    for ((q, sums), inverse) in tile.queries.iter().zip(sums).zip(inverse) {
-        let start = (q.row * heads.queries + q.head) * dim;
-        // SAFETY: no other thread has this row of this head.
-        let out = unsafe { out.part(start..start + dim) };
-        for (o, s) in out.iter_mut().zip(bytemuck::cast_slice::<_, f32>(sums)) {
-            *o = s * inverse;
-        }
     }
 }
 

@@ -6,17 +6,27 @@
 
 use crate::cache::{BLOCK, BlockPool};
 use crate::cached_attention::Heads;
+use crate::ops::lanes::fetch;
 use crate::ops::pairing::dense_tiles;
 use crate::ops::panels::Mat;
+use crate::ops::tile_lanes::FEW;
 use crate::ops::tile_product::{INNER, TILE, multiply};
 use crate::ops::tiles::{self, Call, SIDE, Tiles};
-use crate::pair_attention::{PairScratch, Tile, gather, parts, put, weights};
+use crate::pair_attention::{PairScratch, Tile, gather, parts, put};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
-use crate::vector::Lane32;
+use crate::vector::{LINE, Lane32};
 
 /// Queries of one call.
 pub(crate) const QUERIES: usize = 2 * SIDE;
+
+/// Lanes of a block's scores. One more than there are queries: at a distance of a page those of a query
+/// would compete for the same few places of the first cache.
+const BLOCK_LANES: usize = QUERIES + 1;
+/// Queries whose weights are computed together.
+const ROWS: usize = 4;
+/// Blocks whose values are multiplied in one go.
+const TOGETHER: usize = 32;
 
 /// Whether heads of this width have whole tiles, and the processor multiplies these.
 pub(crate) fn takes(dim: usize) -> bool {
@@ -39,48 +49,87 @@ pub(crate) fn attend(
     let longest = tile.queries.iter().map(|q| q.limit).max().unwrap_or(0);
     let blocks = longest.div_ceil(BLOCK);
     let PairScratch { rows: gathered, tiles, scores, sums, .. } = scratch;
-    gather(tile, heads, rows, gathered);
-    // (count, blocks) lanes.
-    scores.resize(count * blocks, Lane32::ZERO);
+    // Weights are powers of two.
+    gather(tile, heads, rows, std::f32::consts::LOG2_E, gathered);
+    // (blocks, BLOCK_LANES), a lane for every query.
+    scores.resize(blocks * BLOCK_LANES, Lane32::ZERO);
     for part in parts(tile).filter(|part| !part.blocks.is_empty()) {
         let (first, n) = (part.queries.start, part.queries.len());
         let queries = pack(Mat::new(&gathered[first * dim..][..n * dim], n, dim), tiles);
         for block in part.blocks.clone() {
             let (keys, _) = pool.pairs(part.table[block], layer, tile.key_head);
-            let mut sums = [Lane32::ZERO; QUERIES];
-            product(&registers, &queries, 0, keys, false, &mut sums, n);
-            for (r, sum) in sums[..n].iter().enumerate() {
-                scores[(first + r) * blocks + block] = *sum;
+            if block + 1 < part.blocks.end {
+                let (then, _) = pool.pairs(part.table[block + 1], layer, tile.key_head);
+                let lines = bytemuck::cast_slice::<_, f32>(then).chunks_exact(LINE);
+                lines.for_each(|line| fetch(line.as_ptr()));
             }
+            let scores = &mut scores[block * BLOCK_LANES..][..QUERIES];
+            some_rows(scores, first, n, count, false, |sums| {
+                product(&registers, &queries, 0, keys, false, sums, n);
+            });
         }
     }
-    let inverse = weights(tile, blocks, scores);
-    // (count, dim/32) lanes.
-    let lanes = dim / BLOCK;
+    // (blocks, QUERIES) lines, and those that a tile which begins with one of the last rows covers.
+    tiles.resize((2 * blocks + 1) * TILE / BLOCK, Pair32::ZERO);
+    let seen: &mut [u32] = bytemuck::cast_slice_mut(tiles);
+    let mut inverse = [0.0; QUERIES];
+    for (i, group) in tile.queries.chunks(ROWS).enumerate() {
+        let first = i * ROWS;
+        // Rows beyond the last are there, and left.
+        let limits = std::array::from_fn(|r| group[r.min(group.len() - 1)].limit);
+        let sums = weights(&scores[first..], limits, blocks, &mut seen[first * SIDE..]);
+        for (inverse, sum) in inverse[first..].iter_mut().zip(sums) {
+            *inverse = 1.0 / sum;
+        }
+    }
+    // (dim/32, QUERIES) lanes.
     sums.clear();
-    sums.resize(count * lanes, Lane32::ZERO);
+    sums.resize(dim / BLOCK * QUERIES, Lane32::ZERO);
     for part in parts(tile).filter(|part| !part.blocks.is_empty()) {
         let (first, n) = (part.queries.start, part.queries.len());
-        let from = first * blocks + part.blocks.start;
-        let seen: &[f32] = bytemuck::cast_slice(&scores[from..]);
-        let seen = Mat::strided(seen, n, part.blocks.len() * BLOCK, blocks * BLOCK);
-        let seen = pack(seen, tiles);
-        for lane in 0..lanes {
-            let mut own = [Lane32::ZERO; QUERIES];
-            for (r, own) in own[..n].iter_mut().enumerate() {
-                *own = sums[(first + r) * lanes + lane];
-            }
-            for (at, block) in part.blocks.clone().enumerate() {
+        for (lane, sums) in sums.chunks_exact_mut(QUERIES).enumerate() {
+            let values = |block: usize| {
                 let (_, values) = pool.pairs(part.table[block], layer, tile.key_head);
-                let values = &values[lane * SIDE..(lane + 1) * SIDE];
-                product(&registers, &seen, at, values, true, &mut own, n);
-            }
-            for (r, own) in own[..n].iter().enumerate() {
-                sums[(first + r) * lanes + lane] = *own;
-            }
+                &values[lane * SIDE..(lane + 1) * SIDE]
+            };
+            some_rows(sums, first, n, count, true, |sums| {
+                if n > SIDE {
+                    let seen = &seen[part.blocks.start * 2 * TILE + first * SIDE..];
+                    weighted(&registers, seen, part.blocks.clone().map(values), sums);
+                    return;
+                }
+                for block in part.blocks.clone() {
+                    let lanes = &seen[block * 2 * TILE + first * SIDE..];
+                    let rows = Packed { lanes, depth: 1 };
+                    product(&registers, &rows, 0, values(block), true, sums, n);
+                }
+            });
         }
     }
-    put(tile, heads, sums, inverse, out);
+    for (r, (q, inverse)) in tile.queries.iter().zip(inverse).enumerate() {
+        put(*q, heads, &sums[r..], QUERIES, inverse, out);
+    }
+}
+
+/// Calls `job` with lanes of some of the queries and room behind them, as products of whole tiles
+/// write: where others' would be written, on a copy.
+fn some_rows(
+    lanes: &mut [Lane32],
+    first: usize,
+    n: usize,
+    of: usize,
+    keep: bool,
+    job: impl FnOnce(&mut [Lane32]),
+) {
+    if n <= FEW || n == of {
+        return job(&mut lanes[first..]);
+    }
+    let mut own = [Lane32::ZERO; QUERIES];
+    if keep {
+        own[..n].copy_from_slice(&lanes[first..first + n]);
+    }
+    job(&mut own);
+    lanes[first..first + n].copy_from_slice(&own[..n]);
 }
 
 /// Rows in tiles.
@@ -102,6 +151,27 @@ fn pack<'a>(rows: Mat<'_>, tiles: &'a mut Vec<Pair32>) -> Packed<'a> {
     Packed { lanes: bytemuck::cast_slice(tiles), depth }
 }
 
+/// 2^(s − max) of the first so many scores of some queries in bfloat16, a line of `out` for each block, 0
+/// beyond; returns their sums before they are rounded.
+fn weights(
+    scores: &[Lane32],
+    limits: [usize; ROWS],
+    blocks: usize,
+    out: &mut [u32],
+) -> [f32; ROWS] {
+    assert!(limits.iter().all(|l| *l > 0 && l.div_ceil(BLOCK) <= blocks), "scores of no block");
+    let last = blocks - 1;
+    assert!(scores.len() >= last * BLOCK_LANES + ROWS, "scores outside their slice");
+    assert!(out.len() >= last * 2 * TILE + ROWS * SIDE, "lines outside their slice");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: processors with tile registers have what this needs; all is there, as was just checked.
+    unsafe {
+        x86::weights(scores.as_ptr().cast(), limits, blocks, out.as_mut_ptr().cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no tiles")
+}
+
 /// sums (n, 32) = or += the left rows from tile `at` of the inner dimension on · `panel`.
 fn product(
     registers: &Tiles,
@@ -109,7 +179,7 @@ fn product(
     at: usize,
     panel: &[Pair32],
     add: bool,
-    sums: &mut [Lane32; QUERIES],
+    sums: &mut [Lane32],
     n: usize,
 ) {
     let depth = panel.len() / SIDE;
@@ -118,6 +188,8 @@ fn product(
         n <= QUERIES && at + depth <= left.depth && left.lanes.len() >= n.div_ceil(SIDE) * a_rows,
         "rows and panel disagree"
     );
+    let written = if n <= FEW { n } else { n.next_multiple_of(SIDE) };
+    assert!(sums.len() >= written, "sums outside their slice");
     let c = sums.as_mut_ptr().cast::<f32>();
     let b = panel.as_ptr().cast::<u32>();
     let a = left.lanes[at * TILE..].as_ptr();
@@ -129,7 +201,7 @@ fn product(
         c,
         c_rows: BLOCK,
         add,
-        c_next: c,
+        c_next: std::ptr::null(),
         next: b,
         quarter: 0,
         walk: 1,
@@ -137,4 +209,198 @@ fn product(
     // SAFETY: both blocks of rows have `depth` tiles from `at` on, as was just checked; the panel
     // has as many, and there are sums for two blocks.
     unsafe { multiply(registers, call, n) };
+}
+
+/// sums (32, 32) += the left rows · the panels, a tile deep each. Rows lie in tiles, those of the first
+/// panel, then those of the next.
+fn weighted<'p>(
+    registers: &Tiles,
+    mut rows: &[u32],
+    panels: impl Iterator<Item = &'p [Pair32]>,
+    sums: &mut [Lane32],
+) {
+    assert!(sums.len() >= QUERIES, "sums outside their slice");
+    let mut panels = panels.peekable();
+    while panels.peek().is_some() {
+        let mut list = [std::ptr::null(); TOGETHER + 1];
+        let mut depth = 0;
+        for panel in panels.by_ref().take(TOGETHER) {
+            assert!(panel.len() >= SIDE, "a shorter panel");
+            list[depth] = panel.as_ptr().cast::<u32>();
+            depth += 1;
+        }
+        list[depth] = list[0];
+        let (these, rest) = rows.split_at(rows.len().min(depth * 2 * TILE));
+        assert!(these.len() == depth * 2 * TILE, "rows outside their slice");
+        // SAFETY: rows, panels and sums are there, as was just checked.
+        unsafe {
+            let (a, c) = (these.as_ptr(), sums.as_mut_ptr().cast::<f32>());
+            tiles::multiply_list(registers, a, &list[..=depth], c, BLOCK);
+        }
+        rows = rest;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m512, __m512bh, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+        _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
+        _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
+        _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+        _mm512_storeu_ps, _mm512_sub_ps,
+    };
+
+    use super::{BLOCK, BLOCK_LANES, SIDE, TILE};
+    use crate::vector::unroll;
+
+    /// 2ˣ for x ≤ 0 to 3·10⁻⁶; 2⁻¹²⁶ far below.
+    #[target_feature(enable = "avx512f")]
+    fn exp2(x: __m512) -> __m512 {
+        // Adding this rounds to an integer, which then stands, with the exponent's bias, in the low
+        // bits of the mantissa.
+        let magic = _mm512_set1_ps(12_582_912.0 + 127.0);
+        // NaN stays: the second operand is returned then.
+        let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
+        let shifted = _mm512_add_ps(x, magic);
+        let r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
+        let mut p = _mm512_set1_ps(9.570_101e-3);
+        for c in [5.591_786e-2, 2.402_474_4e-1, 6.931_218e-1, 9.999_993e-1] {
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+        }
+        let scale = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+        _mm512_mul_ps(p, _mm512_castsi512_ps(scale))
+    }
+
+    /// The sixteen scores that a mask lets through.
+    macro_rules! some {
+        ($scores:expr, $seen:expr, $half:literal) => {
+            _mm512_mask_loadu_ps(
+                _mm512_set1_ps(f32::NEG_INFINITY),
+                ($seen >> ($half * SIDE)) as u16,
+                $scores.add($half * SIDE),
+            )
+        };
+    }
+
+    /// # Safety
+    /// As `super::weights`, whose checks it relies on.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) unsafe fn weights<const N: usize>(
+        scores: *const f32,
+        limits: [usize; N],
+        blocks: usize,
+        out: *mut f32,
+    ) -> [f32; N] {
+        const STRIDE: usize = BLOCK_LANES * BLOCK;
+        let mut full = blocks;
+        for limit in limits {
+            full = full.min(limit / BLOCK);
+        }
+        // SAFETY: the function's contract.
+        unsafe {
+            let mut tops = [_mm512_set1_ps(f32::NEG_INFINITY); N];
+            for block in 0..full {
+                unroll!(N, R => {
+                    let scores = scores.add(block * STRIDE + R * BLOCK);
+                    let (low, high) = (_mm512_loadu_ps(scores), _mm512_loadu_ps(scores.add(SIDE)));
+                    tops[R] = _mm512_max_ps(low, _mm512_max_ps(high, tops[R]));
+                });
+            }
+            for block in full..blocks {
+                unroll!(N, R => {
+                    let scores = scores.add(block * STRIDE + R * BLOCK);
+                    let seen = below(limits[R], block);
+                    let (low, high) = (some!(scores, seen, 0), some!(scores, seen, 1));
+                    tops[R] = _mm512_max_ps(low, _mm512_max_ps(high, tops[R]));
+                });
+            }
+            unroll!(N, R => tops[R] = _mm512_set1_ps(_mm512_reduce_max_ps(tops[R])));
+            let mut sums = [_mm512_setzero_ps(); N];
+            for block in 0..full {
+                unroll!(N, R => {
+                    let scores = scores.add(block * STRIDE + R * BLOCK);
+                    let low = exp2(_mm512_sub_ps(_mm512_loadu_ps(scores), tops[R]));
+                    let high = exp2(_mm512_sub_ps(_mm512_loadu_ps(scores.add(SIDE)), tops[R]));
+                    sums[R] = _mm512_add_ps(sums[R], _mm512_add_ps(low, high));
+                    put(low, high, out.add(block * 2 * TILE + R * SIDE));
+                });
+            }
+            for block in full..blocks {
+                unroll!(N, R => {
+                    let scores = scores.add(block * STRIDE + R * BLOCK);
+                    let seen = below(limits[R], block);
+                    let low = exp2(_mm512_sub_ps(some!(scores, seen, 0), tops[R]));
+                    let high = exp2(_mm512_sub_ps(some!(scores, seen, 1), tops[R]));
+                    let low = _mm512_maskz_mov_ps(seen as u16, low);
+                    let high = _mm512_maskz_mov_ps((seen >> SIDE) as u16, high);
+                    sums[R] = _mm512_add_ps(sums[R], _mm512_add_ps(low, high));
+                    put(low, high, out.add(block * 2 * TILE + R * SIDE));
+                });
+            }
+            let mut all = [0.0; N];
+            unroll!(N, R => all[R] = _mm512_reduce_add_ps(sums[R]));
+            all
+        }
+    }
+
+    /// A bit for every position of a block that is below the limit.
+    fn below(limit: usize, block: usize) -> u32 {
+        let count = limit.saturating_sub(block * BLOCK).min(BLOCK);
+        ((1_u64 << count) - 1) as u32
+    }
+
+    /// # Safety
+    /// A line can be written.
+    #[target_feature(enable = "avx512bf16,avx512f")]
+    unsafe fn put(low: __m512, high: __m512, line: *mut f32) {
+        // SAFETY: the function's contract; both types are 512 plain bits.
+        unsafe {
+            let pairs = std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_ps(line, pairs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pairs::{high, low};
+
+    #[test]
+    fn weights_are_those_of_each_query_alone() {
+        if !tiles::available() {
+            return;
+        }
+        let blocks = 3;
+        let mut scores = vec![Lane32::ZERO; blocks * BLOCK_LANES];
+        for (i, score) in scores.iter_mut().flat_map(|lane| &mut lane.0).enumerate() {
+            *score = (i as f32 * 0.37).sin() * 40.0;
+        }
+        let score = |r: usize, at: usize| scores[at / BLOCK * BLOCK_LANES + r].0[at % BLOCK];
+        let several = [1, 32, 45, 96];
+        let mut found = vec![7; (2 * blocks + 1) * TILE];
+        let sums = weights(&scores, several, blocks, &mut found);
+        for (r, limit) in several.into_iter().enumerate() {
+            let mut alone = vec![9; (2 * blocks + 1) * TILE];
+            let sum = weights(&scores, [limit; ROWS], blocks, &mut alone)[r];
+            assert_eq!(sums[r].to_bits(), sum.to_bits(), "row {r}");
+            let top = (0..limit).map(|at| score(r, at)).fold(f32::NEG_INFINITY, f32::max);
+            let mut exact = 0.0;
+            for at in 0..blocks * BLOCK {
+                let place = at / BLOCK * 2 * TILE + r * SIDE + at % BLOCK / 2;
+                assert_eq!(found[place], alone[place], "row {r}");
+                let weight = if at % 2 == 0 { low(found[place]) } else { high(found[place]) };
+                if at >= limit {
+                    assert_eq!(weight, 0.0, "beyond the limit of row {r}");
+                    continue;
+                }
+                let expected = f64::from(score(r, at) - top).exp2();
+                exact += expected;
+                let error = (f64::from(weight) - expected).abs();
+                assert!(error <= expected * 0.004 + 1e-37, "{weight} for {expected}");
+            }
+            assert!((f64::from(sum) / exact - 1.0).abs() < 4e-6, "{sum} for {exact}");
+        }
+    }
 }

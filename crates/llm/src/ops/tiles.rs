@@ -108,6 +108,28 @@ pub(crate) unsafe fn multiply_thirds(_tiles: &Tiles, call: Call, rows: usize, ne
     unreachable!("no `Tiles` without registers: {:?}, {rows}, {next_rows}", call.depth);
 }
 
+/// c (32, 32) += a (32, 16 D) · the D panels of `list`, each sixteen pairs deep, whose last entry is one
+/// more address, to be asked for and not read. Left rows lie in tiles, all of a panel's before those of
+/// the next; sums as in a [`Call`].
+///
+/// # Safety
+/// All have what the shape and the strides reach.
+pub(crate) unsafe fn multiply_list(
+    _tiles: &Tiles,
+    a: *const u32,
+    list: &[*const u32],
+    c: *mut f32,
+    c_rows: usize,
+) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if list.len() > 1 {
+        // SAFETY: as above.
+        unsafe { x86::multiply_list(a, list, c, c_rows) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    unreachable!("no `Tiles` without registers: {a:?}, {list:?}, {c:?}, {c_rows}");
+}
+
 /// Asks for sums that will be written.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 unsafe fn fetch_sums(first: *const f32, stride: usize, rows: usize) {
@@ -411,6 +433,61 @@ mod x86 {
             "tilestored [{c2} + {c_rows}*1 + 64], tmm3"
         ],
         second rows: a2, c2
+    }
+
+    /// # Safety
+    /// As `super::multiply_list`; the registers are set up, and there is a panel.
+    pub(super) unsafe fn multiply_list(
+        a: *const u32,
+        list: &[*const u32],
+        c: *mut f32,
+        c_rows: usize,
+    ) {
+        // SAFETY: as in `product`.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{c} + {c_rows}*1]",
+                "tileloadd tmm1, [{c} + {c_rows}*1 + 64]",
+                "tileloadd tmm2, [{c2} + {c_rows}*1]",
+                "tileloadd tmm3, [{c2} + {c_rows}*1 + 64]",
+                "mov {b}, [{list}]",
+                "2:",
+                "tileloadd tmm6, [{b} + {line}*2]",
+                "tileloadd tmm4, [{a} + {line}*1]",
+                "mov {then}, [{list} + 8]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                fetch!("{then}"),
+                "tileloadd tmm5, [{a} + {line}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                fetch!("{then} + 512"),
+                "tileloadd tmm7, [{b} + {line}*2 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                fetch!("{then} + 1024"),
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                fetch!("{then} + 1536"),
+                "add {a}, 2048",
+                "add {list}, 8",
+                "mov {b}, {then}",
+                "dec {depth}",
+                "jnz 2b",
+                "tilestored [{c} + {c_rows}*1], tmm0",
+                "tilestored [{c} + {c_rows}*1 + 64], tmm1",
+                "tilestored [{c2} + {c_rows}*1], tmm2",
+                "tilestored [{c2} + {c_rows}*1 + 64], tmm3",
+                a = inout(reg) a => _,
+                list = inout(reg) list.as_ptr() => _,
+                depth = inout(reg) list.len() - 1 => _,
+                b = out(reg) _,
+                then = out(reg) _,
+                line = in(reg) 64_usize,
+                c = in(reg) c,
+                c2 = in(reg) c.add(SIDE * c_rows),
+                c_rows = in(reg) 4 * c_rows,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
     }
 
     // The least part with the first, middle with first, middle with middle, first with middle, first

@@ -1,11 +1,13 @@
 //! Keys and values of live contexts in reference-counted blocks: contexts that share a beginning
 //! share its blocks, and a block is copied only when one of them writes on.
-#![allow(unsafe_code)]
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
 
 use crate::config::ModelConfig;
 use crate::large_pages::zeroed;
 use crate::ops::bf16::round;
 use crate::ops::panels::Precision;
+use crate::ops::simd::vectorised;
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
 use crate::team::Team;
@@ -235,10 +237,26 @@ impl Shape {
     }
 }
 
-/// One token of one head in pairs.
-fn write_pairs(slot: usize, k: &[f32], v: &[f32], keys: &mut [Pair32], values: &mut [Pair32]) {
-    for (row, k) in keys.iter_mut().zip(k.chunks(2)) {
-        row.0[slot] = round(k[0]) | k.get(1).map_or(0, |k| round(*k) << 16);
+#[inline(always)]
+fn write_pairs_impl<const FMA: bool>(
+    slot: usize,
+    k: &[f32],
+    v: &[f32],
+    keys: &mut [Pair32],
+    values: &mut [Pair32],
+) {
+    let mut pairs = [0; BLOCK];
+    for (rows, k) in keys.chunks_mut(BLOCK).zip(k.chunks(2 * BLOCK)) {
+        let (both, last) = k.as_chunks::<2>();
+        for (pair, [low, high]) in pairs.iter_mut().zip(both) {
+            *pair = round(*low) | round(*high) << 16;
+        }
+        if let [last] = last {
+            pairs[both.len()] = round(*last);
+        }
+        for (row, pair) in rows.iter_mut().zip(pairs) {
+            row.0[slot] = pair;
+        }
     }
     // The other half of a lane is another token's.
     let (keep, shift) = if slot.is_multiple_of(2) { (0xFFFF_0000, 0) } else { (0x0000_FFFF, 16) };
@@ -247,6 +265,12 @@ fn write_pairs(slot: usize, k: &[f32], v: &[f32], keys: &mut [Pair32], values: &
             *lane = *lane & keep | round(*v) << shift;
         }
     }
+}
+
+vectorised! {
+    /// One token of one head in pairs.
+    fn write_pairs(slot: usize, k: &[f32], v: &[f32], keys: &mut [Pair32], values: &mut [Pair32])
+        = write_pairs_impl
 }
 
 #[cfg(test)]

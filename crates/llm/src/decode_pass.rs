@@ -7,6 +7,7 @@ use crate::cache::{BLOCK, BlockId, BlockPool, NewRows};
 use crate::cached_attention::{self, AttendScratch, Heads, Span};
 use crate::decode_rows::{RowBuffers, by_rows, norm_rows};
 use crate::decode_weights::DecodeWeights;
+use crate::large_pages::Floats;
 use crate::ops::embedding;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
@@ -45,11 +46,11 @@ pub(crate) type Drawn = (usize, Option<(TokenId, TokenScore)>);
 #[derive(Default)]
 pub(crate) struct Buffers {
     positions: Vec<u32>,
-    x: Vec<f32>,
-    qkv: Vec<f32>,
-    att: Vec<f32>,
-    logits: Vec<f32>,
-    rows: Vec<f32>,
+    x: Floats,
+    qkv: Floats,
+    att: Floats,
+    logits: Floats,
+    rows: Floats,
     /// Of rows that all threads share.
     shared: RowBuffers,
     /// Of rows that are a thread's own.
@@ -107,12 +108,12 @@ impl Engine<'_, '_> {
                 positions.map(|position| (run.table[position / BLOCK], position % BLOCK))
             })
             .collect();
-        b.x.resize(rows * hidden, 0.0);
+        b.x.fit(rows * hidden);
         embedding::forward(tokens, model.part(&model.layout.embed()), hidden, &mut b.x);
         let last_layer = weights.layers.len() - 1;
         let outputs = runs.iter().filter(|r| r.draw.is_some()).count();
         for l in 0..weights.layers.len() {
-            b.qkv.resize(rows * qkv_size, 0.0);
+            b.qkv.fit(rows * qkv_size);
             let (x, positions) = (&b.x, &b.positions);
             let qkv = Disjoint::new(&mut b.qkv);
             by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
@@ -133,7 +134,7 @@ impl Engine<'_, '_> {
                 keep_last_rows(runs, qkv_size, &mut b.qkv, &mut b.rows);
                 rows = outputs;
             }
-            b.att.resize(rows * q_size, 0.0);
+            b.att.fit(rows * q_size);
             self.attend(runs, narrow, l, heads, pool, b);
             let (att, x) = (&b.att, Disjoint::new(&mut b.x));
             by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
@@ -229,7 +230,7 @@ impl Engine<'_, '_> {
         let rngs = Disjoint::new(&mut *draws.rngs);
         for first in (0..rows).step_by(HEAD_ROWS) {
             let chunk = first..(first + HEAD_ROWS).min(rows);
-            b.logits.resize(chunk.len() * vocab, 0.0);
+            b.logits.fit(chunk.len() * vocab);
             let h = &b.shared.h[chunk.start * hidden..chunk.end * hidden];
             let into = Output::Set;
             self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.shared.linear);
@@ -327,13 +328,16 @@ fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Ve
 }
 
 /// Keeps the last row of every run that draws.
-fn keep_last_rows(runs: &[Run<'_>], width: usize, rows: &mut Vec<f32>, spare: &mut Vec<f32>) {
-    spare.clear();
+fn keep_last_rows(runs: &[Run<'_>], width: usize, rows: &mut Floats, spare: &mut Floats) {
+    spare.fit(runs.iter().filter(|run| run.draw.is_some()).count() * width);
+    let mut kept = spare.chunks_exact_mut(width);
     let mut end = 0;
     for run in runs {
         end += run.count;
-        if run.draw.is_some() {
-            spare.extend_from_slice(&rows[(end - 1) * width..end * width]);
+        if run.draw.is_some()
+            && let Some(kept) = kept.next()
+        {
+            kept.copy_from_slice(&rows[(end - 1) * width..end * width]);
         }
     }
     std::mem::swap(rows, spare);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::cache::BLOCK;
 use crate::decode_weights::{DecodeWeights, MatrixScratch, Perceptron};
+use crate::large_pages::Floats;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::ops::{head_norm, rms_norm, swiglu};
@@ -28,11 +29,11 @@ const ROWS_AT_ONCE: usize = tile_linear::CHUNK;
 /// Buffers of rows between two attentions.
 #[derive(Default)]
 pub(crate) struct RowBuffers {
-    pub(crate) h: Vec<f32>,
+    pub(crate) h: Floats,
     inv_rms: Vec<f32>,
     head_inv: Vec<f32>,
-    gate_up: Vec<f32>,
-    act: Vec<f32>,
+    gate_up: Floats,
+    act: Floats,
     packed_act: Vec<Pair32>,
     pub(crate) linear: MatrixScratch,
 }
@@ -127,9 +128,9 @@ impl DecodeWeights<'_> {
                 return;
             }
         };
-        b.gate_up.resize(rows * 2 * inter, 0.0);
+        b.gate_up.fit(rows * 2 * inter);
         gate_up.apply(team, &b.h, &mut b.gate_up, Output::Set, &mut b.linear);
-        b.act.resize(rows * inter, 0.0);
+        b.act.fit(rows * inter);
         let (both, act) = (&b.gate_up, Disjoint::new(&mut b.act));
         team.split(rows, ROWS_TOGETHER, &|part| {
             let both = &both[part.start * 2 * inter..part.end * 2 * inter];
@@ -145,7 +146,7 @@ impl DecodeWeights<'_> {
 pub(crate) fn norm_rows(team: &Team, x: &[f32], weight: &[f32], eps: f32, b: &mut RowBuffers) {
     let hidden = weight.len();
     let rows = x.len() / hidden;
-    b.h.resize(x.len(), 0.0);
+    b.h.fit(x.len());
     b.inv_rms.resize(rows, 0.0);
     let (h, inv) = (Disjoint::new(&mut b.h), Disjoint::new(&mut b.inv_rms));
     team.split(rows, ROWS_TOGETHER, &|part| {

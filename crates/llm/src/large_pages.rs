@@ -35,6 +35,17 @@ impl Floats {
         Self { map: Some(map), len }
     }
 
+    /// `len` numbers from now on, whatever they are: what was held is lost if the buffer has to grow.
+    pub(crate) fn fit(&mut self, len: usize) {
+        let room = self.map.as_ref().map_or(0, |map| map.len() / size_of::<f32>());
+        if room < len {
+            // The old one goes first.
+            *self = Self::default();
+            *self = Self::zeros(len);
+        }
+        self.len = len;
+    }
+
     /// Zeros again, written by as many threads.
     pub fn clear(&mut self, threads: usize) {
         if threads <= 1 {

@@ -202,6 +202,7 @@ fn product(
         c_rows: BLOCK,
         add,
         c_next: std::ptr::null(),
+        next_rows: 0,
         next: b,
         quarter: 0,
         walk: 1,
@@ -244,33 +245,14 @@ fn weighted<'p>(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512, __m512bh, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-        _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
-        _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps,
-        _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-        _mm512_storeu_ps, _mm512_sub_ps,
+        __m512, __m512bh, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps,
+        _mm512_mask_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_reduce_add_ps,
+        _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use super::{BLOCK, BLOCK_LANES, SIDE, TILE};
+    use crate::ops::simd::exp2_near as exp2;
     use crate::vector::unroll;
-
-    /// 2ˣ for x ≤ 0 to 3·10⁻⁶; 2⁻¹²⁶ far below.
-    #[target_feature(enable = "avx512f")]
-    fn exp2(x: __m512) -> __m512 {
-        // Adding this rounds to an integer, which then stands, with the exponent's bias, in the low
-        // bits of the mantissa.
-        let magic = _mm512_set1_ps(12_582_912.0 + 127.0);
-        // NaN stays: the second operand is returned then.
-        let x = _mm512_max_ps(_mm512_set1_ps(-126.0), x);
-        let shifted = _mm512_add_ps(x, magic);
-        let r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
-        let mut p = _mm512_set1_ps(9.570_101e-3);
-        for c in [5.591_786e-2, 2.402_474_4e-1, 6.931_218e-1, 9.999_993e-1] {
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
-        }
-        let scale = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
-        _mm512_mul_ps(p, _mm512_castsi512_ps(scale))
-    }
 
     /// The sixteen scores that a mask lets through.
     macro_rules! some {

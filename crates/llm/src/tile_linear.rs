@@ -70,7 +70,6 @@ impl PairLinear {
                             a: xs[first / tiles::SIDE * block..].as_ptr(),
                             c,
                             add: add || self.bias.is_some(),
-                            c_next: c,
                             ..ahead
                         };
                         ahead.next = ahead.next.wrapping_add(depth * ahead.walk * tiles::SIDE);
@@ -112,6 +111,7 @@ impl PairLinear {
             c_rows: PANEL,
             add: false,
             c_next: std::ptr::null(),
+            next_rows: 0,
             next: b.wrapping_add(lanes * panels),
             quarter: lanes / 4,
             // So many lines of each quarter of a panel at each tile: all by the last row.
@@ -146,7 +146,7 @@ impl PairLinear {
             let mut product = [0.0; ROWS * PANEL];
             let rows = sums.len() / (2 * PANEL);
             let product = &mut product[..rows * PANEL];
-            swiglu::forward(sums, PANEL, product);
+            swiglu::forward_near(sums, PANEL, product);
             for (at, rows) in product.chunks(tiles::SIDE * PANEL).enumerate() {
                 let place = (first / tiles::SIDE + at) * out_block + couple * TILE;
                 // SAFETY: no other thread has this couple's tiles.
@@ -196,7 +196,7 @@ impl PairLinear {
                         for (i, ahead) in ahead.iter_mut().enumerate() {
                             let c = start.wrapping_add(i * PANEL);
                             let a = xs[first / tiles::SIDE * block..].as_ptr();
-                            let call = Call { a, c, c_rows: 2 * PANEL, c_next: c, ..*ahead };
+                            let call = Call { a, c, c_rows: 2 * PANEL, ..*ahead };
                             let walked = ahead.depth * ahead.walk * tiles::SIDE;
                             ahead.next = ahead.next.wrapping_add(walked);
                             // SAFETY: as in `apply_packed`; there are sums for both panels.
@@ -301,7 +301,7 @@ mod tests {
             let mut sums = vec![0.0; rows * 2 * inter];
             apart.apply(&team, &x, &mut sums, Output::Set, &mut scratch);
             let mut act = vec![0.0; rows * inter];
-            swiglu::forward(&sums, inter, &mut act);
+            swiglu::forward_near(&sums, inter, &mut act);
             let mut expected = vec![1.0; rows * 48];
             down.apply(&team, &act, &mut expected, Output::Add, &mut scratch);
             couple.swiglu(&team, &x, &mut scratch, &mut packed);

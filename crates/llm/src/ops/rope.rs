@@ -1,5 +1,6 @@
 //! Rotary position embedding, with a head's halves as the pairs ("rotate half").
 
+use super::simd::vectorised;
 use crate::{
     config::ModelConfig,
     rope_scaling::{RopeScaling, frequency},
@@ -55,16 +56,25 @@ impl RopeTable {
     }
 
     fn turn(&self, x: &mut [f32], row: usize, heads: usize, positions: &[u32], sign: f32) {
-        let half = self.half;
         for (x, &position) in x.chunks_exact_mut(row).zip(positions) {
-            let (cos, sin) = self.at(position);
-            for head in x[..heads * 2 * half].chunks_exact_mut(2 * half) {
-                let (lo, hi) = head.split_at_mut(half);
-                for (((a, b), c), s) in lo.iter_mut().zip(hi).zip(cos).zip(sin) {
-                    let s = s * sign;
-                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-                }
-            }
+            turn(&mut x[..heads * 2 * self.half], self.at(position), sign);
         }
     }
+}
+
+#[inline(always)]
+fn turn_impl<const FMA: bool>(x: &mut [f32], (cos, sin): (&[f32], &[f32]), sign: f32) {
+    let half = cos.len();
+    for head in x.chunks_exact_mut(2 * half) {
+        let (lo, hi) = head.split_at_mut(half);
+        for (((a, b), c), s) in lo.iter_mut().zip(hi).zip(cos).zip(sin) {
+            let s = s * sign;
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+}
+
+vectorised! {
+    /// Rotates heads of one position.
+    fn turn(x: &mut [f32], at: (&[f32], &[f32]), sign: f32) = turn_impl
 }

@@ -121,6 +121,31 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     p * f32::from_bits(bits)
 }
 
+/// 2ˣ of sixteen numbers to 3·10⁻⁶, for what is rounded to bfloat16 afterwards. The argument is
+/// clamped to ±126; NaN stays NaN.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn exp2_near(x: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::{
+        _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_sub_ps,
+    };
+    // Adding this rounds to an integer, which then stands, with the exponent's bias, in the low bits
+    // of the mantissa.
+    let magic = _mm512_set1_ps(12_582_912.0 + 127.0);
+    // The second operand is returned if it is NaN.
+    let x = _mm512_min_ps(_mm512_set1_ps(126.0), _mm512_max_ps(_mm512_set1_ps(-126.0), x));
+    let shifted = _mm512_add_ps(x, magic);
+    let r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
+    let mut p = _mm512_set1_ps(9.570_101e-3);
+    for c in [5.591_786e-2, 2.402_474_4e-1, 6.931_218e-1, 9.999_993e-1] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    }
+    let scale = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+    _mm512_mul_ps(p, _mm512_castsi512_ps(scale))
+}
+
 /// Σ of the lanes, by halves.
 #[inline(always)]
 pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {

@@ -93,13 +93,14 @@ impl RowsByPanel<'_> {
                 c_rows: if direct { stride } else { PANEL },
                 add: false,
                 c_next: sums,
+                next_rows: stride,
                 next: next.cast::<u32>().wrapping_add(first / ROWS * depth * walk * SIDE),
                 quarter: depth * lines * SIDE,
                 walk,
             };
             // SAFETY: the panel and the rows are there in parts; there are own sums of two tiles, or
             // those of the caller.
-            unsafe { tiles::multiply_thirds(registers, call, take, stride) };
+            unsafe { tiles::multiply_thirds(registers, call, take) };
             if !direct {
                 finish(first, &own[..take]);
             }

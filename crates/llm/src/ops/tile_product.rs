@@ -92,6 +92,7 @@ pub(super) fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Wri
                             c_rows: dst.row_stride,
                             add,
                             c_next,
+                            next_rows: dst.row_stride,
                             next: next.wrapping_add(row / ROWS * k * walk * SIDE),
                             quarter: k * TILE / 2,
                             walk,

@@ -75,6 +75,7 @@ impl<'a> Products<'a> {
             c_rows: stride,
             add: false,
             c_next: std::ptr::null(),
+            next_rows: 0,
             next: next.wrapping_add(first / ROWS * depth * walk * SIDE),
             quarter: depth * TILE / 2,
             walk,
@@ -114,7 +115,7 @@ pub(crate) fn forward(
                     dense_tiles(Mat::strided(half, count, PANEL, 2 * PANEL), tile(kept, at));
                 }
                 let product: &mut [f32] = bytemuck::cast_slice_mut(&mut product[..count]);
-                swiglu::forward(sums, PANEL, product);
+                swiglu::forward_near(sums, PANEL, product);
                 let block = &mut active[start / SIDE * lanes(SIDE, width)..];
                 dense_tiles(Mat::new(product, count, PANEL), tile(block, couple));
             }
@@ -159,7 +160,13 @@ pub(crate) fn backward(
             let active: &mut [f32] = bytemuck::cast_slice_mut(&mut active[..count]);
             let d_flat: &mut [f32] = bytemuck::cast_slice_mut(d_both[..count].as_flattened_mut());
             let both = bytemuck::cast_slice(both[..count].as_flattened());
-            swiglu::backward(bytemuck::cast_slice(&d_active[..count]), both, PANEL, active, d_flat);
+            swiglu::backward_near(
+                bytemuck::cast_slice(&d_active[..count]),
+                both,
+                PANEL,
+                active,
+                d_flat,
+            );
             into_down.x_square(first, couple * PANEL, Mat::new(active, count, PANEL));
             for (half, at) in [(0, couple), (PANEL, couples + couple)] {
                 let d = Mat::strided(&d_flat[half..], count, PANEL, 2 * PANEL);
@@ -241,7 +248,7 @@ mod tests {
             let mut gate_up = vec![0.0; rows * 2 * width];
             up.forward(&x, &forth_up, &mut gate_up, Write::Replace);
             let mut active = vec![0.0; rows * width];
-            swiglu::forward(&gate_up, width, &mut active);
+            swiglu::forward_near(&gate_up, width, &mut active);
             down.forward(&active, &forth_down, &mut expected, Write::Add);
             assert_eq!(y, expected, "{rows}");
 
@@ -269,7 +276,7 @@ mod tests {
             let mut d_active = vec![0.0; rows * width];
             down.backward_input(&dy, &back_down, &mut d_active, Write::Replace);
             let mut d_gate_up = vec![0.0; rows * 2 * width];
-            swiglu::backward(&d_active, &gate_up, width, &mut active, &mut d_gate_up);
+            swiglu::backward_near(&d_active, &gate_up, width, &mut active, &mut d_gate_up);
             let mut expected = vec![0.0; rows * hidden];
             up.backward_input(&d_gate_up, &back_up, &mut expected, Write::Replace);
             assert_eq!(dx, expected, "{rows}");

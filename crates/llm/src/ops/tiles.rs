@@ -67,8 +67,10 @@ pub(crate) struct Call {
     pub(crate) c: *mut f32,
     pub(crate) c_rows: usize,
     pub(crate) add: bool,
-    /// Sums of the call that follows, which are fetched to be written; none if they are where these are.
+    /// Rows that are written soon, `next_rows` elements apart: 32 elements of each are asked for, to be
+    /// written. None if it is null.
     pub(crate) c_next: *const f32,
+    pub(crate) next_rows: usize,
     /// Of what the second cache should hold soon, `walk` lines at every tile, from each of four
     /// places that are `quarter` lanes apart: several streams bring more of the bandwidth than one.
     pub(crate) next: *const u32,
@@ -84,7 +86,7 @@ pub(crate) unsafe fn multiply(_tiles: &Tiles, call: Call, rows: usize) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the registers are set up as long as there is a `Tiles`; the function's contract.
     unsafe {
-        fetch_sums(call.c_next, call.c_rows, rows);
+        fetch_sums(call.c_next, call.next_rows, rows);
         if rows <= SIDE { x86::multiply_16(call) } else { x86::multiply_32(call) }
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -93,19 +95,19 @@ pub(crate) unsafe fn multiply(_tiles: &Tiles, call: Call, rows: usize) {
 
 /// As [`multiply`], where every number is the sum of three of bfloat16: a tile stands for three that
 /// follow each other, of the first, middle and least parts. Products are left out where the least part
-/// meets the middle or the least: 2⁻²⁶ of a product at most. The lines of `c_next` lie `next_rows` apart.
+/// meets the middle or the least: 2⁻²⁶ of a product at most.
 ///
 /// # Safety
 /// As [`multiply`].
-pub(crate) unsafe fn multiply_thirds(_tiles: &Tiles, call: Call, rows: usize, next_rows: usize) {
+pub(crate) unsafe fn multiply_thirds(_tiles: &Tiles, call: Call, rows: usize) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: as above.
     unsafe {
-        fetch_sums(call.c_next, next_rows, rows);
+        fetch_sums(call.c_next, call.next_rows, rows);
         if rows <= SIDE { x86::multiply_thirds_16(call) } else { x86::multiply_thirds_32(call) }
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    unreachable!("no `Tiles` without registers: {:?}, {rows}, {next_rows}", call.depth);
+    unreachable!("no `Tiles` without registers: {:?}, {rows}", call.depth);
 }
 
 /// c (32, 32) += a (32, 16 D) · the D panels of `list`, each sixteen pairs deep, whose last entry is one

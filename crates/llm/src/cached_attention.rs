@@ -147,7 +147,7 @@ unsafe fn tile<L: Lanes, const Q: usize, const N: usize>(
 
     let mut inverse = [0.0; Q];
     for (i, scores) in scratch.scores.chunks_exact_mut(blocks).enumerate() {
-        let sum = softmax(scores, 1, limits[i]);
+        let sum = softmax(bytemuck::cast_slice_mut(scores), limits[i]);
         inverse[i] = 1.0 / sum;
     }
 
@@ -219,52 +219,35 @@ unsafe fn score_blocks<L: Lanes, const Q: usize, const N: usize>(
 }
 
 #[inline(always)]
-fn softmax_impl<const FMA: bool>(scores: &mut [Lane32], stride: usize, limit: usize) -> f32 {
-    let (full, rest) = (limit / BLOCK, limit % BLOCK);
-    let mut tops = [f32::NEG_INFINITY; LANES];
-    for scores in scores.iter().step_by(stride).take(full) {
-        for half in scores.0.as_chunks::<LANES>().0 {
-            for (top, score) in tops.iter_mut().zip(half) {
-                *top = if score > top { *score } else { *top };
-            }
+fn softmax_impl<const FMA: bool>(scores: &mut [f32], limit: usize) -> f32 {
+    let top = max(&scores[..limit]);
+    scores[limit..].fill(top);
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, _) = scores.as_chunks_mut::<LANES>();
+    let full = limit / LANES;
+    for chunk in &mut chunks[..full] {
+        for (score, lane) in chunk.iter_mut().zip(&mut lanes) {
+            *score = exp::<FMA>(*score - top);
+            *lane += *score;
         }
     }
-    if rest > 0 {
-        tops[0] = tops[0].max(max(&scores[full * stride].0[..rest]));
-    }
-    let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let mut sums = [0.0_f32; LANES];
-    let mut blocks = scores.iter_mut().step_by(stride);
-    for scores in blocks.by_ref().take(full) {
-        for half in scores.0.as_chunks_mut::<LANES>().0 {
-            for (sum, score) in sums.iter_mut().zip(half) {
-                *score = exp::<FMA>(*score - top);
-                *sum += *score;
-            }
-        }
-    }
-    if rest > 0
-        && let Some(scores) = blocks.next()
-    {
-        scores.0[rest..].fill(top);
-        for score in &mut scores.0 {
+    if let Some(chunk) = chunks.get_mut(full) {
+        for score in chunk.iter_mut() {
             *score = exp::<FMA>(*score - top);
         }
-        scores.0[rest..].fill(0.0);
-        for half in scores.0.as_chunks::<LANES>().0 {
-            for (sum, score) in sums.iter_mut().zip(half) {
-                *sum += score;
-            }
+        chunk[limit - full * LANES..].fill(0.0);
+        for (score, lane) in chunk.iter().zip(&mut lanes) {
+            *lane += score;
         }
     }
-    for scores in blocks {
-        *scores = Lane32::ZERO;
+    for chunk in chunks.iter_mut().skip(full + 1) {
+        chunk.fill(0.0);
     }
-    sum_lanes(sums)
+    sum_lanes(lanes)
 }
 
 vectorised! {
-    /// exp(s − max) of the first `limit` scores, 0 beyond; returns their sum. A block's scores are
-    /// `stride` lanes behind those of the block before.
-    pub(crate) fn softmax(scores: &mut [Lane32], stride: usize, limit: usize) -> f32 = softmax_impl
+    /// exp(s − max) of the first `limit` scores, 0 beyond; returns their sum. The length is a
+    /// multiple of 32.
+    pub(crate) fn softmax(scores: &mut [f32], limit: usize) -> f32 = softmax_impl
 }

@@ -122,9 +122,10 @@ unsafe fn attend_impl<L: PairLanes>(
         }
     }
 
-    let mut inverse = Vec::with_capacity(count);
-    for (scores, q) in scores.chunks_exact_mut(blocks).zip(&tile.queries) {
-        inverse.push(1.0 / softmax(scores, 1, q.limit));
+    let mut inverse = [0.0; tile_attention::QUERIES];
+    let rows = scores.chunks_exact_mut(blocks).zip(&tile.queries);
+    for ((scores, q), inverse) in rows.zip(&mut inverse) {
+        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
     }
 
     // (count, ⌈dim/32⌉) lanes.

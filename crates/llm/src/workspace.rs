@@ -149,9 +149,8 @@ impl Default for Workspace {
 /// The first `len` elements of a buffer, grown if need be; content is unspecified.
 pub(crate) fn part(buffer: &mut Floats, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        // Exact: a workspace holds its largest batch and no more. The old buffer goes first.
-        *buffer = Floats::default();
-        *buffer = Floats::zeros(len);
+        // Exact: a workspace holds its largest batch and no more.
+        buffer.fit(len);
     }
     &mut buffer[..len]
 }

@@ -1,54 +1,36 @@
-//! Attention of new tokens to cached keys and values, for one context at a time.
+//! Attention of new tokens to keys and values cached in f32.
 //!
 //! Every sum runs over channels or positions in an order that depends on positions alone, so that
 //! a token's result is the same to the bit whether it came alone or among others.
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use crate::cache::{BLOCK, BlockId, BlockPool};
+use crate::cache::{BLOCK, BlockPool};
 use crate::ops::simd::{LANES, exp, max, sum_lanes, vectorised};
+use crate::query_tile::{Heads, Part, Tile, chunks, put};
 use crate::share::Disjoint;
 use crate::vector::{Lane32, Lanes, by_width, unroll};
 
-/// Queries that share one read of the keys and values.
-const TILE: usize = 4;
-
-/// New tokens of one context: consecutive positions in one block table.
-#[derive(Clone, Copy)]
-pub(crate) struct Span<'a> {
-    /// Blocks of the context.
-    pub(crate) table: &'a [BlockId],
-    /// Position of the first new token.
-    pub(crate) first: usize,
-}
-
-/// Head counts and widths.
-#[derive(Clone, Copy)]
-pub(crate) struct Heads {
-    /// Query heads.
-    pub(crate) queries: usize,
-    /// Key and value heads.
-    pub(crate) keys: usize,
-    /// Channels of a head.
-    pub(crate) dim: usize,
-    /// Width of a row that begins with the queries.
-    pub(crate) row: usize,
-}
+/// Queries of a tile at most: of eight contexts, where three query heads share a key/value head.
+pub(crate) const QUERIES: usize = 24;
 
 /// Buffers of [`attend`].
 #[derive(Default)]
 pub(crate) struct AttendScratch {
+    rows: Vec<f32>,
+    /// Channels of some queries, those of a channel side by side.
     queries: Vec<f32>,
     scores: Vec<Lane32>,
+    sums: Vec<Lane32>,
 }
 
 by_width! {
-    /// Rows `first_row`… of out (…, queries · dim) from rows (R, `heads.row`) whose first channels
-    /// are the rotated queries, for one key/value head; keys and values of the same tokens are
-    /// already in the cache. No other thread has these rows of this head.
+    /// Writes the tile's rows and heads of out (R, queries · dim) from rows (R, `heads.row`) whose
+    /// first channels are the rotated queries; keys and values of the same tokens are already in
+    /// the cache. No other thread has these rows of this head.
     pub(crate) fn attend(
-        pool: &BlockPool, layer: usize, head: usize, span: Span<'_>, heads: Heads, rows: &[f32],
-        first_row: usize, out: &Disjoint<'_, f32>, scratch: &mut AttendScratch,
+        pool: &BlockPool, layer: usize, tile: &Tile<'_>, heads: Heads, rows: &[f32],
+        out: &Disjoint<'_, f32>, scratch: &mut AttendScratch,
     ) = attend_impl
 }
 
@@ -56,166 +38,219 @@ by_width! {
 unsafe fn attend_impl<L: Lanes>(
     pool: &BlockPool,
     layer: usize,
-    head: usize,
-    span: Span<'_>,
+    tile: &Tile<'_>,
     heads: Heads,
     rows: &[f32],
-    first_row: usize,
-    out: &Disjoint<'_, f32>,
-    scratch: &mut AttendScratch,
-) {
-    let count = rows.len() / heads.row;
-    let group = heads.queries / heads.keys;
-    assert!(rows.len() == count * heads.row, "whole rows of queries");
-    let mut query = 0;
-    while query < count * group {
-        let take = match count * group - query {
-            TILE.. => TILE,
-            2.. => 2,
-            _ => 1,
-        };
-        // SAFETY: the caller enables what L needs; `tile` checks its slices.
-        unsafe {
-            match take {
-                TILE => tile::<L, TILE, 1>(
-                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
-                ),
-                2 => tile::<L, 2, 2>(
-                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
-                ),
-                _ => tile::<L, 1, 4>(
-                    pool, layer, span, heads, head, query, rows, first_row, out, scratch,
-                ),
-            }
-        }
-        query += take;
-    }
-}
-
-/// Q queries of one key/value head; keys are read N blocks at a time.
-#[inline(always)]
-unsafe fn tile<L: Lanes, const Q: usize, const N: usize>(
-    pool: &BlockPool,
-    layer: usize,
-    span: Span<'_>,
-    heads: Heads,
-    head: usize,
-    first_query: usize,
-    rows: &[f32],
-    first_row: usize,
     out: &Disjoint<'_, f32>,
     scratch: &mut AttendScratch,
 ) {
     let dim = heads.dim;
-    let group = heads.queries / heads.keys;
-    // (row, query head) of each query, and how many positions it sees.
-    let place: [(usize, usize); Q] = std::array::from_fn(|i| {
-        let query = first_query + i;
-        (query / group, head * group + query % group)
-    });
-    let limits: [usize; Q] = std::array::from_fn(|i| span.first + place[i].0 + 1);
-    let limit = limits[Q - 1];
-    let blocks = limit.div_ceil(BLOCK);
-    let table = &span.table[..blocks];
-
-    let scale = 1.0 / (dim as f32).sqrt();
-    scratch.queries.clear();
-    scratch.queries.resize(dim * Q, 0.0);
-    for (i, &(row, query_head)) in place.iter().enumerate() {
-        let q = &rows[row * heads.row + query_head * dim..][..dim];
-        for (slot, value) in scratch.queries.iter_mut().skip(i).step_by(Q).zip(q) {
-            *slot = value * scale;
-        }
-    }
-    scratch.scores.clear();
-    scratch.scores.resize(Q * blocks, Lane32::ZERO);
-
-    // Scores: (Q, blocks) lanes.
-    let mut block = 0;
-    while block < blocks {
-        // SAFETY: the block indices stay below `blocks`; see `score_blocks`.
-        unsafe {
-            if block + N <= blocks {
-                score_blocks::<L, Q, N>(pool, layer, head, dim, table, block, scratch);
-                block += N;
-            } else {
-                score_blocks::<L, Q, 1>(pool, layer, head, dim, table, block, scratch);
-                block += 1;
-            }
-        }
-    }
-
-    let mut inverse = [0.0; Q];
-    for (i, scores) in scratch.scores.chunks_exact_mut(blocks).enumerate() {
-        let sum = softmax(bytemuck::cast_slice_mut(scores), limits[i]);
-        inverse[i] = 1.0 / sum;
-    }
-
-    // Values, 32 channels at a time; even and odd positions in separate sums.
-    let value_lanes = dim.div_ceil(BLOCK);
-    for lane in 0..value_lanes {
-        let mut even = [unsafe { L::zero() }; Q];
-        let mut odd = [unsafe { L::zero() }; Q];
-        for (b, &id) in table.iter().enumerate() {
-            let (_, values) = pool.head(id, layer, head);
-            let tokens = (limit - b * BLOCK).min(BLOCK);
-            let p: [&Lane32; Q] = std::array::from_fn(|i| &scratch.scores[i * blocks + b]);
-            let mut rows = values.chunks_exact(2 * value_lanes);
-            for token in (0..tokens).step_by(2) {
-                let Some(pair) = rows.next() else { break };
-                // SAFETY: the caller enables what L needs.
-                unsafe {
-                    let first = L::load(&pair[lane]);
-                    let second = L::load(&pair[value_lanes + lane]);
-                    unroll!(Q, I => even[I] = even[I].add_scaled(first, p[I].0[token]));
-                    unroll!(Q, I => odd[I] = odd[I].add_scaled(second, p[I].0[token + 1]));
+    let count = tile.queries.len();
+    let AttendScratch { rows: gathered, queries, scores, sums } = scratch;
+    tile.gather(heads, rows, 1.0, gathered);
+    let blocks = tile.blocks(0..count);
+    // (count, blocks) lanes.
+    scores.resize(count * blocks, Lane32::ZERO);
+    for part in tile.parts() {
+        for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
+            queries.resize(take * dim, 0.0);
+            for (i, query) in gathered[first * dim..][..take * dim].chunks_exact(dim).enumerate() {
+                for (slot, x) in queries.iter_mut().skip(i).step_by(take).zip(query) {
+                    *slot = *x;
                 }
             }
-        }
-        let channels = BLOCK.min(dim - lane * BLOCK);
-        unroll!(Q, I => {
-            let (row, query_head) = place[I];
-            let start = ((first_row + row) * heads.queries + query_head) * dim + lane * BLOCK;
-            // SAFETY: no other thread has this row of this head.
-            let out = unsafe { out.part(start..start + channels) };
+            let scores = Place { lanes: &mut scores[first * blocks..], stride: blocks };
+            let keys = Blocks { pool, layer, head: tile.key_head, part: &part };
             // SAFETY: the caller enables what L needs.
-            let (even, odd) = unsafe { (even[I].store(), odd[I].store()) };
-            let sums = even.0.iter().zip(&odd.0);
-            for (o, (e, d)) in out.iter_mut().zip(sums) {
-                *o = (e + d) * inverse[I];
-            }
-        });
+            unsafe { keys.score::<L>(take, queries, dim, scores) };
+        }
+    }
+
+    let mut inverse = [0.0; QUERIES];
+    let rows = scores.chunks_exact_mut(blocks).zip(&tile.queries);
+    for ((scores, q), inverse) in rows.zip(&mut inverse) {
+        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
+    }
+
+    // (count, 2 ⌈dim/32⌉) lanes: sums of even positions beside those of odd ones.
+    let stride = 2 * dim.div_ceil(BLOCK);
+    sums.clear();
+    sums.resize(count * stride, Lane32::ZERO);
+    for part in tile.parts() {
+        // Two sums a query.
+        for (first, take) in chunks(part.queries.clone(), (L::ACCUMULATORS / 2).max(1)) {
+            let limit = tile.queries[first..first + take].iter().map(|q| q.limit).max();
+            let weights = &scores[first * blocks..];
+            let sums = Place { lanes: &mut sums[first * stride..], stride };
+            let values = Blocks { pool, layer, head: tile.key_head, part: &part };
+            // SAFETY: as above.
+            unsafe { values.add::<L>(take, weights, blocks, limit.unwrap_or(0), sums) };
+        }
+    }
+    for (r, (q, inverse)) in tile.queries.iter().zip(inverse).enumerate() {
+        let sums = &mut sums[r * stride..(r + 1) * stride];
+        for (even, odd) in sums.as_chunks_mut().0.iter_mut().map(|[even, odd]| (even, odd)) {
+            even.0.iter_mut().zip(&odd.0).for_each(|(even, odd)| *even += odd);
+        }
+        put(*q, heads, sums, 2, inverse, out);
     }
 }
 
-/// Scores of Q queries against N blocks from `block` on.
-#[inline(always)]
-unsafe fn score_blocks<L: Lanes, const Q: usize, const N: usize>(
-    pool: &BlockPool,
+/// Lanes of several queries, `stride` apart.
+struct Place<'a> {
+    lanes: &'a mut [Lane32],
+    stride: usize,
+}
+
+/// Keys and values that some queries read together.
+struct Blocks<'a> {
+    pool: &'a BlockPool,
     layer: usize,
     head: usize,
-    dim: usize,
-    table: &[BlockId],
-    block: usize,
-    scratch: &mut AttendScratch,
-) {
-    let keys: [&[Lane32]; N] =
-        std::array::from_fn(|n| &pool.head(table[block + n], layer, head).0[..dim]);
-    let (queries, _) = scratch.queries.as_chunks::<Q>();
-    let mut acc = [[unsafe { L::zero() }; N]; Q];
-    for (d, q) in queries.iter().enumerate().take(dim) {
-        unroll!(N, B => {
+    part: &'a Part<'a>,
+}
+
+/// Calls a method for a constant number of queries.
+macro_rules! dispatch {
+    ($queries:expr, $most:expr, $($q:literal: $call:expr),*) => {
+        match $queries {
             // SAFETY: the caller enables what L needs.
-            let k = unsafe { L::load(&keys[B][d]) };
-            // SAFETY: as above.
-            unroll!(Q, I => acc[I][B] = unsafe { acc[I][B].add_scaled(k, q[I]) });
-        });
+            $($q if $q <= $most => unsafe { $call },)*
+            _ => unreachable!("chunks of other sizes are not made"),
+        }
+    };
+}
+
+impl Blocks<'_> {
+    /// Keys and values of a block.
+    #[inline(always)]
+    fn of(&self, block: usize) -> (&[Lane32], &[Lane32]) {
+        self.pool.head(self.part.table[block], self.layer, self.head)
     }
-    let blocks = table.len();
-    // SAFETY: the caller enables what L needs.
-    unroll!(Q, I => unroll!(N, B => {
-        scratch.scores[I * blocks + block + B] = unsafe { acc[I][B].store() };
-    }));
+
+    /// Scores of queries whose channels lie side by side.
+    #[inline(always)]
+    unsafe fn score<L: Lanes>(self, take: usize, queries: &[f32], dim: usize, to: Place<'_>) {
+        // Few queries: several blocks at once, so that their sums do not wait for each other.
+        dispatch!(take, L::ACCUMULATORS,
+            1: self.score_some::<L, 1, 4>(queries, dim, to),
+            2: self.score_some::<L, 2, 2>(queries, dim, to),
+            3: self.score_some::<L, 3, 2>(queries, dim, to),
+            4: self.score_some::<L, 4, 2>(queries, dim, to),
+            5: self.score_some::<L, 5, 1>(queries, dim, to),
+            6: self.score_some::<L, 6, 1>(queries, dim, to),
+            8: self.score_some::<L, 8, 1>(queries, dim, to),
+            12: self.score_some::<L, 12, 1>(queries, dim, to)
+        );
+    }
+
+    #[inline(always)]
+    unsafe fn score_some<L: Lanes, const Q: usize, const N: usize>(
+        self,
+        queries: &[f32],
+        dim: usize,
+        mut to: Place<'_>,
+    ) {
+        let queries = &queries.as_chunks::<Q>().0[..dim];
+        let mut block = self.part.blocks.start;
+        while block < self.part.blocks.end {
+            // SAFETY: the caller enables what L needs.
+            unsafe {
+                if block + N <= self.part.blocks.end {
+                    self.score_blocks::<L, Q, N>(queries, block, &mut to);
+                    block += N;
+                } else {
+                    self.score_blocks::<L, Q, 1>(queries, block, &mut to);
+                    block += 1;
+                }
+            }
+        }
+    }
+
+    /// Against N blocks from `block` on.
+    #[inline(always)]
+    unsafe fn score_blocks<L: Lanes, const Q: usize, const N: usize>(
+        &self,
+        queries: &[[f32; Q]],
+        block: usize,
+        to: &mut Place<'_>,
+    ) {
+        let keys: [&[Lane32]; N] = std::array::from_fn(|n| &self.of(block + n).0[..queries.len()]);
+        let mut acc = [[unsafe { L::zero() }; N]; Q];
+        for (d, q) in queries.iter().enumerate() {
+            unroll!(N, B => {
+                // SAFETY: the caller enables what L needs.
+                let k = unsafe { L::load(&keys[B][d]) };
+                // SAFETY: as above.
+                unroll!(Q, I => acc[I][B] = unsafe { acc[I][B].add_scaled(k, q[I]) });
+            });
+        }
+        // SAFETY: the caller enables what L needs.
+        unroll!(Q, I => unroll!(N, B => {
+            to.lanes[I * to.stride + block + B] = unsafe { acc[I][B].store() };
+        }));
+    }
+
+    /// Adds values of positions below `limit`, weighted: `weights` has `blocks` lanes a query.
+    #[inline(always)]
+    unsafe fn add<L: Lanes>(
+        self,
+        take: usize,
+        weights: &[Lane32],
+        blocks: usize,
+        limit: usize,
+        to: Place<'_>,
+    ) {
+        dispatch!(take, (L::ACCUMULATORS / 2).max(1),
+            1: self.add_some::<L, 1>(weights, blocks, limit, to),
+            2: self.add_some::<L, 2>(weights, blocks, limit, to),
+            3: self.add_some::<L, 3>(weights, blocks, limit, to),
+            4: self.add_some::<L, 4>(weights, blocks, limit, to),
+            5: self.add_some::<L, 5>(weights, blocks, limit, to),
+            6: self.add_some::<L, 6>(weights, blocks, limit, to)
+        );
+    }
+
+    #[inline(always)]
+    unsafe fn add_some<L: Lanes, const Q: usize>(
+        self,
+        weights: &[Lane32],
+        blocks: usize,
+        limit: usize,
+        to: Place<'_>,
+    ) {
+        let Place { lanes: sums, stride } = to;
+        let value_lanes = stride / 2;
+        for lane in 0..value_lanes {
+            let mut even = [unsafe { L::zero() }; Q];
+            let mut odd = [unsafe { L::zero() }; Q];
+            // SAFETY: the caller enables what L needs.
+            unroll!(Q, I => unsafe {
+                even[I] = L::load(&sums[I * stride + 2 * lane]);
+                odd[I] = L::load(&sums[I * stride + 2 * lane + 1]);
+            });
+            for block in self.part.blocks.clone() {
+                let (_, values) = self.of(block);
+                let tokens = limit.saturating_sub(block * BLOCK).min(BLOCK);
+                let p: [&Lane32; Q] = std::array::from_fn(|i| &weights[i * blocks + block]);
+                let pairs = values.chunks_exact(2 * value_lanes);
+                for (token, pair) in (0..tokens).step_by(2).zip(pairs) {
+                    // SAFETY: as above.
+                    unsafe {
+                        let first = L::load(&pair[lane]);
+                        let second = L::load(&pair[value_lanes + lane]);
+                        unroll!(Q, I => even[I] = even[I].add_scaled(first, p[I].0[token]));
+                        unroll!(Q, I => odd[I] = odd[I].add_scaled(second, p[I].0[token + 1]));
+                    }
+                }
+            }
+            // SAFETY: as above.
+            unroll!(Q, I => unsafe {
+                sums[I * stride + 2 * lane] = even[I].store();
+                sums[I * stride + 2 * lane + 1] = odd[I].store();
+            });
+        }
+    }
 }
 
 #[inline(always)]

@@ -4,23 +4,22 @@
 use empg::{TokenId, TokenScore};
 
 use crate::cache::{BLOCK, BlockId, BlockPool, NewRows};
-use crate::cached_attention::{self, AttendScratch, Heads, Span};
+use crate::cached_attention::{self, AttendScratch};
 use crate::decode_rows::{RowBuffers, by_rows, norm_rows};
 use crate::decode_weights::DecodeWeights;
 use crate::large_pages::Floats;
 use crate::ops::embedding;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
-use crate::pair_attention::{self, Member, PairScratch, Query, Tile, most_queries};
+use crate::pair_attention::{self, PairScratch};
 use crate::panel_linear::Output;
+use crate::query_tile::{Heads, Span, tiles};
 use crate::sampling::{SamplingParams, TurnRng, sample};
 use crate::share::Disjoint;
 use crate::team::Team;
 
 /// Rows whose logits exist at the same time.
 const HEAD_ROWS: usize = 64;
-/// Rows of one context that attend together in f32.
-const SPAN_ROWS: usize = 16;
 
 /// New tokens of one context.
 pub(crate) struct Run<'a> {
@@ -160,8 +159,7 @@ impl Engine<'_, '_> {
         pool: &BlockPool,
         b: &mut Buffers,
     ) {
-        // The context, first row and first position of everything that attends.
-        let mut spans: Vec<(&[BlockId], usize, usize, usize)> = Vec::with_capacity(runs.len());
+        let mut spans = Vec::with_capacity(runs.len());
         let mut row = 0;
         for run in runs {
             let (first, count) = match (narrow, run.draw) {
@@ -169,49 +167,33 @@ impl Engine<'_, '_> {
                 (true, Some(_)) => (run.first + run.count - 1, 1),
                 (true, None) => continue,
             };
-            spans.push((run.table, row, first, count));
+            spans.push(Span { table: run.table, row, first, count });
             row += count;
         }
         let (qkv, out) = (&b.qkv, Disjoint::new(&mut b.att));
         let buffers = Disjoint::new(&mut b.threads);
-        let threads = self.team.threads();
-        match self.weights.precision {
-            Precision::F32 => {
-                // Parts of spans, so that long ones are shared too.
-                let parts: Vec<(Span<'_>, usize, usize)> = spans
-                    .iter()
-                    .flat_map(|&(table, row, first, count)| {
-                        (0..count).step_by(SPAN_ROWS).map(move |at| {
-                            let span = Span { table, first: first + at };
-                            (span, row + at, SPAN_ROWS.min(count - at))
-                        })
-                    })
-                    .collect();
-                let items = parts.len() * heads.keys;
-                self.team.run(&|thread| {
-                    // SAFETY: every thread has its own.
-                    let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].attend };
-                    for item in (thread..items).step_by(threads) {
-                        let (span, row, count) = parts[item / heads.keys];
-                        let rows = &qkv[row * heads.row..(row + count) * heads.row];
-                        let head = item % heads.keys;
-                        cached_attention::attend(
-                            pool, layer, head, span, heads, rows, row, &out, scratch,
-                        );
+        let precision = self.weights.precision;
+        let most = match precision {
+            Precision::F32 => cached_attention::QUERIES,
+            Precision::Bf16 => pair_attention::most_queries(heads.dim),
+        };
+        let (tiles, threads) = (tiles(&spans, heads, most), self.team.threads());
+        self.team.run(&|thread| {
+            // SAFETY: every thread has its own.
+            let buffers = unsafe { &mut buffers.part(thread..thread + 1)[0] };
+            for tile in tiles.iter().skip(thread).step_by(threads) {
+                match precision {
+                    Precision::F32 => {
+                        let scratch = &mut buffers.attend;
+                        cached_attention::attend(pool, layer, tile, heads, qkv, &out, scratch);
                     }
-                });
-            }
-            Precision::Bf16 => {
-                let tiles = tiles(&spans, heads);
-                self.team.run(&|thread| {
-                    // SAFETY: every thread has its own.
-                    let scratch = unsafe { &mut buffers.part(thread..thread + 1)[0].pairs };
-                    for tile in tiles.iter().skip(thread).step_by(threads) {
+                    Precision::Bf16 => {
+                        let scratch = &mut buffers.pairs;
                         pair_attention::attend(pool, layer, tile, heads, qkv, &out, scratch);
                     }
-                });
+                }
             }
-        }
+        });
     }
 
     /// Logits of the rows in h, and what is drawn from them.
@@ -254,77 +236,6 @@ impl Engine<'_, '_> {
         }
         drawn
     }
-}
-
-/// Queries that attend together, for every key/value head.
-fn tiles<'a>(spans: &[(&'a [BlockId], usize, usize, usize)], heads: Heads) -> Vec<Tile<'a>> {
-    let group = heads.queries / heads.keys;
-    let queries_of_tile = most_queries(heads.dim);
-    let mut tiles = Vec::new();
-    let mut at = 0;
-    while at < spans.len() {
-        let (table, row, first, count) = spans[at];
-        if count == 1 {
-            // Newest tokens of contexts that begin alike.
-            let most = (queries_of_tile / group).max(1);
-            let mut shared = table.len().min((first + 1).div_ceil(BLOCK));
-            let mut end = at + 1;
-            while let Some(&(other, _, position, 1)) = spans.get(end) {
-                let full = position / BLOCK;
-                let common = table
-                    .iter()
-                    .zip(&other[..full.min(other.len())])
-                    .take(shared.min(first / BLOCK))
-                    .take_while(|(a, b)| a == b)
-                    .count();
-                // Half of what is shared may get lost for another member, not more.
-                if end - at >= most || 2 * common <= shared.min(first / BLOCK) || common == 0 {
-                    break;
-                }
-                shared = common;
-                end += 1;
-            }
-            for key_head in 0..heads.keys {
-                for offset in (0..group).step_by(queries_of_tile) {
-                    let take = (group - offset).min(queries_of_tile);
-                    let mut tile =
-                        Tile { key_head, queries: Vec::new(), members: Vec::new(), shared };
-                    for &(table, row, position, _) in &spans[at..end] {
-                        let start = tile.queries.len();
-                        tile.queries.extend((offset..offset + take).map(|q| Query {
-                            row,
-                            head: key_head * group + q,
-                            limit: position + 1,
-                        }));
-                        tile.members.push(Member { queries: start..tile.queries.len(), table });
-                    }
-                    tiles.push(tile);
-                }
-            }
-            at = end;
-            continue;
-        }
-        for key_head in 0..heads.keys {
-            let all: Vec<Query> = (0..count * group)
-                .map(|q| Query {
-                    row: row + q / group,
-                    head: key_head * group + q % group,
-                    limit: first + q / group + 1,
-                })
-                .collect();
-            for queries in all.chunks(queries_of_tile) {
-                let limit = queries.last().map_or(0, |q| q.limit);
-                tiles.push(Tile {
-                    key_head,
-                    members: vec![Member { queries: 0..queries.len(), table }],
-                    shared: limit.div_ceil(BLOCK),
-                    queries: queries.to_vec(),
-                });
-            }
-        }
-        at += 1;
-    }
-    tiles
 }
 
 /// Keeps the last row of every run that draws.

@@ -33,6 +33,7 @@ mod panel_linear;
 mod params;
 pub mod peak;
 mod python_text;
+mod query_tile;
 mod rope_scaling;
 mod sampling;
 mod share;

@@ -1,20 +1,17 @@
 //! Attention of new tokens to keys and values cached in bf16.
 //!
-//! Queries of one key/value head go together: rows of one context, or the newest
-//! tokens of contexts that begin with the same blocks, which are then read once for all of them.
 //! Scores come first, over all blocks; then weights, against each query's true maximum; then
-//! values, in the order of positions. Where the shared blocks end changes which queries go together
-//! and nothing else: a token's result is the same to the bit alone or among others.
+//! values, in the order of positions. Where the shared blocks of a [`Tile`] end changes which queries
+//! go together and nothing else: a token's result is the same to the bit alone or among others.
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use std::ops::Range;
-
-use crate::cache::{BLOCK, BlockId, BlockPool};
-use crate::cached_attention::{Heads, softmax};
+use crate::cache::{BLOCK, BlockPool};
+use crate::cached_attention::softmax;
 use crate::pairs::{
     Ahead, Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len,
 };
+use crate::query_tile::{Heads, Tile, chunks, put};
 use crate::share::Disjoint;
 use crate::tile_attention;
 use crate::vector::{Lane32, unroll};
@@ -22,32 +19,6 @@ use crate::vector::{Lane32, unroll};
 /// Queries of a tile at most: as many as a kernel takes at once.
 pub(crate) fn most_queries(dim: usize) -> usize {
     if tile_attention::takes(dim) { tile_attention::QUERIES } else { 12 }
-}
-
-/// A query: its row of the pass, its head, and how many positions it sees.
-#[derive(Clone, Copy)]
-pub(crate) struct Query {
-    pub(crate) row: usize,
-    pub(crate) head: usize,
-    pub(crate) limit: usize,
-}
-
-/// Queries of a tile that belong to one context.
-pub(crate) struct Member<'a> {
-    pub(crate) queries: Range<usize>,
-    pub(crate) table: &'a [BlockId],
-}
-
-/// Queries of one key/value head that read keys and values together.
-pub(crate) struct Tile<'a> {
-    pub(crate) key_head: usize,
-    /// At most [`most_queries`].
-    pub(crate) queries: Vec<Query>,
-    /// In the order of the queries.
-    pub(crate) members: Vec<Member<'a>>,
-    /// Blocks that all members' tables begin with and every query sees in full, or all blocks of
-    /// the only member.
-    pub(crate) shared: usize,
 }
 
 /// Buffers of [`attend`].
@@ -98,16 +69,15 @@ unsafe fn attend_impl<L: PairLanes>(
 ) {
     let dim = heads.dim;
     let count = tile.queries.len();
-    let longest = tile.queries.iter().map(|q| q.limit).max().unwrap_or(0);
-    let blocks = longest.div_ceil(BLOCK);
+    let blocks = tile.blocks(0..count);
     let PairScratch { rows: gathered, packed, scores, sums, .. } = scratch;
 
-    gather(tile, heads, rows, 1.0, gathered);
+    tile.gather(heads, rows, 1.0, gathered);
     // (count, blocks) lanes.
     scores.resize(count * blocks, Lane32::ZERO);
     let width = Width::best();
     // The shared blocks with all queries, then each context's own.
-    for part in parts(tile) {
+    for part in tile.parts() {
         for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
             packed.resize(packed_len(take, dim), 0);
             pack_rows(width, &gathered[first * dim..(first + take) * dim], take, packed);
@@ -132,11 +102,8 @@ unsafe fn attend_impl<L: PairLanes>(
     let value_lanes = dim.div_ceil(BLOCK);
     sums.clear();
     sums.resize(count * value_lanes, Lane32::ZERO);
-    for part in parts(tile) {
+    for part in tile.parts() {
         let tokens = part.blocks.len() * BLOCK;
-        if tokens == 0 {
-            continue;
-        }
         for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
             gathered.clear();
             for query in first..first + take {
@@ -162,85 +129,6 @@ unsafe fn attend_impl<L: PairLanes>(
     for (r, q) in tile.queries.iter().enumerate() {
         put(*q, heads, &sums[r * value_lanes..], 1, inverse[r], out);
     }
-}
-
-/// Writes a query's weighted sums, (⌈dim/32⌉) lanes that lie `stride` apart.
-pub(crate) fn put(
-    query: Query,
-    heads: Heads,
-    sums: &[Lane32],
-    stride: usize,
-    inverse: f32,
-    out: &Disjoint<'_, f32>,
-) {
-    let start = (query.row * heads.queries + query.head) * heads.dim;
-    // SAFETY: no other thread has this row of this head.
-    let out = unsafe { out.part(start..start + heads.dim) };
-    for (out, sums) in out.chunks_mut(BLOCK).zip(sums.iter().step_by(stride)) {
-        for (out, sum) in out.iter_mut().zip(&sums.0) {
-            *out = sum * inverse;
-        }
-    }
-}
-
-/// The tile's queries beside each other, scaled by dim^-½ and `scale`: (count, dim).
-pub(crate) fn gather(
-    tile: &Tile<'_>,
-    heads: Heads,
-    rows: &[f32],
-    scale: f32,
-    gathered: &mut Vec<f32>,
-) {
-    let dim = heads.dim;
-    let scale = scale / (dim as f32).sqrt();
-    gathered.clear();
-    for q in &tile.queries {
-        let row = &rows[q.row * heads.row + q.head * dim..][..dim];
-        gathered.extend(row.iter().map(|x| x * scale));
-    }
-}
-
-/// Queries and the blocks that they read together.
-pub(crate) struct Part<'a> {
-    pub(crate) queries: Range<usize>,
-    pub(crate) table: &'a [BlockId],
-    pub(crate) blocks: Range<usize>,
-}
-
-/// The shared blocks with all queries, then each context's own.
-pub(crate) fn parts<'t>(tile: &'t Tile<'_>) -> impl Iterator<Item = Part<'t>> {
-    let shared = tile.members.first().map(|member| Part {
-        queries: 0..tile.queries.len(),
-        table: member.table,
-        blocks: 0..tile.shared,
-    });
-    let own = tile.members.iter().map(|member| {
-        let limit = tile.queries[member.queries.clone()].iter().map(|q| q.limit).max();
-        let blocks = limit.unwrap_or(0).div_ceil(BLOCK);
-        Part {
-            queries: member.queries.clone(),
-            table: member.table,
-            blocks: tile.shared.min(blocks)..blocks,
-        }
-    });
-    shared.into_iter().chain(own)
-}
-
-/// Queries by chunks that a kernel takes: first and count.
-#[inline(always)]
-fn chunks(queries: Range<usize>, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let mut first = queries.start;
-    std::iter::from_fn(move || {
-        let take = match (queries.end - first).min(most) {
-            0 => return None,
-            12.. => 12,
-            8.. => 8,
-            6.. => 6,
-            few => few,
-        };
-        first += take;
-        Some((first - take, take))
-    })
 }
 
 /// Where sums go: lane `at` of rows `first`… that are `stride` lanes apart.

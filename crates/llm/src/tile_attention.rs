@@ -5,15 +5,15 @@
 #![allow(unsafe_code)]
 
 use crate::cache::{BLOCK, BlockPool};
-use crate::cached_attention::Heads;
 use crate::ops::lanes::fetch;
 use crate::ops::pairing::dense_tiles;
 use crate::ops::panels::Mat;
 use crate::ops::tile_lanes::FEW;
 use crate::ops::tile_product::{INNER, TILE, multiply};
 use crate::ops::tiles::{self, Call, SIDE, Tiles};
-use crate::pair_attention::{PairScratch, Tile, gather, parts, put};
+use crate::pair_attention::PairScratch;
 use crate::pairs::Pair32;
+use crate::query_tile::{Heads, Tile, put};
 use crate::share::Disjoint;
 use crate::vector::{LINE, Lane32};
 
@@ -46,14 +46,13 @@ pub(crate) fn attend(
     let registers = Tiles::set_up();
     let dim = heads.dim;
     let count = tile.queries.len();
-    let longest = tile.queries.iter().map(|q| q.limit).max().unwrap_or(0);
-    let blocks = longest.div_ceil(BLOCK);
+    let blocks = tile.blocks(0..count);
     let PairScratch { rows: gathered, tiles, scores, sums, .. } = scratch;
     // Weights are powers of two.
-    gather(tile, heads, rows, std::f32::consts::LOG2_E, gathered);
+    tile.gather(heads, rows, std::f32::consts::LOG2_E, gathered);
     // (blocks, BLOCK_LANES), a lane for every query.
     scores.resize(blocks * BLOCK_LANES, Lane32::ZERO);
-    for part in parts(tile).filter(|part| !part.blocks.is_empty()) {
+    for part in tile.parts() {
         let (first, n) = (part.queries.start, part.queries.len());
         let queries = pack(Mat::new(&gathered[first * dim..][..n * dim], n, dim), tiles);
         for block in part.blocks.clone() {
@@ -85,7 +84,7 @@ pub(crate) fn attend(
     // (dim/32, QUERIES) lanes.
     sums.clear();
     sums.resize(dim / BLOCK * QUERIES, Lane32::ZERO);
-    for part in parts(tile).filter(|part| !part.blocks.is_empty()) {
+    for part in tile.parts() {
         let (first, n) = (part.queries.start, part.queries.len());
         for (lane, sums) in sums.chunks_exact_mut(QUERIES).enumerate() {
             let values = |block: usize| {

@@ -338,6 +338,7 @@ pub(crate) mod x86 {
 }
 
 /// Whether this processor multiplies pairs of bfloat16 by itself.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
 pub(crate) fn native() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

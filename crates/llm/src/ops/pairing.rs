@@ -22,6 +22,7 @@ pub(super) fn turned(x: Mat<'_>, rounding: Rounding, first: usize, out: &mut [f3
     assert!(x.rows <= lanes && x.col_stride == 1, "more rows than lanes");
     assert!(fits(x.data.len(), x.rows, x.cols, x.row_stride, 1), "matrix outside its slice");
     assert!(steps == 0 || out.len() >= (steps - 1) * stride + lanes, "lanes outside their slice");
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if super::bf16::native() {
@@ -85,6 +86,7 @@ pub(super) fn beside(
     );
     assert!(fits(x.data.len(), x.rows, x.cols, x.row_stride, 1), "matrix outside its slice");
     assert_eq!(panel.len(), x.rows.div_ceil(2), "panel of another height");
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if width == PANEL && super::bf16::native() {
@@ -145,9 +147,10 @@ pub(super) fn side_blocks(
     for (s, c) in inner.clone().step_by(2).enumerate() {
         let low = &data[c * stride..][..width];
         let high = if c + 1 < inner.end { &data[(c + 1) * stride..] } else { &zeros };
-        let (high, last) = (&high[..width], s + 1 == steps);
+        let high = &high[..width];
         #[cfg(target_arch = "x86_64")]
         if super::bf16::native() {
+            let last = s + 1 == steps;
             // SAFETY: `native` found what the function needs; the shapes were just checked.
             unsafe { x86::side_blocks(low, high, s * ROWS, last, &mut out[..blocks]) };
             continue;

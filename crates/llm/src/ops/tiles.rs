@@ -54,6 +54,7 @@ impl Drop for Tiles {
 }
 
 /// c (16 M, 32) = or += a (16 M, 16 `depth`) · b (16 `depth`, 32).
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     /// Tiles of the inner dimension.

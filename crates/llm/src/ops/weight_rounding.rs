@@ -8,7 +8,9 @@
 //! keeps its threshold, so forward pass, backward pass and sampling multiply with the same numbers.
 #![allow(unsafe_code)]
 
-use super::{bf16::native, simd::vectorised};
+#[cfg(target_arch = "x86_64")]
+use super::bf16::native;
+use super::simd::vectorised;
 
 /// Thresholds of neighbours in a row are so far apart, modulo one: the golden section of 2³².
 const GOLDEN: u32 = 0x9E37_79B9;
@@ -22,6 +24,7 @@ pub(crate) fn threshold(row: usize, column: usize) -> u32 {
 }
 
 /// The threshold `columns` further along a row.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn along(threshold: u32, columns: usize) -> u32 {
     threshold.wrapping_add((columns as u32).wrapping_mul(GOLDEN))

@@ -19,7 +19,6 @@ use crate::{
         rms_norm,
         rope::RopeTable,
         swiglu, thirds, tile_swiglu,
-        tiles::SIDE,
     },
     params::LayerRanges,
     share::{cut, run},
@@ -89,9 +88,9 @@ impl Pass<'_> {
         let hidden = self.config.hidden_size;
         let split = self.precision == Precision::F32 && thirds::wanted(hidden, hidden);
         // Weights in parts are three times as long: more rows for every time that they are read.
-        let (len, group) =
-            if split { (TILE, 2 * SIDE) } else { (SHARED.0, self.precision.group()) };
-        falling(rows, len, self.threads, group)
+        let len = if split { TILE } else { SHARED.0 };
+        let widest = self.config.intermediate_size.max(self.config.attention_size()).max(hidden);
+        falling(rows, len, self.threads, thirds::rows_together(self.precision, widest))
     }
 
     /// Whether the feed-forward half goes through tile registers as a whole.

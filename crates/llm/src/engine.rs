@@ -13,7 +13,7 @@ use crate::{
         linear::Linear,
         matmul::{MatMut, Write, multiply},
         panels::{Mat, apart},
-        rms_norm,
+        rms_norm, thirds,
     },
     packed::{PackedBatch, Target},
     params::Model,
@@ -254,7 +254,8 @@ impl Model {
             let share = if threads == 1 {
                 n
             } else {
-                let ((least, most), group) = (HEAD_SHARE, precision.group());
+                let (least, most) = HEAD_SHARE;
+                let group = thirds::rows_together(precision, hidden);
                 n.div_ceil(2 * threads).next_multiple_of(group).clamp(least.max(group), most)
             };
             let wide = first * hidden..chunk.end * hidden;

@@ -11,8 +11,9 @@ use super::{
     linear::Linear,
     matmul::{MatMut, Write, multiply},
     pairing::side_tiles,
-    panels::{Mat, PANEL, Panels, Precision, Rounding, apart, pack_block},
+    panels::{Mat, PANEL, Panels, Precision, Rounding, apart, pack_block, split_block},
     thirds,
+    tile_product::INNER,
     tiles::{self, SIDE},
 };
 use crate::large_pages::reserve;
@@ -30,7 +31,7 @@ pub(crate) struct Factors {
 #[derive(Debug, Default)]
 struct Blocks {
     /// In blocks of columns, as [`left_blocks`] packs them, cut into lines; columns beyond the last
-    /// are unspecified. Or row after row, if the product splits them itself.
+    /// are unspecified. Or row after row, if the product splits them itself; then `x` is in parts.
     data: Vec<Lane32>,
     rows: usize,
     cols: usize,
@@ -80,7 +81,7 @@ impl Factors {
             self.dy.data.resize(len.div_ceil(PANEL), Lane32::ZERO);
         }
         (self.dy.rows, self.dy.cols, self.dy.plain) = (rows, outputs, plain);
-        let x = self.x.shape(rows, inputs, precision);
+        let x = self.x.shape(rows, inputs, precision, plain);
         let dy = Disjoint::new(&mut bytemuck::cast_slice_mut(&mut self.dy.data)[..len]);
         Filling { dy, x: Disjoint::new(x), rows, outputs, inputs, precision, plain, next: 0 }
     }
@@ -106,6 +107,7 @@ impl<'a> Filling<'a> {
         assert!(self.next <= self.rows, "tiles beyond the last row");
         let whole = match self.precision {
             Precision::Bf16 if tiles::available() => 2 * tiles::SIDE,
+            Precision::F32 if self.plain => INNER,
             precision => precision.factors(),
         };
         assert!(first.is_multiple_of(whole), "a tile begins within packed steps");
@@ -195,8 +197,20 @@ impl FactorTile<'_> {
 
     /// Brings the inputs (rows, I).
     pub(crate) fn x(&mut self, x: &[f32]) {
-        let (cols, steps) = (self.inputs, self.precision.packed_steps(self.rows));
+        let cols = self.inputs;
         let x = Mat::new(x, self.rows, cols);
+        if self.plain {
+            let steps = |rows: usize| 2 * thirds::lanes(rows) / PANEL;
+            let (first, all, mine) = (steps(self.first), steps(self.steps), steps(self.rows));
+            for panel in 0..cols.div_ceil(PANEL) {
+                let place = panel * all + first;
+                // SAFETY: tiles of this tile's rows, of which `Filling` cut only one.
+                let out = unsafe { self.x.part(place..place + mine) };
+                split_block(x, panel, out);
+            }
+            return;
+        }
+        let steps = self.precision.packed_steps(self.rows);
         for panel in 0..cols.div_ceil(PANEL) {
             let place = panel * self.steps + self.first;
             // SAFETY: steps of this tile, of which `Filling` cut only one.
@@ -214,7 +228,8 @@ mod tests {
     #[test]
     fn tiles_make_the_product_of_all_rows() {
         for precision in [Precision::F32, Precision::Bf16] {
-            for (rows, outputs, inputs) in [(1, 1, 1), (37, 13, 33), (240, 110, 70), (1701, 12, 5)]
+            for (rows, outputs, inputs) in
+                [(1, 1, 1), (37, 13, 33), (240, 110, 70), (1701, 12, 5), (300, 40, 530)]
             {
                 let linear = Linear { rows, inputs, outputs, threads: 1, precision };
                 let (dy, x) = (noise(rows * outputs, 1), noise(rows * inputs, 2));
@@ -230,7 +245,7 @@ mod tests {
                 tile.dy(Mat::new(&vec![f32::NAN; 300 * 120], 300, 120));
                 tile.x(&vec![f32::NAN; 300 * 90]);
                 let mut filling = factors.fill(linear);
-                let group = precision.group();
+                let group = thirds::rows_together(precision, inputs);
                 for from in (0..rows).step_by(2 * group) {
                     let to = (from + 2 * group).min(rows);
                     let mut tile = filling.cut(to - from);

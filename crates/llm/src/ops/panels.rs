@@ -146,7 +146,7 @@ pub(crate) struct Panels {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) precision: Precision,
-    /// Weights in f32 that are multiplied by tiles: every panel as `split_panel` makes it.
+    /// Of f32 in parts: every panel as `split_panel` makes it.
     pub(super) split: bool,
 }
 
@@ -163,8 +163,9 @@ impl Panels {
         rows: usize,
         cols: usize,
         precision: Precision,
+        split: bool,
     ) -> &mut [Lane32] {
-        (self.rows, self.cols, self.precision, self.split) = (rows, cols, precision, false);
+        (self.rows, self.cols, self.precision, self.split) = (rows, cols, precision, split);
         self.lanes()
     }
 
@@ -264,7 +265,7 @@ pub(crate) fn pack_block(
 }
 
 /// Packs panel `p` of a matrix of f32 in parts.
-fn split_block(matrix: Mat<'_>, p: usize, panel: &mut [Lane32]) {
+pub(super) fn split_block(matrix: Mat<'_>, p: usize, panel: &mut [Lane32]) {
     /// Whole tiles.
     const ROWS: usize = 128;
     let mut some = [Lane32::ZERO; ROWS];
@@ -274,7 +275,7 @@ fn split_block(matrix: Mat<'_>, p: usize, panel: &mut [Lane32]) {
         let rows = matrix.some(first, ROWS);
         let some = &mut some[..rows.rows];
         pack_block(rows, Precision::F32, Rounding::Nearest, p, some);
-        thirds::split_panel(some, out);
+        thirds::split_panel(some, out, some.as_ptr());
     }
 }
 

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::{
-    panels::{Mat, fits},
+    panels::{Mat, Precision, fits},
     tile_product::{INNER, TILE},
     tiles::{self, SIDE},
 };
@@ -26,21 +26,31 @@ pub(crate) fn wanted(inner: usize, columns: usize) -> bool {
     tiles::available() && inner >= LEAST.0 && columns >= LEAST.1
 }
 
+/// What the rows of a pass's tiles are a multiple of, where its widest activations have so many columns:
+/// whole steps of parts if a weight gradient's inputs may be split, which happens tile by tile.
+pub(crate) fn rows_together(precision: Precision, widest: usize) -> usize {
+    if precision == Precision::F32 && wanted(usize::MAX, widest) {
+        INNER
+    } else {
+        precision.group()
+    }
+}
+
 /// Lanes of 16 rows, or of a half panel, in parts.
 pub(crate) fn lanes(inner: usize) -> usize {
     inner.div_ceil(INNER) * PARTS * TILE
 }
 
 /// Splits steps of a panel: for every 32 steps begun, the tiles of a panel of pairs thrice, of first,
-/// middle and least parts; zero after the last step.
-pub(crate) fn split_panel(steps: &[Lane32], out: &mut [u32]) {
+/// middle and least parts; zero after the last step. Meanwhile half as much from `next` on is asked for.
+pub(crate) fn split_panel(steps: &[Lane32], out: &mut [u32], next: *const Lane32) {
     assert!(out.len() >= 2 * lanes(steps.len()), "lanes outside their slice");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: processors with tile registers have what the function needs, as `wanted` found; the
     // shapes were just checked.
     unsafe {
         assert!(tiles::available(), "no tile registers");
-        x86::split_panel(steps, out);
+        x86::split_panel(steps, out, next);
     }
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("parts are for tile registers");
@@ -92,7 +102,7 @@ mod x86 {
         _mm512_storeu_si512, _mm512_sub_ps, _mm512_ternarylogic_epi32,
     };
 
-    use super::super::{pairing::x86::turn, panels::PANEL};
+    use super::super::{lanes::fetch_far, pairing::x86::turn, panels::PANEL};
     use super::{INNER, Lane32, Mat, PARTS, Range, SIDE, TILE, lanes};
 
     /// The parts of sixteen numbers in the upper halves of the lanes.
@@ -128,8 +138,11 @@ mod x86 {
     /// # Safety
     /// The shapes are as `super::split_panel` checks.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub(super) unsafe fn split_panel(steps: &[Lane32], out: &mut [u32]) {
+    pub(super) unsafe fn split_panel(steps: &[Lane32], out: &mut [u32], next: *const Lane32) {
         for at in (0..steps.len().next_multiple_of(INNER)).step_by(2) {
+            let soon = next.wrapping_add(at / 2).cast::<f32>();
+            fetch_far(soon);
+            fetch_far(soon.wrapping_add(SIDE));
             // SAFETY: `out` has PARTS · SIDE lines of PANEL lanes for every INNER steps begun.
             unsafe {
                 let place = (at / INNER * PARTS * SIDE + at % INNER / 2) * PANEL;
@@ -256,7 +269,7 @@ mod tests {
             let x = numbers(steps * width);
             let panel: Vec<Lane32> = x.as_chunks().0.iter().map(|row| Lane32(*row)).collect();
             let mut out = vec![!0; 2 * lanes(steps)];
-            split_panel(&panel, &mut out);
+            split_panel(&panel, &mut out, panel.as_ptr());
             for step in 0..steps.next_multiple_of(INNER) {
                 for c in 0..width {
                     let at = (step / INNER * PARTS * SIDE + step % INNER / 2) * width + c;

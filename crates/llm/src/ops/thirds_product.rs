@@ -1,6 +1,7 @@
 //! Products of f32 by tile registers, with every number as [three](super::thirds) of bfloat16: right to
 //! f32's precision, and faster than f32's own multiplication, though it is six products for one.
-#![allow(unsafe_code)]
+// Kernels must be inlined into the function that enables their instruction set.
+#![allow(unsafe_code, clippy::inline_always)]
 
 use std::cell::RefCell;
 
@@ -8,6 +9,7 @@ use super::{
     left::Lhs,
     matmul::{MatMut, Write},
     panels::{PANEL, Panels, Precision},
+    simd::vectorised,
     thirds::{PARTS, lanes, split_columns, split_panel, split_rows},
     tile_product::{INNER, ROWS, TILE},
     tiles::{self, Call, SIDE, Tiles},
@@ -60,13 +62,15 @@ impl RowsByPanel<'_> {
         whole: bool,
         mut finish: impl FnMut(usize, &[Lane32]),
     ) {
-        let Self { left, block, rows, next, stride, .. } = self;
+        let Self { left, block, rows, mut next, stride, .. } = self;
         // Lines of a panel to ask for at every tile and each of four places.
         let (panel, depth, lines) = match self.panel {
             Panel::Steps(steps) => {
                 let panel = room(buffer, 2 * lanes(steps.len()));
-                split_panel(steps, panel);
-                (&*panel, steps.len().div_ceil(INNER), SIDE)
+                split_panel(steps, panel, next);
+                // The first half was asked for meanwhile.
+                next = next.wrapping_add(steps.len() / 2);
+                (&*panel, steps.len().div_ceil(INNER), SIDE / 2)
             }
             Panel::Split(parts) => {
                 (bytemuck::cast_slice(parts), parts.len() / (PARTS * SIDE), PARTS * SIDE / 2)
@@ -158,10 +162,9 @@ pub(super) fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Wri
                 // SAFETY: the sums of all rows are inside the destination, as `multiply` checked.
                 unsafe {
                     product.multiply(&registers, &mut panel_split, whole, |first, new| {
-                        for (r, new) in new.iter().enumerate() {
-                            let old = sums.add((first + r) * stride);
-                            hand_on(new, std::slice::from_raw_parts_mut(old, width), add);
-                        }
+                        let len = (new.len() - 1) * stride + width;
+                        let old = std::slice::from_raw_parts_mut(sums.add(first * stride), len);
+                        hand_on_rows(new, old, stride, width, add);
                     });
                 }
             }
@@ -170,8 +173,27 @@ pub(super) fn sweep(dst: &mut MatMut<'_>, lhs: Lhs<'_>, rhs: &Panels, write: Wri
     SPLIT.set([rows_split, panel_split]);
 }
 
+#[inline(always)]
+fn hand_on_rows_impl<const FMA: bool>(
+    new: &[Lane32],
+    old: &mut [f32],
+    stride: usize,
+    width: usize,
+    add: bool,
+) {
+    for (new, old) in new.iter().zip(old.chunks_mut(stride)) {
+        hand_on(new, &mut old[..width], add);
+    }
+}
+
+vectorised! {
+    /// Replaces the first so many of every `stride` sums, or adds to them.
+    fn hand_on_rows(new: &[Lane32], old: &mut [f32], stride: usize, width: usize, add: bool)
+        = hand_on_rows_impl
+}
+
 /// Replaces sums, or adds to them.
-#[inline]
+#[inline(always)]
 pub(crate) fn hand_on(new: &Lane32, old: &mut [f32], add: bool) {
     let new = &new.0[..old.len()];
     match (add, <&mut [f32; PANEL]>::try_from(&mut *old)) {

@@ -53,7 +53,7 @@ pub(crate) fn split_panel(steps: &[Lane32], out: &mut [u32], next: *const Lane32
         x86::split_panel(steps, out, next);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("parts are for tile registers");
+    unreachable!("parts are for tile registers: {next:?}");
 }
 
 /// Splits up to 16 rows: `out[(3 t + p) · 256 + r · 16 + s]` are elements 2s and 2s + 1 of the p-th part

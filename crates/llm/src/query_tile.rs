@@ -214,3 +214,48 @@ pub(crate) fn put(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADS: Heads = Heads { queries: 6, keys: 2, dim: 4, row: 40 };
+
+    #[test]
+    fn contexts_that_begin_alike_read_their_shared_blocks_together() {
+        // Two full blocks of a prompt, then a block of each context's own; the last begins otherwise.
+        let tables: Vec<[BlockId; 3]> =
+            (0..6).map(|i| if i < 5 { [0, 1, 10 + i] } else { [7, 1, 20] }).collect();
+        let spans: Vec<Span<'_>> = tables
+            .iter()
+            .enumerate()
+            .map(|(row, table)| Span { table, row, first: 2 * BLOCK + row, count: 1 })
+            .collect();
+        // Twelve queries are four contexts of three queries a key/value head.
+        let tiles = tiles(&spans, HEADS, 12);
+        let found: Vec<_> = tiles.iter().map(|t| (t.key_head, t.members.len(), t.shared)).collect();
+        assert_eq!(found, [(0, 4, 2), (1, 4, 2), (0, 1, 3), (1, 1, 3), (0, 1, 3), (1, 1, 3)]);
+        let parts: Vec<_> = tiles[0].parts().map(|p| (p.queries, p.blocks, p.table[2])).collect();
+        let own = |i: usize| (3 * i..3 * i + 3, 2..3, 10 + i as BlockId);
+        assert_eq!(parts, [(0..12, 0..2, 10), own(0), own(1), own(2), own(3)]);
+        // Every head of every row once, over all that its row sees.
+        let mut seen: Vec<_> =
+            tiles.iter().flat_map(|t| t.queries.iter().map(|q| (q.row, q.head, q.limit))).collect();
+        seen.sort_unstable();
+        let all: Vec<_> = (0..6)
+            .flat_map(|row| (0..6).map(move |head| (row, head, 2 * BLOCK + row + 1)))
+            .collect();
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn rows_of_one_context_see_as_far_as_they_stand() {
+        let spans = [Span { table: &[3, 4], row: 2, first: 30, count: 5 }];
+        let tiles = tiles(&spans, HEADS, 8);
+        let sizes: Vec<_> = tiles.iter().map(|t| (t.key_head, t.queries.len(), t.shared)).collect();
+        // Fifteen queries a head; the first eight belong to rows at 30, 31 and 32.
+        assert_eq!(sizes, [(0, 8, 2), (0, 7, 2), (1, 8, 2), (1, 7, 2)]);
+        let last = tiles[3].queries[6];
+        assert_eq!((last.row, last.head, last.limit), (6, 5, 35));
+    }
+}

@@ -12,10 +12,10 @@ use crate::ops::embedding;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::pair_attention::{self, PairScratch};
-use crate::panel_linear::Output;
 use crate::query_tile::{Heads, Span, tiles};
 use crate::sampling::{SamplingParams, TurnRng, sample};
 use crate::share::Disjoint;
+use crate::strips::Output;
 use crate::team::Team;
 
 /// Rows whose logits exist at the same time.

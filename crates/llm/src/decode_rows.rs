@@ -10,8 +10,8 @@ use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::ops::{head_norm, rms_norm, swiglu};
 use crate::pairs::Pair32;
-use crate::panel_linear::Output;
 use crate::share::Disjoint;
+use crate::strips::Output;
 use crate::team::{Team, part};
 use crate::tile_linear;
 

@@ -5,8 +5,9 @@ use crate::ops::panels::Precision;
 use crate::ops::simd::level;
 use crate::pair_linear::PairLinear;
 use crate::pairs::Pair32;
-use crate::panel_linear::{Output, PanelLinear};
+use crate::panel_linear::PanelLinear;
 use crate::params::Model;
+use crate::strips::{Output, Place};
 use crate::team::Team;
 use crate::thirds_linear::Split;
 
@@ -23,6 +24,17 @@ pub(crate) struct LayerWeights {
     pub(crate) qkv: Matrix,
     pub(crate) out: Matrix,
     pub(crate) perceptron: Perceptron,
+}
+
+impl LayerWeights {
+    /// As a pass multiplies with them; without what goes by tile registers.
+    fn in_order(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        let rest = match &mut self.perceptron {
+            Perceptron::Plain { gate_up, down } => Some([gate_up, down]),
+            Perceptron::Tiles { .. } => None,
+        };
+        [&mut self.qkv, &mut self.out].into_iter().chain(rest.into_iter().flatten())
+    }
 }
 
 /// Gate and up, one below the other, and down.
@@ -47,7 +59,6 @@ pub(crate) enum Matrix {
 /// Packed activations.
 #[derive(Default)]
 pub(crate) struct MatrixScratch {
-    floats: Vec<Vec<f32>>,
     split: Split,
     pub(crate) pairs: Vec<Pair32>,
 }
@@ -79,8 +90,22 @@ impl Matrix {
             Self::F32(linear) if linear.by_tiles() => {
                 linear.apply_by_tiles(team, x, y, into, &mut scratch.split);
             }
-            Self::F32(linear) => linear.apply(team, x, y, into, &mut scratch.floats),
+            Self::F32(linear) => linear.apply(team, x, y, into, &mut scratch.pairs),
             Self::Bf16(linear) => linear.apply(team, x, y, into, &mut scratch.pairs),
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self {
+            Self::F32(linear) => linear.place(),
+            Self::Bf16(linear) => linear.place(),
+        }
+    }
+
+    fn followed_by(&mut self, next: Place) {
+        match self {
+            Self::F32(linear) => linear.then = Some(next),
+            Self::Bf16(linear) => linear.then = Some(next),
         }
     }
 
@@ -159,7 +184,16 @@ impl<'m> DecodeWeights<'m> {
             }
         });
         let head = head.unwrap_or_else(|| unreachable!("made above"));
-        Self { model, precision, layers, head }
+        let mut weights = Self { model, precision, layers, head };
+        // A pass multiplies with one after the other, and begins again.
+        let mut next = weights.layers.first().map_or(weights.head.place(), |l| l.qkv.place());
+        let in_order = weights.layers.iter_mut().flat_map(LayerWeights::in_order);
+        let in_order: Vec<&mut Matrix> = in_order.chain([&mut weights.head]).collect();
+        for matrix in in_order.into_iter().rev() {
+            matrix.followed_by(next);
+            next = matrix.place();
+        }
+        weights
     }
 
     /// The number type of the products.

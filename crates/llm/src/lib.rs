@@ -3,6 +3,7 @@
 //! Llama-architecture language models on the CPU in f32: [`Model::score`] and
 //! [`Model::forward_backward`] over packed batches whose segments share prefixes.
 
+mod attention_weights;
 mod block;
 mod cache;
 mod cached_attention;
@@ -37,6 +38,7 @@ mod query_tile;
 mod rope_scaling;
 mod sampling;
 mod share;
+mod strips;
 mod team;
 mod tensor_file;
 mod thirds_linear;

@@ -6,19 +6,25 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
+use crate::attention_weights::{ROWS, Strides, weights_of};
 use crate::cache::{BLOCK, BlockPool};
 use crate::cached_attention::softmax;
-use crate::pairs::{
-    Ahead, Pair32, PairLanes, Width, accumulate, by_pair_width, pack_rows, packed_len,
-};
+use crate::ops::lanes::fetch;
+use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pack_rows, packed_len};
 use crate::query_tile::{Heads, Tile, chunks, put};
 use crate::share::Disjoint;
+use crate::strips::{Ahead, RUN, accumulate};
 use crate::tile_attention;
-use crate::vector::{Lane32, unroll};
+use crate::vector::{LINE, Lane32, unroll};
 
-/// Queries of a tile at most: as many as a kernel takes at once.
+/// Queries of a tile at most without tile registers: as many as a kernel takes at once.
+const MOST: usize = 12;
+/// Blocks whose values are added in one go.
+const TOGETHER: usize = 32;
+
+/// Queries of a tile at most.
 pub(crate) fn most_queries(dim: usize) -> usize {
-    if tile_attention::takes(dim) { tile_attention::QUERIES } else { 12 }
+    if tile_attention::takes(dim) { tile_attention::QUERIES } else { MOST }
 }
 
 /// Buffers of [`attend`].
@@ -72,9 +78,12 @@ unsafe fn attend_impl<L: PairLanes>(
     let blocks = tile.blocks(0..count);
     let PairScratch { rows: gathered, packed, scores, sums, .. } = scratch;
 
-    tile.gather(heads, rows, 1.0, gathered);
-    // (count, blocks) lanes.
-    scores.resize(count * blocks, Lane32::ZERO);
+    // Natively, weights are powers of two.
+    let scale = if L::NATIVE { std::f32::consts::LOG2_E } else { 1.0 };
+    tile.gather(heads, rows, scale, gathered);
+    // (whole groups of queries, blocks) lanes.
+    let lines = count.next_multiple_of(ROWS);
+    scores.resize(lines * blocks, Lane32::ZERO);
     let width = Width::best();
     // The shared blocks with all queries, then each context's own.
     for part in tile.parts() {
@@ -82,20 +91,36 @@ unsafe fn attend_impl<L: PairLanes>(
             packed.resize(packed_len(take, dim), 0);
             pack_rows(width, &gathered[first * dim..(first + take) * dim], take, packed);
             for block in part.blocks.clone() {
-                let (keys, _) = pool.pairs(part.table[block], layer, tile.key_head);
-                // SAFETY: the caller enables what L needs.
-                unsafe {
-                    let to = Place { lanes: scores, first, stride: blocks, at: block };
-                    products::<L>(take, packed, keys, false, to);
+                let keys = |block: usize| pool.pairs(part.table[block], layer, tile.key_head).0;
+                if block + 1 < part.blocks.end {
+                    for row in keys(block + 1) {
+                        fetch(std::ptr::from_ref(row).cast());
+                        fetch(row.0[LINE..].as_ptr().cast());
+                    }
                 }
+                let to = Place { lanes: scores, first, stride: blocks, at: block };
+                // SAFETY: the caller enables what L needs.
+                unsafe { products::<L>(take, packed, keys(block), to) };
             }
         }
     }
 
-    let mut inverse = [0.0; tile_attention::QUERIES];
-    let rows = scores.chunks_exact_mut(blocks).zip(&tile.queries);
-    for ((scores, q), inverse) in rows.zip(&mut inverse) {
-        *inverse = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
+    // (blocks, lines, 16) pairs.
+    packed.resize(blocks * lines * RUN, 0);
+    let mut inverse = [0.0; MOST];
+    if L::NATIVE {
+        let strides = Strides { query: blocks, block: 1, weights: lines };
+        weights_of(&tile.queries, scores, blocks, strides, packed, &mut inverse);
+    } else {
+        let (out, _) = packed.as_chunks_mut::<RUN>();
+        for (r, q) in tile.queries.iter().enumerate() {
+            let scores = &mut scores[r * blocks..(r + 1) * blocks];
+            inverse[r] = 1.0 / softmax(bytemuck::cast_slice_mut(scores), q.limit);
+            for (scores, out) in scores.iter().zip(out[r..].iter_mut().step_by(lines)) {
+                // SAFETY: as above.
+                unsafe { L::convert(&scores.0, out) };
+            }
+        }
     }
 
     // (count, ⌈dim/32⌉) lanes.
@@ -103,25 +128,24 @@ unsafe fn attend_impl<L: PairLanes>(
     sums.clear();
     sums.resize(count * value_lanes, Lane32::ZERO);
     for part in tile.parts() {
-        let tokens = part.blocks.len() * BLOCK;
         for (first, take) in chunks(part.queries.clone(), L::ACCUMULATORS) {
-            gathered.clear();
-            for query in first..first + take {
-                let scores = &scores[query * blocks..(query + 1) * blocks][part.blocks.clone()];
-                gathered.extend_from_slice(bytemuck::cast_slice(scores));
-            }
-            packed.resize(packed_len(take, tokens), 0);
-            pack_rows(width, gathered, take, packed);
             for lane in 0..value_lanes {
-                let weights = packed.chunks_exact(take * BLOCK / 2);
-                for (block, weights) in part.blocks.clone().zip(weights) {
-                    let (_, values) = pool.pairs(part.table[block], layer, tile.key_head);
-                    let values = &values[lane * BLOCK / 2..(lane + 1) * BLOCK / 2];
-                    // SAFETY: the caller enables what L needs.
-                    unsafe {
-                        let to = Place { lanes: sums, first, stride: value_lanes, at: lane };
-                        products::<L>(take, weights, values, true, to);
+                let mut block = part.blocks.start;
+                while block < part.blocks.end {
+                    let some = (part.blocks.end - block).min(TOGETHER);
+                    let mut values: [&[Pair32]; TOGETHER] = [&[]; TOGETHER];
+                    for (i, values) in values[..some].iter_mut().enumerate() {
+                        let of = pool.pairs(part.table[block + i], layer, tile.key_head).1;
+                        *values = &of[lane * RUN..(lane + 1) * RUN];
                     }
+                    let weights = Weights {
+                        packed: &packed[(block * lines + first) * RUN..],
+                        stride: lines * RUN,
+                    };
+                    let to = Place { lanes: sums, first, stride: value_lanes, at: lane };
+                    // SAFETY: as above.
+                    unsafe { weights.add::<L>(take, &values[..some], to) };
+                    block += some;
                 }
             }
         }
@@ -139,46 +163,79 @@ struct Place<'a> {
     at: usize,
 }
 
-/// So many packed rows against one panel.
+/// Calls a function for a constant number of rows.
+macro_rules! dispatch {
+    ($rows:expr, $call:ident($($argument:expr),*)) => {
+        dispatch!(@ $rows, $call, ($($argument),*), 1 2 3 4 5 6 8 12)
+    };
+    (@ $rows:expr, $call:ident, $arguments:tt, $($m:literal)*) => {
+        match $rows {
+            // SAFETY: the caller enables what L needs.
+            $($m if $m <= L::ACCUMULATORS => unsafe { dispatch!(% $call, $m, $arguments) },)*
+            _ => unreachable!("chunks of other sizes are not made"),
+        }
+    };
+    (% $call:ident, $m:literal, ($($argument:expr),*)) => { $call::<L, $m>($($argument),*) };
+}
+
+/// So many packed rows by one panel.
 #[inline(always)]
-unsafe fn products<L: PairLanes>(
-    rows: usize,
-    packed: &[u32],
-    panel: &[Pair32],
-    add: bool,
-    to: Place<'_>,
-) {
-    macro_rules! dispatch {
-        ($($m:literal)*) => {
-            match rows {
-                $($m if $m <= L::ACCUMULATORS => {
-                    // SAFETY: the caller enables what L needs.
-                    unsafe { product::<L, $m>(packed, panel, add, to) }
-                })*
-                _ => unreachable!("chunks of other sizes are not made"),
-            }
-        };
-    }
-    dispatch!(1 2 3 4 5 6 8 12);
+unsafe fn products<L: PairLanes>(rows: usize, packed: &[u32], panel: &[Pair32], to: Place<'_>) {
+    dispatch!(rows, product(packed, panel, to));
 }
 
 #[inline(always)]
-unsafe fn product<L: PairLanes, const M: usize>(
-    packed: &[u32],
-    panel: &[Pair32],
-    add: bool,
+unsafe fn product<L: PairLanes, const M: usize>(packed: &[u32], panel: &[Pair32], to: Place<'_>) {
+    let Place { lanes, first, stride, at } = to;
+    // SAFETY: the caller enables what L needs.
+    let acc = unsafe { accumulate([[L::zero()]; M], packed, [panel], Ahead::NOTHING) };
+    // SAFETY: as above.
+    unroll!(M, R => unsafe { acc[R][0].store(&mut lanes[(first + R) * stride + at]) });
+}
+
+/// Weights of some queries: a line each, and `stride` pairs from one block to the next.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    packed: &'a [u32],
+    stride: usize,
+}
+
+impl Weights<'_> {
+    /// Adds the values of some blocks, weighted, to the sums of so many queries.
+    #[inline(always)]
+    unsafe fn add<L: PairLanes>(self, queries: usize, values: &[&[Pair32]], to: Place<'_>) {
+        dispatch!(queries, weighted(self, values, to));
+    }
+}
+
+#[inline(always)]
+unsafe fn weighted<L: PairLanes, const M: usize>(
+    weights: Weights<'_>,
+    values: &[&[Pair32]],
     to: Place<'_>,
 ) {
     let Place { lanes, first, stride, at } = to;
-    let mut acc = [[unsafe { L::zero() }]; M];
-    if add {
+    let Weights { packed, stride: further } = weights;
+    assert!(
+        values.iter().all(|values| values.len() == RUN)
+            && packed.len() >= (values.len() - 1) * further + M * RUN,
+        "weights and values of as many blocks"
+    );
+    let mut acc = [unsafe { L::zero() }; M];
+    // SAFETY: the caller enables what L needs.
+    unroll!(M, R => acc[R] = unsafe { L::load(&lanes[(first + R) * stride + at]) });
+    // One loop: of two, the compiler would carry the sums through memory.
+    for k in 0..values.len() * RUN {
+        let (block, step) = (k / RUN, k % RUN);
+        // SAFETY: as was checked.
+        let row = unsafe { L::row(values.get_unchecked(block).get_unchecked(step)) };
         unroll!(M, R => {
-            // SAFETY: the caller enables what L needs.
-            acc[R][0] = unsafe { L::load(&lanes[(first + R) * stride + at]) };
+            // SAFETY: as was checked.
+            acc[R] = unsafe {
+                acc[R].dot(row, *packed.get_unchecked(block * further + R * RUN + step))
+            };
         });
     }
     // SAFETY: as above.
-    let acc = unsafe { accumulate(acc, packed, [panel], Ahead::NOTHING) };
-    // SAFETY: as above.
-    unroll!(M, R => unsafe { acc[R][0].store(&mut lanes[(first + R) * stride + at]) });
+    unroll!(M, R => unsafe { acc[R].store(&mut lanes[(first + R) * stride + at]) });
 }

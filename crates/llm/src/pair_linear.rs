@@ -9,24 +9,13 @@ use std::ops::Range;
 use crate::large_pages::reserve;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::ops::tiles;
-use crate::pairs::{
-    Ahead, Pair32, PairLanes, RUN, Width, accumulate, by_pair_width, pack_rows, packed_len,
-};
-use crate::panel_linear::Output;
+use crate::pairs::{Pair32, Width, by_pair_width, pack_rows, packed_len};
 use crate::share::Disjoint;
-use crate::team::{Team, part};
-use crate::vector::{Lane32, unroll};
-
-/// Outputs of one panel.
-pub(crate) const PANEL: usize = 32;
-/// At most so many panels that all rows are multiplied with before the next ones are read.
-const STRIP: usize = 4;
-/// Rows of a panel that are asked for ahead of their use.
-const AHEAD: usize = 24;
-/// Blocks of so many rows ask for the strip behind theirs.
-const ASKING: usize = 6;
-/// From this many rows on, packing them is shared among the threads.
-pub(crate) const PACK_TOGETHER: usize = 24;
+use crate::strips::{
+    Output, PACK_TOGETHER, PANEL, Place, Rows, Strips, To, blocks, multiply_strips,
+};
+use crate::team::Team;
+use crate::vector::Lane32;
 
 /// A linear layer for inference.
 pub(crate) struct PairLinear {
@@ -43,6 +32,8 @@ pub(crate) struct PairLinear {
     tiles: bool,
     /// Panels of the first half of the outputs in turn with those of the second, for [`Self::swiglu`].
     pub(crate) paired: bool,
+    /// What is multiplied after this.
+    pub(crate) then: Option<Place>,
 }
 
 impl PairLinear {
@@ -86,7 +77,22 @@ impl PairLinear {
             }
             packed
         });
-        Self { inputs, outputs, pairs, panels, bias, width: Width::best(), tiles, paired }
+        Self {
+            inputs,
+            outputs,
+            pairs,
+            panels,
+            bias,
+            width: Width::best(),
+            tiles,
+            paired,
+            then: None,
+        }
+    }
+
+    /// Where the weight lies.
+    pub(crate) fn place(&self) -> Place {
+        Place::of(&self.panels, self.pairs)
     }
 
     /// Bytes of the weight.
@@ -112,7 +118,7 @@ impl PairLinear {
             self.apply_by_tiles(team, x, y, into, scratch);
             return;
         }
-        let blocks = blocks(rows);
+        let blocks = blocks(rows, self.width.accumulators());
         let packed_row = packed_len(1, self.inputs);
         scratch.resize((rows * packed_row).div_ceil(PANEL), Pair32::ZERO);
         let scratch = &mut bytemuck::cast_slice_mut(scratch)[..rows * packed_row];
@@ -128,208 +134,24 @@ impl PairLinear {
         };
         team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &pack);
         let y = Disjoint::new(y);
-        let panels = self.panels.len() / self.pairs;
-        let (xs, threads) = (&*scratch, team.threads());
+        let threads = team.threads();
+        let weight = Strips {
+            panels: &self.panels,
+            depth: self.pairs,
+            outputs: self.outputs,
+            bias: self.bias.as_deref(),
+            then: self.then,
+        };
+        let rows = Rows { packed: scratch, blocks: &blocks };
         team.run(&|thread| {
-            let mine = part(panels, thread, threads);
-            multiply(self.width, self, xs, &blocks, mine, &y, into);
+            multiply(self.width, weight, rows, (thread, threads), To { y: &y, into });
         });
     }
 }
 
-/// Rows by blocks that one kernel takes: first row and count.
-pub(crate) fn blocks(rows: usize) -> Vec<(usize, usize)> {
-    let mut blocks = Vec::new();
-    let mut first = 0;
-    while first < rows {
-        let count = match rows - first {
-            12.. => 12,
-            8.. => 8,
-            6.. => 6,
-            4.. => 4,
-            left => left,
-        };
-        blocks.push((first, count));
-        first += count;
-    }
-    blocks
-}
-
 by_pair_width! {
-    fn multiply(
-        layer: &PairLinear, xs: &[u32], blocks: &[(usize, usize)], panels: Range<usize>,
-        y: &Disjoint<'_, f32>, into: Output,
-    ) = multiply_impl
-}
-
-#[inline(always)]
-unsafe fn multiply_impl<L: PairLanes>(
-    layer: &PairLinear,
-    xs: &[u32],
-    blocks: &[(usize, usize)],
-    panels: Range<usize>,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-) {
-    let packed_row = packed_len(1, layer.inputs);
-    let strips = panels.len().div_ceil(STRIP);
-    // Of the next strip every block of many rows asks for a part. The sums of few rows take less
-    // time than their panel takes to come.
-    let asking = blocks.iter().filter(|(_, count)| *count >= ASKING).count();
-    let walk = PANEL.div_ceil(asking.max(1));
-    for i in 0..strips {
-        // Of nearly one length: a last strip of a single panel would read the rows for it alone.
-        let strip = part(panels.len(), i, strips);
-        let strip = panels.start + strip.start..panels.start + strip.end;
-        let behind = layer.panels.as_ptr().wrapping_add(strip.end * layer.pairs).cast::<u32>();
-        let share = strip.len() * layer.pairs * walk;
-        for (at, &(first, count)) in blocks.iter().enumerate() {
-            let mut first = first;
-            let end = first + count;
-            let xs = &xs[first * packed_row..end * packed_row];
-            let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
-            // Blocks of many rows come first.
-            let far = Ahead { next: behind.wrapping_add(at * share), walk, ..near };
-            // Blocks are made for many registers; with few, their rows go one by one.
-            if count <= L::ACCUMULATORS {
-                // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
-                unsafe {
-                    match count {
-                        12 => rows::<L, 12, 1>(layer, xs, strip.clone(), first, y, into, far),
-                        8 => rows::<L, 8, 1>(layer, xs, strip.clone(), first, y, into, far),
-                        6 => rows::<L, 6, 1>(layer, xs, strip.clone(), first, y, into, far),
-                        5 => rows::<L, 5, 2>(layer, xs, strip.clone(), first, y, into, near),
-                        4 => rows::<L, 4, 3>(layer, xs, strip.clone(), first, y, into, near),
-                        3 => rows::<L, 3, 4>(layer, xs, strip.clone(), first, y, into, near),
-                        2 => rows::<L, 2, 4>(layer, xs, strip.clone(), first, y, into, near),
-                        _ => rows::<L, 1, 4>(layer, xs, strip.clone(), first, y, into, near),
-                    }
-                }
-            } else {
-                for row in 0..count {
-                    // SAFETY: as above.
-                    unsafe { one_row::<L>(layer, xs, count, row, strip.clone(), first, y, into) };
-                    first += 1;
-                }
-            }
-        }
-    }
-}
-
-/// M rows against a strip of panels, P at a time where the registers allow.
-#[inline(always)]
-unsafe fn rows<L: PairLanes, const M: usize, const P: usize>(
-    layer: &PairLinear,
-    xs: &[u32],
-    strip: Range<usize>,
-    first_row: usize,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-    mut ahead: Ahead,
-) {
-    let mut panel = strip.start;
-    // SAFETY: the caller enables what L needs.
-    unsafe {
-        if M * P <= L::ACCUMULATORS {
-            while panel + P <= strip.end {
-                kernel::<L, M, P>(layer, panel, xs, first_row, y, into, ahead);
-                panel += P;
-                ahead.next = ahead.next.wrapping_add(ahead.walk * layer.pairs);
-            }
-        }
-        if P == 4 && M * 3 <= L::ACCUMULATORS && panel + 3 == strip.end {
-            kernel::<L, M, 3>(layer, panel, xs, first_row, y, into, ahead);
-            panel += 3;
-        }
-        while panel < strip.end {
-            kernel::<L, M, 1>(layer, panel, xs, first_row, y, into, ahead);
-            panel += 1;
-            ahead.next = ahead.next.wrapping_add(ahead.walk * layer.pairs);
-        }
-    }
-}
-
-/// M rows against the P panels from `panel` on.
-#[inline(always)]
-unsafe fn kernel<L: PairLanes, const M: usize, const P: usize>(
-    layer: &PairLinear,
-    panel: usize,
-    xs: &[u32],
-    first_row: usize,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-    ahead: Ahead,
-) {
-    let pairs = layer.pairs;
-    let panels: [&[Pair32]; P] =
-        std::array::from_fn(|p| &layer.panels[(panel + p) * pairs..][..pairs]);
-    // SAFETY: the caller enables what L needs.
-    let acc = unsafe { accumulate([[L::zero(); P]; M], xs, panels, ahead) };
-    unroll!(M, R => unroll!(P, AT => {
-        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
-        unsafe { finish(layer, panel + AT, first_row + R, acc[R][AT], y, into) };
-    }));
-}
-
-/// One row of a block of `count` that does not fit into the registers.
-#[inline(always)]
-unsafe fn one_row<L: PairLanes>(
-    layer: &PairLinear,
-    xs: &[u32],
-    count: usize,
-    row: usize,
-    strip: Range<usize>,
-    y_row: usize,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-) {
-    for panel in strip {
-        let weights = &layer.panels[panel * layer.pairs..][..layer.pairs];
-        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
-        unsafe {
-            let mut acc = L::zero();
-            for (weights, xs) in weights.chunks(RUN).zip(xs.chunks_exact(RUN * count)) {
-                for (w, x) in weights.iter().zip(&xs[row * RUN..]) {
-                    acc = acc.dot(L::row(w), *x);
-                }
-            }
-            finish(layer, panel, y_row, acc, y, into);
-        }
-    }
-}
-
-/// Stores one row's sums of one panel.
-#[inline(always)]
-unsafe fn finish<L: PairLanes>(
-    layer: &PairLinear,
-    panel: usize,
-    row: usize,
-    acc: L,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-) {
-    let mut sums = Lane32::ZERO;
-    // SAFETY: the caller enables what L needs.
-    unsafe { acc.store(&mut sums) };
-    let first = panel * PANEL;
-    let width = PANEL.min(layer.outputs - first);
-    if let Some(bias) = &layer.bias {
-        for (s, b) in sums.0.iter_mut().zip(&bias[panel].0) {
-            *s += b;
-        }
-    }
-    let start = row * layer.outputs + first;
-    // SAFETY: no other thread has this panel's outputs.
-    let out = unsafe { y.part(start..start + width) };
-    match (into, <&mut [f32; PANEL]>::try_from(&mut *out)) {
-        (Output::Set, Ok(out)) => *out = sums.0,
-        (Output::Set, Err(_)) => out.copy_from_slice(&sums.0[..width]),
-        (Output::Add, _) => {
-            for (o, s) in out.iter_mut().zip(&sums.0) {
-                *o += s;
-            }
-        }
-    }
+    fn multiply(weight: Strips<'_>, rows: Rows<'_>, part: (usize, usize), to: To<'_, '_>) =
+        multiply_strips
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@
 #![allow(unsafe_code, clippy::inline_always)]
 
 use crate::ops::bf16::round;
-use crate::ops::lanes::fetch_far;
 use crate::ops::simd::{Level, level};
-use crate::vector::{Lane32, unroll};
+use crate::strips::{RUN, Sums};
+use crate::vector::Lane32;
 
 /// 32 lanes of two bf16 numbers each.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -77,6 +77,19 @@ impl Width {
         }
     }
 
+    /// [`Sums::ACCUMULATORS`] of its lanes.
+    pub(crate) fn accumulators(self) -> usize {
+        match self {
+            Self::Plain => Plain::ACCUMULATORS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::ACCUMULATORS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::ACCUMULATORS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16 => Bf16::ACCUMULATORS,
+        }
+    }
+
     /// All that this processor can do.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
@@ -91,30 +104,17 @@ impl Width {
     }
 }
 
-/// 32 f32 sums in registers.
+/// 32 f32 sums in registers, of products of pairs.
 ///
 /// # Safety
-/// The implementations use instructions that the processor must have: call them only below a
-/// function that enables the matching `target_feature` after detection.
-pub(crate) unsafe trait PairLanes: Copy {
-    /// A row of pairs in registers.
-    type Row: Copy;
-    /// Accumulators of this kind that fit into the registers beside the operands.
-    const ACCUMULATORS: usize;
-    /// All zero.
-    unsafe fn zero() -> Self;
+/// As [`Sums`].
+pub(crate) unsafe trait PairLanes: Sums {
     /// Reads sums.
     unsafe fn load(from: &Lane32) -> Self;
-    /// The sums.
-    unsafe fn store(self, to: &mut Lane32);
-    /// Reads a row of pairs.
-    unsafe fn row(from: &Pair32) -> Self::Row;
-    /// self + row · x in every lane.
-    unsafe fn dot(self, row: Self::Row, x: u32) -> Self;
     /// Numbers as pairs.
     unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]);
-    /// Asks for a row that will be read soon; any address is allowed.
-    unsafe fn prefetch(row: *const Pair32);
+    /// Whether the processor rounds and multiplies pairs itself.
+    const NATIVE: bool = false;
 }
 
 /// Baseline lanes.
@@ -122,16 +122,12 @@ pub(crate) unsafe trait PairLanes: Copy {
 pub(crate) struct Plain([f32; 32]);
 
 // SAFETY: no instruction beyond the target's baseline.
-unsafe impl PairLanes for Plain {
+unsafe impl Sums for Plain {
     type Row = Pair32;
     const ACCUMULATORS: usize = 1;
     #[inline(always)]
     unsafe fn zero() -> Self {
         Self([0.0; 32])
-    }
-    #[inline(always)]
-    unsafe fn load(from: &Lane32) -> Self {
-        Self(from.0)
     }
     #[inline(always)]
     unsafe fn store(self, to: &mut Lane32) {
@@ -150,51 +146,44 @@ unsafe impl PairLanes for Plain {
         }
         Self(out)
     }
+}
+
+// SAFETY: as above.
+unsafe impl PairLanes for Plain {
+    #[inline(always)]
+    unsafe fn load(from: &Lane32) -> Self {
+        Self(from.0)
+    }
     #[inline(always)]
     unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
         convert(from, to);
     }
-    #[inline(always)]
-    unsafe fn prefetch(_row: *const Pair32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m256i, __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256,
-        _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_store_ps, _mm512_and_si512,
+        __m256, __m256i, __m512, __m512bh, __m512i, _mm256_and_si256, _mm256_castsi256_ps,
+        _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_set1_epi32, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_slli_epi32, _mm256_store_ps, _mm512_and_si512,
         _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
         _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
         _mm512_setzero_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_storeu_si512,
     };
 
-    use super::{Lane32, Pair32, PairLanes, high, low};
+    use super::{Lane32, Pair32, PairLanes, Sums, high, low};
 
     /// Four AVX registers.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2([__m256; 4]);
 
     // SAFETY: AVX2 and FMA, enabled by the caller; rows are 128 bytes and aligned to 64.
-    unsafe impl PairLanes for Avx2 {
+    unsafe impl Sums for Avx2 {
         type Row = [__m256i; 4];
         const ACCUMULATORS: usize = 2;
         #[inline(always)]
         unsafe fn zero() -> Self {
             Self([unsafe { _mm256_setzero_ps() }; 4])
-        }
-        #[inline(always)]
-        unsafe fn load(from: &Lane32) -> Self {
-            let p = from.0.as_ptr();
-            // Written out: a closure is not compiled for the instruction set around it.
-            unsafe {
-                Self([
-                    _mm256_load_ps(p),
-                    _mm256_load_ps(p.add(8)),
-                    _mm256_load_ps(p.add(16)),
-                    _mm256_load_ps(p.add(24)),
-                ])
-            }
         }
         #[inline(always)]
         unsafe fn store(self, to: &mut Lane32) {
@@ -229,16 +218,26 @@ mod x86 {
                 Self(out)
             }
         }
+    }
+
+    // SAFETY: as above.
+    unsafe impl PairLanes for Avx2 {
+        #[inline(always)]
+        unsafe fn load(from: &Lane32) -> Self {
+            let p = from.0.as_ptr();
+            // Written out: a closure is not compiled for the instruction set around it.
+            unsafe {
+                Self([
+                    _mm256_load_ps(p),
+                    _mm256_load_ps(p.add(8)),
+                    _mm256_load_ps(p.add(16)),
+                    _mm256_load_ps(p.add(24)),
+                ])
+            }
+        }
         #[inline(always)]
         unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
             super::convert(from, to);
-        }
-        #[inline(always)]
-        unsafe fn prefetch(row: *const Pair32) {
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(row.cast());
-                _mm_prefetch::<_MM_HINT_T0>(row.cast::<i8>().wrapping_add(64));
-            }
         }
     }
 
@@ -247,17 +246,12 @@ mod x86 {
     pub(crate) struct Avx512(__m512, __m512);
 
     // SAFETY: AVX-512F, enabled by the caller; rows are 128 bytes and aligned to 64.
-    unsafe impl PairLanes for Avx512 {
+    unsafe impl Sums for Avx512 {
         type Row = (__m512i, __m512i);
         const ACCUMULATORS: usize = 8;
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm512_setzero_ps(), _mm512_setzero_ps()) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: &Lane32) -> Self {
-            let p = from.0.as_ptr();
-            unsafe { Self(_mm512_load_ps(p), _mm512_load_ps(p.add(16))) }
         }
         #[inline(always)]
         unsafe fn store(self, to: &mut Lane32) {
@@ -287,16 +281,18 @@ mod x86 {
                 )
             }
         }
+    }
+
+    // SAFETY: as above.
+    unsafe impl PairLanes for Avx512 {
+        #[inline(always)]
+        unsafe fn load(from: &Lane32) -> Self {
+            let p = from.0.as_ptr();
+            unsafe { Self(_mm512_load_ps(p), _mm512_load_ps(p.add(16))) }
+        }
         #[inline(always)]
         unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
             super::convert(from, to);
-        }
-        #[inline(always)]
-        unsafe fn prefetch(row: *const Pair32) {
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(row.cast());
-                _mm_prefetch::<_MM_HINT_T0>(row.cast::<i8>().wrapping_add(64));
-            }
         }
     }
 
@@ -306,17 +302,12 @@ mod x86 {
 
     // SAFETY: AVX-512F and AVX-512-BF16, enabled by the caller; rows are 128 bytes and aligned to
     // 64; `__m512bh` and `__m512i` are 512 plain bits.
-    unsafe impl PairLanes for Bf16 {
+    unsafe impl Sums for Bf16 {
         type Row = (__m512bh, __m512bh);
         const ACCUMULATORS: usize = 12;
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm512_setzero_ps(), _mm512_setzero_ps()) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: &Lane32) -> Self {
-            let p = from.0.as_ptr();
-            unsafe { Self(_mm512_load_ps(p), _mm512_load_ps(p.add(16))) }
         }
         #[inline(always)]
         unsafe fn store(self, to: &mut Lane32) {
@@ -338,6 +329,16 @@ mod x86 {
                 Self(_mm512_dpbf16_ps(self.0, row.0, x), _mm512_dpbf16_ps(self.1, row.1, x))
             }
         }
+    }
+
+    // SAFETY: as above.
+    unsafe impl PairLanes for Bf16 {
+        const NATIVE: bool = true;
+        #[inline(always)]
+        unsafe fn load(from: &Lane32) -> Self {
+            let p = from.0.as_ptr();
+            unsafe { Self(_mm512_load_ps(p), _mm512_load_ps(p.add(16))) }
+        }
         #[inline(always)]
         unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]) {
             unsafe {
@@ -345,13 +346,6 @@ mod x86 {
                     (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[16..].as_ptr()));
                 let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
-            }
-        }
-        #[inline(always)]
-        unsafe fn prefetch(row: *const Pair32) {
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(row.cast());
-                _mm_prefetch::<_MM_HINT_T0>(row.cast::<i8>().wrapping_add(64));
             }
         }
     }
@@ -402,9 +396,6 @@ macro_rules! by_pair_width {
 }
 pub(crate) use by_pair_width;
 
-/// Pairs of one row that lie beside each other in packed rows.
-pub(crate) const RUN: usize = 16;
-
 /// Length of `count` packed rows of `inputs` numbers.
 pub(crate) fn packed_len(count: usize, inputs: usize) -> usize {
     count * inputs.div_ceil(2 * RUN) * RUN
@@ -434,62 +425,6 @@ unsafe fn pack_rows_impl<L: PairLanes>(x: &[f32], count: usize, out: &mut [u32])
             }
         }
     }
-}
-
-/// What to ask the memory for while something else is multiplied.
-#[derive(Clone, Copy)]
-pub(crate) struct Ahead {
-    /// Rows of the panel at hand, into the first cache.
-    pub(crate) rows: usize,
-    /// What the second cache should hold soon, `walk` lanes further at every step.
-    pub(crate) next: *const u32,
-    pub(crate) walk: usize,
-}
-
-impl Ahead {
-    /// Everything is in the cache.
-    pub(crate) const NOTHING: Self = Self { rows: 0, next: std::ptr::null(), walk: 0 };
-}
-
-/// acc\[r\]\[p\] += Σ over the rows of panel p of row · x\[r\], in order.
-#[inline(always)]
-pub(crate) unsafe fn accumulate<L: PairLanes, const M: usize, const P: usize>(
-    mut acc: [[L; P]; M],
-    xs: &[u32],
-    panels: [&[Pair32]; P],
-    ahead: Ahead,
-) -> [[L; P]; M] {
-    let count = panels[0].len();
-    assert!(
-        panels.iter().all(|p| p.len() == count) && xs.len() == packed_len(M, 2 * count),
-        "rows and panels of one length"
-    );
-    let mut next = ahead.next;
-    // One loop: of two, the compiler would carry the sums through memory.
-    for k in 0..count {
-        let at = k / RUN * RUN * M + k % RUN;
-        if ahead.walk > 0 {
-            fetch_far(next.cast());
-            fetch_far(next.wrapping_add(ahead.walk / 2).cast());
-            next = next.wrapping_add(ahead.walk);
-        }
-        unroll!(P, AT => {
-            // SAFETY: the caller enables what L needs; k < count, the length of every panel. The
-            // address ahead is not read.
-            let w = unsafe {
-                let row = panels[AT].get_unchecked(k);
-                if ahead.rows > 0 {
-                    L::prefetch(std::ptr::from_ref(row).wrapping_add(ahead.rows));
-                }
-                L::row(row)
-            };
-            unroll!(M, R => {
-                // SAFETY: as above; `at` is in a run's first row, and M rows follow each other.
-                acc[R][AT] = unsafe { acc[R][AT].dot(w, *xs.get_unchecked(at + R * RUN)) };
-            });
-        });
-    }
-    acc
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use std::ops::Range;
-
+use crate::large_pages::zeroed;
+use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
+use crate::pairs::Pair32;
 use crate::share::Disjoint;
-use crate::team::{Team, part};
-use crate::vector::{Lane32, Lanes, by_width, unroll};
-
-/// Outputs of one panel.
-pub(crate) const PANEL: usize = 32;
+use crate::strips::{
+    Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, Strips, Sums, To, blocks, multiply_strips,
+};
+use crate::team::Team;
+use crate::vector::{Lane32, Lanes, accumulators, by_width};
 
 /// A linear layer for inference.
 pub(crate) struct PanelLinear {
@@ -21,15 +22,8 @@ pub(crate) struct PanelLinear {
     pub(crate) panels: Vec<Lane32>,
     /// ⌈outputs/32⌉ panels.
     pub(crate) bias: Option<Vec<Lane32>>,
-}
-
-/// What happens to the old content of the result.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// Replaced.
-    Set,
-    /// Added to.
-    Add,
+    /// What is multiplied after this.
+    pub(crate) then: Option<Place>,
 }
 
 impl PanelLinear {
@@ -37,13 +31,10 @@ impl PanelLinear {
     pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
         assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
         let count = outputs.div_ceil(PANEL);
-        let mut panels = vec![Lane32::ZERO; count * inputs];
-        for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(PANEL * inputs)) {
-            for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-                for (slot, value) in panel.iter_mut().zip(row) {
-                    slot.0[lane] = *value;
-                }
-            }
+        let mut panels = zeroed(count * inputs);
+        let columns = Mat::new(weight, outputs, inputs).t();
+        for (p, panel) in panels.chunks_exact_mut(inputs).enumerate() {
+            pack_block(columns, Precision::F32, Rounding::Nearest, p, panel);
         }
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), outputs, "bias and shape disagree");
@@ -53,7 +44,12 @@ impl PanelLinear {
             }
             packed
         });
-        Self { inputs, outputs, panels, bias }
+        Self { inputs, outputs, panels, bias, then: None }
+    }
+
+    /// Where the weight lies.
+    pub(crate) fn place(&self) -> Place {
+        Place::of(&self.panels, self.inputs)
     }
 
     /// Bytes of the weight.
@@ -68,168 +64,98 @@ impl PanelLinear {
         x: &[f32],
         y: &mut [f32],
         into: Output,
-        scratch: &mut Vec<Vec<f32>>,
+        scratch: &mut Vec<Pair32>,
     ) {
         let rows = x.len() / self.inputs;
         assert!(
             x.len() == rows * self.inputs && y.len() == rows * self.outputs,
             "rows of input and result disagree"
         );
-        let (threads, panels) = (team.threads(), self.panels.len() / self.inputs);
-        scratch.resize_with(threads, Vec::new);
-        let (y, scratch) = (Disjoint::new(y), Disjoint::new(scratch));
-        team.run(&|thread| {
-            // SAFETY: every thread has its own.
-            let scratch = unsafe { scratch.part(thread..thread + 1) };
-            apply(self, x, &y, into, &mut scratch[0], part(panels, thread, threads));
+        let blocks = blocks(rows, accumulators());
+        let packed_row = self.inputs.next_multiple_of(RUN);
+        scratch.resize((rows * packed_row).div_ceil(PANEL), Pair32::ZERO);
+        let scratch = &mut bytemuck::cast_slice_mut(scratch)[..rows * packed_row];
+        let packed = Disjoint::new(scratch);
+        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &|which| {
+            for &(first, count) in &blocks[which] {
+                let place = first * packed_row..(first + count) * packed_row;
+                // SAFETY: blocks do not overlap, and no block is packed by two threads.
+                let out = unsafe { packed.part(place) };
+                pack(&x[first * self.inputs..(first + count) * self.inputs], count, out);
+            }
         });
+        let weight = Strips {
+            panels: bytemuck::cast_slice(&self.panels),
+            depth: self.inputs,
+            outputs: self.outputs,
+            bias: self.bias.as_deref(),
+            then: self.then,
+        };
+        let rows = Rows { packed: scratch, blocks: &blocks };
+        let y = Disjoint::new(y);
+        let threads = team.threads();
+        team.run(&|thread| {
+            multiply(weight, rows, (thread, threads), To { y: &y, into });
+        });
+    }
+}
+
+/// Packs rows (`count`, inputs): (⌈inputs/16⌉, `count`, 16), zeros beyond the last input.
+fn pack(x: &[f32], count: usize, out: &mut [u32]) {
+    let (out, _) = out.as_chunks_mut::<RUN>();
+    for (r, row) in x.chunks_exact(x.len() / count).enumerate() {
+        for (run, x) in row.chunks(RUN).enumerate() {
+            let out: &mut [f32; RUN] = bytemuck::cast_mut(&mut out[run * count + r]);
+            if let Ok(x) = x.try_into() {
+                *out = x;
+            } else {
+                out[..x.len()].copy_from_slice(x);
+                out[x.len()..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// f32 lanes whose rows and factors are single numbers.
+#[derive(Clone, Copy)]
+struct Single<L>(L);
+
+// SAFETY: what L needs, and no more.
+unsafe impl<L: Lanes> Sums for Single<L> {
+    type Row = L;
+    const ACCUMULATORS: usize = L::ACCUMULATORS;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self(unsafe { L::zero() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut Lane32) {
+        *to = unsafe { self.0.store() };
+    }
+    #[inline(always)]
+    unsafe fn row(from: &Pair32) -> L {
+        unsafe { L::load(bytemuck::cast_ref(from)) }
+    }
+    #[inline(always)]
+    unsafe fn dot(self, row: L, x: u32) -> Self {
+        Self(unsafe { self.0.add_scaled(row, f32::from_bits(x)) })
     }
 }
 
 by_width! {
-    fn apply(
-        layer: &PanelLinear, x: &[f32], y: &Disjoint<'_, f32>, into: Output,
-        scratch: &mut Vec<f32>, panels: Range<usize>,
-    ) = apply_impl
+    fn multiply(weight: Strips<'_>, rows: Rows<'_>, part: (usize, usize), to: To<'_, '_>) =
+        multiply_impl
 }
 
 #[inline(always)]
-unsafe fn apply_impl<L: Lanes>(
-    layer: &PanelLinear,
-    x: &[f32],
-    y: &Disjoint<'_, f32>,
-    into: Output,
-    scratch: &mut Vec<f32>,
-    panels: Range<usize>,
+unsafe fn multiply_impl<L: Lanes>(
+    weight: Strips<'_>,
+    rows: Rows<'_>,
+    part: (usize, usize),
+    to: To<'_, '_>,
 ) {
-    let inputs = layer.inputs;
-    let rows = x.len() / inputs;
-    let mut row = 0;
-    while row < rows {
-        let take = match (rows - row).min(L::ACCUMULATORS) {
-            12.. => 12,
-            8.. => 8,
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-        let xs = &x[row * inputs..(row + take) * inputs];
-        let panels = panels.clone();
-        // SAFETY: the caller enables what L needs.
-        unsafe {
-            match take {
-                12 => block::<L, 12, 1>(layer, xs, row, y, into, scratch, panels),
-                8 => block::<L, 8, 1>(layer, xs, row, y, into, scratch, panels),
-                4 => block::<L, 4, 3>(layer, xs, row, y, into, scratch, panels),
-                2 => block::<L, 2, 4>(layer, xs, row, y, into, scratch, panels),
-                _ => block::<L, 1, 4>(layer, xs, row, y, into, scratch, panels),
-            }
-        }
-        row += take;
-    }
-}
-
-/// M rows against every panel, P panels at a time where the registers allow.
-#[inline(always)]
-unsafe fn block<L: Lanes, const M: usize, const P: usize>(
-    layer: &PanelLinear,
-    x: &[f32],
-    first_row: usize,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-    scratch: &mut Vec<f32>,
-    panels: Range<usize>,
-) {
-    let inputs = layer.inputs;
-    assert!(x.len() == M * inputs, "a block of M rows");
-    // The M values of one input side by side: the kernel reads one stream.
-    if scratch.len() < M * inputs {
-        scratch.resize(M * inputs, 0.0);
-    }
-    let (xs, _) = scratch[..M * inputs].as_chunks_mut::<M>();
-    for (k, slot) in xs.iter_mut().enumerate() {
-        for (r, slot) in slot.iter_mut().enumerate() {
-            // SAFETY: r < M and k < inputs, and x has M · inputs values.
-            *slot = unsafe { *x.get_unchecked(r * inputs + k) };
-        }
-    }
-    let Range { start: mut first, end: panels } = panels;
     // SAFETY: the caller enables what L needs.
-    unsafe {
-        if M * P <= L::ACCUMULATORS {
-            while first + P <= panels {
-                kernel::<L, M, P>(layer, first, xs, first_row, y, into);
-                first += P;
-            }
-        }
-        while first < panels {
-            kernel::<L, M, 1>(layer, first, xs, first_row, y, into);
-            first += 1;
-        }
-    }
-}
-
-/// M rows against the P panels from `first` on.
-#[inline(always)]
-unsafe fn kernel<L: Lanes, const M: usize, const P: usize>(
-    layer: &PanelLinear,
-    first: usize,
-    xs: &[[f32; M]],
-    first_row: usize,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-) {
-    let inputs = layer.inputs;
-    assert!(xs.len() == inputs, "one group of values for every input");
-    let panels: [&[Lane32]; P] =
-        std::array::from_fn(|p| &layer.panels[(first + p) * inputs..][..inputs]);
-    let mut acc = [[unsafe { L::zero() }; P]; M];
-    for (k, x) in xs.iter().enumerate() {
-        unroll!(P, PANEL_AT => {
-            // SAFETY: the caller enables what L needs; every panel has `inputs` rows and k is
-            // below that.
-            let w = unsafe { L::load(panels[PANEL_AT].get_unchecked(k)) };
-            unroll!(M, R => {
-                // SAFETY: the caller enables what L needs.
-                acc[R][PANEL_AT] = unsafe { acc[R][PANEL_AT].add_scaled(w, x[R]) };
-            });
-        });
-    }
-    unroll!(M, R => unroll!(P, PANEL_AT => {
-        // SAFETY: the caller enables what L needs, and no other thread has this panel's outputs.
-        unsafe { finish(layer, first + PANEL_AT, first_row + R, acc[R][PANEL_AT].store(), y, into) };
-    }));
-}
-
-/// Stores one row's sums of one panel.
-#[inline(always)]
-unsafe fn finish(
-    layer: &PanelLinear,
-    panel: usize,
-    row: usize,
-    mut sums: Lane32,
-    y: &Disjoint<'_, f32>,
-    into: Output,
-) {
-    let first = panel * PANEL;
-    let width = PANEL.min(layer.outputs - first);
-    if let Some(bias) = &layer.bias {
-        for (s, b) in sums.0.iter_mut().zip(&bias[panel].0) {
-            *s += b;
-        }
-    }
-    let start = row * layer.outputs + first;
-    // SAFETY: no other thread has this panel's outputs.
-    let out = unsafe { y.part(start..start + width) };
-    match (into, <&mut [f32; PANEL]>::try_from(&mut *out)) {
-        (Output::Set, Ok(out)) => *out = sums.0,
-        (Output::Set, Err(_)) => out.copy_from_slice(&sums.0[..width]),
-        (Output::Add, _) => {
-            for (o, s) in out.iter_mut().zip(&sums.0) {
-                *o += s;
-            }
-        }
-    }
+    unsafe { multiply_strips::<Single<L>>(weight, rows, part, to) }
 }
 
 #[cfg(test)]

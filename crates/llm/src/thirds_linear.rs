@@ -8,8 +8,9 @@ use crate::ops::thirds::{self, PARTS, lanes, split_rows};
 use crate::ops::thirds_product::{CHUNK, INNER_AT_ONCE, Panel, RowsByPanel, hand_on, room};
 use crate::ops::tile_product::{INNER, TILE};
 use crate::ops::tiles::{SIDE, Tiles};
-use crate::panel_linear::{Output, PANEL, PanelLinear};
+use crate::panel_linear::PanelLinear;
 use crate::share::Disjoint;
+use crate::strips::{Output, PANEL};
 use crate::team::{Team, part};
 use crate::vector::Lane32;
 

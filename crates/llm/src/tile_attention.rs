@@ -4,6 +4,7 @@
 //! every 32 channels. A query's sums do not depend on the others of its call, to the bit.
 #![allow(unsafe_code)]
 
+use crate::attention_weights::{Strides, weights_of};
 use crate::cache::{BLOCK, BlockPool};
 use crate::ops::lanes::fetch;
 use crate::ops::pairing::dense_tiles;
@@ -23,8 +24,6 @@ pub(crate) const QUERIES: usize = 2 * SIDE;
 /// Lanes of a block's scores. One more than there are queries: at a distance of a page those of a query
 /// would compete for the same few places of the first cache.
 const BLOCK_LANES: usize = QUERIES + 1;
-/// Queries whose weights are computed together.
-const ROWS: usize = 4;
 /// Blocks whose values are multiplied in one go.
 const TOGETHER: usize = 32;
 
@@ -72,15 +71,8 @@ pub(crate) fn attend(
     tiles.resize((2 * blocks + 1) * TILE / BLOCK, Pair32::ZERO);
     let seen: &mut [u32] = bytemuck::cast_slice_mut(tiles);
     let mut inverse = [0.0; QUERIES];
-    for (i, group) in tile.queries.chunks(ROWS).enumerate() {
-        let first = i * ROWS;
-        // Rows beyond the last are there, and left.
-        let limits = std::array::from_fn(|r| group[r.min(group.len() - 1)].limit);
-        let sums = weights(&scores[first..], limits, blocks, &mut seen[first * SIDE..]);
-        for (inverse, sum) in inverse[first..].iter_mut().zip(sums) {
-            *inverse = 1.0 / sum;
-        }
-    }
+    let strides = Strides { query: 1, block: BLOCK_LANES, weights: 2 * SIDE };
+    weights_of(&tile.queries, scores, blocks, strides, seen, &mut inverse);
     // (dim/32, QUERIES) lanes.
     sums.clear();
     sums.resize(dim / BLOCK * QUERIES, Lane32::ZERO);
@@ -150,27 +142,6 @@ fn pack<'a>(rows: Mat<'_>, tiles: &'a mut Vec<Pair32>) -> Packed<'a> {
     Packed { lanes: bytemuck::cast_slice(tiles), depth }
 }
 
-/// 2^(s − max) of the first so many scores of some queries in bfloat16, a line of `out` for each block, 0
-/// beyond; returns their sums before they are rounded.
-fn weights(
-    scores: &[Lane32],
-    limits: [usize; ROWS],
-    blocks: usize,
-    out: &mut [u32],
-) -> [f32; ROWS] {
-    assert!(limits.iter().all(|l| *l > 0 && l.div_ceil(BLOCK) <= blocks), "scores of no block");
-    let last = blocks - 1;
-    assert!(scores.len() >= last * BLOCK_LANES + ROWS, "scores outside their slice");
-    assert!(out.len() >= last * 2 * TILE + ROWS * SIDE, "lines outside their slice");
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: processors with tile registers have what this needs; all is there, as was just checked.
-    unsafe {
-        x86::weights(scores.as_ptr().cast(), limits, blocks, out.as_mut_ptr().cast())
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no tiles")
-}
-
 /// sums (n, 32) = or += the left rows from tile `at` of the inner dimension on · `panel`.
 fn product(
     registers: &Tiles,
@@ -238,150 +209,5 @@ fn weighted<'p>(
             tiles::multiply_list(registers, a, &list[..=depth], c, BLOCK);
         }
         rows = rest;
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m512, __m512bh, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps,
-        _mm512_mask_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_reduce_add_ps,
-        _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
-    };
-
-    use super::{BLOCK, BLOCK_LANES, SIDE, TILE};
-    use crate::ops::simd::exp2_near as exp2;
-    use crate::vector::unroll;
-
-    /// The sixteen scores that a mask lets through.
-    macro_rules! some {
-        ($scores:expr, $seen:expr, $half:literal) => {
-            _mm512_mask_loadu_ps(
-                _mm512_set1_ps(f32::NEG_INFINITY),
-                ($seen >> ($half * SIDE)) as u16,
-                $scores.add($half * SIDE),
-            )
-        };
-    }
-
-    /// # Safety
-    /// As `super::weights`, whose checks it relies on.
-    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub(super) unsafe fn weights<const N: usize>(
-        scores: *const f32,
-        limits: [usize; N],
-        blocks: usize,
-        out: *mut f32,
-    ) -> [f32; N] {
-        const STRIDE: usize = BLOCK_LANES * BLOCK;
-        let mut full = blocks;
-        for limit in limits {
-            full = full.min(limit / BLOCK);
-        }
-        // SAFETY: the function's contract.
-        unsafe {
-            let mut tops = [_mm512_set1_ps(f32::NEG_INFINITY); N];
-            for block in 0..full {
-                unroll!(N, R => {
-                    let scores = scores.add(block * STRIDE + R * BLOCK);
-                    let (low, high) = (_mm512_loadu_ps(scores), _mm512_loadu_ps(scores.add(SIDE)));
-                    tops[R] = _mm512_max_ps(low, _mm512_max_ps(high, tops[R]));
-                });
-            }
-            for block in full..blocks {
-                unroll!(N, R => {
-                    let scores = scores.add(block * STRIDE + R * BLOCK);
-                    let seen = below(limits[R], block);
-                    let (low, high) = (some!(scores, seen, 0), some!(scores, seen, 1));
-                    tops[R] = _mm512_max_ps(low, _mm512_max_ps(high, tops[R]));
-                });
-            }
-            unroll!(N, R => tops[R] = _mm512_set1_ps(_mm512_reduce_max_ps(tops[R])));
-            let mut sums = [_mm512_setzero_ps(); N];
-            for block in 0..full {
-                unroll!(N, R => {
-                    let scores = scores.add(block * STRIDE + R * BLOCK);
-                    let low = exp2(_mm512_sub_ps(_mm512_loadu_ps(scores), tops[R]));
-                    let high = exp2(_mm512_sub_ps(_mm512_loadu_ps(scores.add(SIDE)), tops[R]));
-                    sums[R] = _mm512_add_ps(sums[R], _mm512_add_ps(low, high));
-                    put(low, high, out.add(block * 2 * TILE + R * SIDE));
-                });
-            }
-            for block in full..blocks {
-                unroll!(N, R => {
-                    let scores = scores.add(block * STRIDE + R * BLOCK);
-                    let seen = below(limits[R], block);
-                    let low = exp2(_mm512_sub_ps(some!(scores, seen, 0), tops[R]));
-                    let high = exp2(_mm512_sub_ps(some!(scores, seen, 1), tops[R]));
-                    let low = _mm512_maskz_mov_ps(seen as u16, low);
-                    let high = _mm512_maskz_mov_ps((seen >> SIDE) as u16, high);
-                    sums[R] = _mm512_add_ps(sums[R], _mm512_add_ps(low, high));
-                    put(low, high, out.add(block * 2 * TILE + R * SIDE));
-                });
-            }
-            let mut all = [0.0; N];
-            unroll!(N, R => all[R] = _mm512_reduce_add_ps(sums[R]));
-            all
-        }
-    }
-
-    /// A bit for every position of a block that is below the limit.
-    fn below(limit: usize, block: usize) -> u32 {
-        let count = limit.saturating_sub(block * BLOCK).min(BLOCK);
-        ((1_u64 << count) - 1) as u32
-    }
-
-    /// # Safety
-    /// A line can be written.
-    #[target_feature(enable = "avx512bf16,avx512f")]
-    unsafe fn put(low: __m512, high: __m512, line: *mut f32) {
-        // SAFETY: the function's contract; both types are 512 plain bits.
-        unsafe {
-            let pairs = std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_ps(line, pairs);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pairs::{high, low};
-
-    #[test]
-    fn weights_are_those_of_each_query_alone() {
-        if !tiles::available() {
-            return;
-        }
-        let blocks = 3;
-        let mut scores = vec![Lane32::ZERO; blocks * BLOCK_LANES];
-        for (i, score) in scores.iter_mut().flat_map(|lane| &mut lane.0).enumerate() {
-            *score = (i as f32 * 0.37).sin() * 40.0;
-        }
-        let score = |r: usize, at: usize| scores[at / BLOCK * BLOCK_LANES + r].0[at % BLOCK];
-        let several = [1, 32, 45, 96];
-        let mut found = vec![7; (2 * blocks + 1) * TILE];
-        let sums = weights(&scores, several, blocks, &mut found);
-        for (r, limit) in several.into_iter().enumerate() {
-            let mut alone = vec![9; (2 * blocks + 1) * TILE];
-            let sum = weights(&scores, [limit; ROWS], blocks, &mut alone)[r];
-            assert_eq!(sums[r].to_bits(), sum.to_bits(), "row {r}");
-            let top = (0..limit).map(|at| score(r, at)).fold(f32::NEG_INFINITY, f32::max);
-            let mut exact = 0.0;
-            for at in 0..blocks * BLOCK {
-                let place = at / BLOCK * 2 * TILE + r * SIDE + at % BLOCK / 2;
-                assert_eq!(found[place], alone[place], "row {r}");
-                let weight = if at % 2 == 0 { low(found[place]) } else { high(found[place]) };
-                if at >= limit {
-                    assert_eq!(weight, 0.0, "beyond the limit of row {r}");
-                    continue;
-                }
-                let expected = f64::from(score(r, at) - top).exp2();
-                exact += expected;
-                let error = (f64::from(weight) - expected).abs();
-                assert!(error <= expected * 0.004 + 1e-37, "{weight} for {expected}");
-            }
-            assert!((f64::from(sum) / exact - 1.0).abs() < 4e-6, "{sum} for {exact}");
-        }
     }
 }

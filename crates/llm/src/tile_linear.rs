@@ -9,10 +9,10 @@ use crate::ops::swiglu;
 use crate::ops::tile_lanes::{self, FEW};
 use crate::ops::tile_product::{self, TILE};
 use crate::ops::tiles::{self, Call, Tiles};
-use crate::pair_linear::{PACK_TOGETHER, PANEL, PairLinear};
+use crate::pair_linear::PairLinear;
 use crate::pairs::Pair32;
-use crate::panel_linear::Output;
 use crate::share::Disjoint;
+use crate::strips::{Output, PACK_TOGETHER, PANEL};
 use crate::team::{Team, part};
 use crate::vector::Lane32;
 

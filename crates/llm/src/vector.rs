@@ -3,6 +3,8 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
+use crate::ops::simd::{Level, level};
+
 /// f32 of a cache line.
 pub(crate) const LINE: usize = 16;
 
@@ -164,6 +166,17 @@ mod x86 {
 }
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
+
+/// [`Lanes::ACCUMULATORS`] of the widest instruction set at hand.
+pub(crate) fn accumulators() -> usize {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Avx512::ACCUMULATORS,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Avx2::ACCUMULATORS,
+        Level::Baseline => Plain::ACCUMULATORS,
+    }
+}
 
 /// Defines `$name`, which runs the generic `$imp::<L: Lanes>` for the widest instruction set at
 /// hand.

@@ -122,7 +122,7 @@ impl DecodeWeights<'_> {
         norm_rows(team, x, norm, config.rms_norm_eps, b);
         let (gate_up, down) = match &layer.perceptron {
             Perceptron::Plain { gate_up, down } => (gate_up, down),
-            Perceptron::Tiles { gate_up, down } => {
+            Perceptron::Coupled { gate_up, down } => {
                 gate_up.swiglu(team, &b.h, &mut b.linear.pairs, &mut b.packed_act);
                 down.apply_packed(team, &b.packed_act, x, Output::Add);
                 return;

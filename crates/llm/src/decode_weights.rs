@@ -7,7 +7,7 @@ use crate::pair_linear::PairLinear;
 use crate::pairs::Pair32;
 use crate::panel_linear::PanelLinear;
 use crate::params::Model;
-use crate::strips::{Output, Place};
+use crate::strips::{Link, Output};
 use crate::team::Team;
 use crate::thirds_linear::Split;
 
@@ -27,13 +27,13 @@ pub(crate) struct LayerWeights {
 }
 
 impl LayerWeights {
-    /// As a pass multiplies with them; without what goes by tile registers.
-    fn in_order(&mut self) -> impl Iterator<Item = &mut Matrix> {
-        let rest = match &mut self.perceptron {
-            Perceptron::Plain { gate_up, down } => Some([gate_up, down]),
-            Perceptron::Tiles { .. } => None,
+    /// As a pass multiplies with them.
+    fn in_order(&mut self) -> [Link<'_>; 4] {
+        let [gate_up, down] = match &mut self.perceptron {
+            Perceptron::Plain { gate_up, down } => [gate_up.link(), down.link()],
+            Perceptron::Coupled { gate_up, down } => [gate_up.link(), down.link()],
         };
-        [&mut self.qkv, &mut self.out].into_iter().chain(rest.into_iter().flatten())
+        [self.qkv.link(), self.out.link(), gate_up, down]
     }
 }
 
@@ -43,8 +43,8 @@ pub(crate) enum Perceptron {
         gate_up: Matrix,
         down: Matrix,
     },
-    /// For tile registers, with gate and up in one product.
-    Tiles {
+    /// In bf16, with gate and up in one product.
+    Coupled {
         gate_up: PairLinear,
         down: PairLinear,
     },
@@ -95,17 +95,10 @@ impl Matrix {
         }
     }
 
-    fn place(&self) -> Place {
+    fn link(&mut self) -> Link<'_> {
         match self {
-            Self::F32(linear) => linear.place(),
-            Self::Bf16(linear) => linear.place(),
-        }
-    }
-
-    fn followed_by(&mut self, next: Place) {
-        match self {
-            Self::F32(linear) => linear.then = Some(next),
-            Self::Bf16(linear) => linear.then = Some(next),
+            Self::F32(linear) => linear.link(),
+            Self::Bf16(linear) => linear.link(),
         }
     }
 
@@ -154,7 +147,7 @@ impl<'m> DecodeWeights<'m> {
                     Precision::Bf16 => PairLinear::couple(&both, 2 * inter, hidden),
                 };
                 match couple {
-                    Some(gate_up) => Perceptron::Tiles {
+                    Some(gate_up) => Perceptron::Coupled {
                         gate_up,
                         down: PairLinear::new(&down, hidden, inter, None),
                     },
@@ -185,13 +178,13 @@ impl<'m> DecodeWeights<'m> {
         });
         let head = head.unwrap_or_else(|| unreachable!("made above"));
         let mut weights = Self { model, precision, layers, head };
-        // A pass multiplies with one after the other, and begins again.
-        let mut next = weights.layers.first().map_or(weights.head.place(), |l| l.qkv.place());
         let in_order = weights.layers.iter_mut().flat_map(LayerWeights::in_order);
-        let in_order: Vec<&mut Matrix> = in_order.chain([&mut weights.head]).collect();
-        for matrix in in_order.into_iter().rev() {
-            matrix.followed_by(next);
-            next = matrix.place();
+        let mut links: Vec<Link<'_>> = in_order.chain([weights.head.link()]).collect();
+        // A pass multiplies with one after the other, and the next begins again.
+        let mut next = links[0].place;
+        for link in links.iter_mut().rev() {
+            *link.then = Some(next);
+            next = link.place;
         }
         weights
     }
@@ -206,7 +199,7 @@ impl<'m> DecodeWeights<'m> {
         let layers = self.layers.iter().map(|l| {
             let perceptron = match &l.perceptron {
                 Perceptron::Plain { gate_up, down } => gate_up.bytes() + down.bytes(),
-                Perceptron::Tiles { gate_up, down } => gate_up.bytes() + down.bytes(),
+                Perceptron::Coupled { gate_up, down } => gate_up.bytes() + down.bytes(),
             };
             l.qkv.bytes() + l.out.bytes() + perceptron
         });

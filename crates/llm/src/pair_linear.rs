@@ -4,15 +4,15 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use std::ops::Range;
-
 use crate::large_pages::reserve;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
+use crate::ops::swiglu;
 use crate::ops::tiles;
-use crate::pairs::{Pair32, Width, by_pair_width, pack_rows, packed_len};
+use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pack_rows, packed_len};
 use crate::share::Disjoint;
 use crate::strips::{
-    Output, PACK_TOGETHER, PANEL, Place, Rows, Strips, To, blocks, multiply_strips,
+    Link, Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, STRIP, Strips, To, blocks, calls,
+    multiply_strips, sums_of,
 };
 use crate::team::Team;
 use crate::vector::Lane32;
@@ -33,7 +33,7 @@ pub(crate) struct PairLinear {
     /// Panels of the first half of the outputs in turn with those of the second, for [`Self::swiglu`].
     pub(crate) paired: bool,
     /// What is multiplied after this.
-    pub(crate) then: Option<Place>,
+    then: Option<Place>,
 }
 
 impl PairLinear {
@@ -42,11 +42,11 @@ impl PairLinear {
         Self::with(weight, outputs, inputs, bias, tiles::available(), false)
     }
 
-    /// Gate and up, one below the other, for [`Self::swiglu`]; `None` where there are no tile
-    /// registers, or panels would hold outputs of both.
+    /// Gate and up, one below the other, for [`Self::swiglu`]; `None` where panels would hold
+    /// outputs of both.
     pub(crate) fn couple(weight: &[f32], outputs: usize, inputs: usize) -> Option<Self> {
-        let takes = tiles::available() && outputs.is_multiple_of(2 * PANEL);
-        takes.then(|| Self::with(weight, outputs, inputs, None, true, true))
+        let takes = outputs.is_multiple_of(2 * PANEL);
+        takes.then(|| Self::with(weight, outputs, inputs, None, tiles::available(), true))
     }
 
     fn with(
@@ -90,9 +90,8 @@ impl PairLinear {
         }
     }
 
-    /// Where the weight lies.
-    pub(crate) fn place(&self) -> Place {
-        Place::of(&self.panels, self.pairs)
+    pub(crate) fn link(&mut self) -> Link<'_> {
+        Link { place: Place::of(&self.panels, self.pairs), then: &mut self.then }
     }
 
     /// Bytes of the weight.
@@ -116,35 +115,81 @@ impl PairLinear {
         );
         if self.tiles {
             self.apply_by_tiles(team, x, y, into, scratch);
+        } else {
+            self.pack(team, x, scratch);
+            self.apply_packed(team, scratch, y, into);
+        }
+    }
+
+    /// y (R, outputs) from rows as [`Self::swiglu`] leaves them.
+    pub(crate) fn apply_packed(&self, team: &Team, xs: &[Pair32], y: &mut [f32], into: Output) {
+        assert!(!self.paired, "panels out of order");
+        if self.tiles {
+            self.apply_tiles(team, xs, y, into);
             return;
         }
+        let blocks = blocks(y.len() / self.outputs, self.width.accumulators());
+        let rows = Rows { packed: bytemuck::cast_slice(xs), blocks: &blocks };
+        let (y, threads) = (Disjoint::new(y), team.threads());
+        team.run(&|thread| {
+            multiply(self.width, self.strips(), rows, (thread, threads), To { y: &y, into });
+        });
+    }
+
+    /// silu(x gateᵀ) ⊙ (x upᵀ) of x (R, inputs), packed as the next layer's rows. Sums go through the
+    /// nonlinearity where they were made: no other thread sees them.
+    pub(crate) fn swiglu(
+        &self,
+        team: &Team,
+        x: &[f32],
+        scratch: &mut Vec<Pair32>,
+        act: &mut Vec<Pair32>,
+    ) {
+        assert!(self.paired && self.bias.is_none(), "not a pair of layers");
+        let rows = x.len() / self.inputs;
+        if rows == 0 {
+            act.clear();
+            return;
+        }
+        if self.tiles {
+            self.swiglu_by_tiles(team, x, scratch, act);
+            return;
+        }
+        self.pack(team, x, scratch);
+        // A line is 32 numbers of a row.
+        let lines = self.outputs / (2 * PANEL);
+        act.resize((rows * lines).div_ceil(2), Pair32::ZERO);
+        let act = Disjoint::new(&mut bytemuck::cast_slice_mut(act)[..rows * lines * RUN]);
         let blocks = blocks(rows, self.width.accumulators());
-        let packed_row = packed_len(1, self.inputs);
-        scratch.resize((rows * packed_row).div_ceil(PANEL), Pair32::ZERO);
-        let scratch = &mut bytemuck::cast_slice_mut(scratch)[..rows * packed_row];
-        let packed = Disjoint::new(scratch);
-        let pack = |which: Range<usize>| {
-            for &(first, count) in &blocks[which] {
-                let place = first * packed_row..(first + count) * packed_row;
-                // SAFETY: blocks do not overlap, and no block is packed by two threads.
-                let out = unsafe { packed.part(place) };
-                let x = &x[first * self.inputs..(first + count) * self.inputs];
-                pack_rows(self.width, x, count, out);
-            }
-        };
-        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &pack);
-        let y = Disjoint::new(y);
+        let rows = Rows { packed: bytemuck::cast_slice(scratch), blocks: &blocks };
         let threads = team.threads();
-        let weight = Strips {
+        team.run(&|thread| activate(self.width, self.strips(), rows, (thread, threads), &act));
+    }
+
+    fn strips(&self) -> Strips<'_> {
+        Strips {
             panels: &self.panels,
             depth: self.pairs,
             outputs: self.outputs,
             bias: self.bias.as_deref(),
             then: self.then,
-        };
-        let rows = Rows { packed: scratch, blocks: &blocks };
-        team.run(&|thread| {
-            multiply(self.width, weight, rows, (thread, threads), To { y: &y, into });
+        }
+    }
+
+    /// Packs rows (R, inputs) by blocks.
+    fn pack(&self, team: &Team, x: &[f32], packed: &mut Vec<Pair32>) {
+        let rows = x.len() / self.inputs;
+        let blocks = blocks(rows, self.width.accumulators());
+        let row = packed_len(1, self.inputs);
+        packed.resize((rows * row).div_ceil(PANEL), Pair32::ZERO);
+        let packed = Disjoint::new(bytemuck::cast_slice_mut(packed));
+        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &|which| {
+            for &(first, count) in &blocks[which] {
+                // SAFETY: blocks do not overlap, and no block is packed by two threads.
+                let out = unsafe { packed.part(first * row..(first + count) * row) };
+                let x = &x[first * self.inputs..(first + count) * self.inputs];
+                pack_rows(self.width, x, count, out);
+            }
         });
     }
 }
@@ -152,6 +197,45 @@ impl PairLinear {
 by_pair_width! {
     fn multiply(weight: Strips<'_>, rows: Rows<'_>, part: (usize, usize), to: To<'_, '_>) =
         multiply_strips
+}
+
+by_pair_width! {
+    /// The sums of couples of panels, gate and up, through SwiGLU to packed rows.
+    fn activate(
+        weight: Strips<'_>, rows: Rows<'_>, part: (usize, usize), act: &Disjoint<'_, u32>,
+    ) = activate_impl
+}
+
+#[inline(always)]
+unsafe fn activate_impl<L: PairLanes>(
+    weight: Strips<'_>,
+    rows: Rows<'_>,
+    part: (usize, usize),
+    act: &Disjoint<'_, u32>,
+) {
+    /// Numbers of a call: the largest block with the longest strip.
+    const MOST: usize = 12 * STRIP * PANEL;
+    let lines = weight.outputs / (2 * PANEL);
+    let (mut sums, mut active) = ([0.0; MOST], [0.0; MOST / 2]);
+    for call in calls(weight, rows, part, 2) {
+        let (first, count) = call.block;
+        let couples = call.strip.len() / 2;
+        let sums = &mut sums[..count * couples * 2 * PANEL];
+        let active = &mut active[..count * couples * PANEL];
+        // SAFETY: the caller enables what L needs, and its blocks fit L.
+        unsafe { sums_of::<L>(weight, rows, &call, sums) };
+        swiglu::forward_near(sums, PANEL, active);
+        for (i, active) in active.as_chunks::<PANEL>().0.iter().enumerate() {
+            let (r, couple) = (i / couples, call.strip.start / 2 + i % couples);
+            let start = (first * lines + couple * count + r) * RUN;
+            // SAFETY: no other thread has this couple's lines.
+            let out = unsafe { act.part(start..start + RUN) };
+            if let Ok(out) = out.try_into() {
+                // SAFETY: the caller enables what L needs.
+                unsafe { L::convert(active, out) };
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,10 +277,7 @@ mod tests {
             let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
             let bias = noise(outputs, 3);
             let exact_w = rounded_weights(&w, inputs);
-            let by_width = Width::all().into_iter().map(|width| (width, false));
-            let by_tiles = tiles::available().then_some((Width::best(), true));
-            for ((width, tiles), threads) in by_width.chain(by_tiles).flat_map(|w| [(w, 1), (w, 3)])
-            {
+            for ((width, tiles), threads) in all_ways().flat_map(|w| [(w, 1), (w, 3)]) {
                 let mut layer = PairLinear::with(&w, outputs, inputs, Some(&bias), tiles, false);
                 layer.width = width;
                 let team = Team::new(threads);
@@ -221,6 +302,45 @@ mod tests {
                     layer.apply(&team, row, &mut alone, Output::Set, &mut scratch);
                     assert_eq!(alone, y[r * outputs..(r + 1) * outputs], "{width:?}");
                 }
+            }
+        }
+    }
+
+    /// Every width without tile registers, and these.
+    fn all_ways() -> impl Iterator<Item = (Width, bool)> {
+        let by_tiles = tiles::available().then_some((Width::best(), true));
+        Width::all().into_iter().map(|width| (width, false)).chain(by_tiles)
+    }
+
+    #[test]
+    fn gate_and_up_in_one_product_are_those_of_two_to_the_bit() {
+        let numbers = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
+        let (inputs, inter) = (70, 96);
+        let both = numbers(2 * inter * inputs, 0.37);
+        assert!(PairLinear::couple(&both, 2 * 35, 2 * 96).is_none(), "a panel of both");
+        for (width, tiles) in all_ways() {
+            let layer = |w: &[f32], outputs, inputs, paired| {
+                let layer = PairLinear::with(w, outputs, inputs, None, tiles, paired);
+                PairLinear { width, ..layer }
+            };
+            let couple = layer(&both, 2 * inter, inputs, true);
+            let apart = layer(&both, 2 * inter, inputs, false);
+            let down = layer(&numbers(inter * 48, 0.91), 48, inter, false);
+            let sizes = [(0, 2), (1, 1), (1, 2), (3, 2), (4, 1), (16, 2), (37, 3), (293, 2)];
+            for (rows, threads) in sizes {
+                let team = Team::new(threads);
+                let x = numbers(rows * inputs, 0.73);
+                let (mut scratch, mut packed) = (Vec::new(), Vec::new());
+                let mut sums = vec![0.0; rows * 2 * inter];
+                apart.apply(&team, &x, &mut sums, Output::Set, &mut scratch);
+                let mut act = vec![0.0; rows * inter];
+                swiglu::forward_near(&sums, inter, &mut act);
+                let mut expected = vec![1.0; rows * 48];
+                down.apply(&team, &act, &mut expected, Output::Add, &mut scratch);
+                couple.swiglu(&team, &x, &mut scratch, &mut packed);
+                let mut found = vec![1.0; rows * 48];
+                down.apply_packed(&team, &packed, &mut found, Output::Add);
+                assert_eq!(found, expected, "{width:?} {rows} rows");
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
 use crate::strips::{
-    Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, Strips, Sums, To, blocks, multiply_strips,
+    Link, Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, Strips, Sums, To, blocks, multiply_strips,
 };
 use crate::team::Team;
 use crate::vector::{Lane32, Lanes, accumulators, by_width};
@@ -23,7 +23,7 @@ pub(crate) struct PanelLinear {
     /// ⌈outputs/32⌉ panels.
     pub(crate) bias: Option<Vec<Lane32>>,
     /// What is multiplied after this.
-    pub(crate) then: Option<Place>,
+    then: Option<Place>,
 }
 
 impl PanelLinear {
@@ -47,9 +47,8 @@ impl PanelLinear {
         Self { inputs, outputs, panels, bias, then: None }
     }
 
-    /// Where the weight lies.
-    pub(crate) fn place(&self) -> Place {
-        Place::of(&self.panels, self.inputs)
+    pub(crate) fn link(&mut self) -> Link<'_> {
+        Link { place: Place::of(&self.panels, self.inputs), then: &mut self.then }
     }
 
     /// Bytes of the weight.

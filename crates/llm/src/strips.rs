@@ -15,7 +15,7 @@ use crate::vector::{Lane32, unroll};
 /// Outputs of one panel.
 pub(crate) const PANEL: usize = 32;
 /// At most so many panels that all rows are multiplied with before the next ones are read.
-const STRIP: usize = 4;
+pub(crate) const STRIP: usize = 4;
 /// Bytes of these panels: they and the next ones stay in the second cache.
 const STRIP_BYTES: usize = 384 << 10;
 /// Rows of a panel that are asked for ahead of their use.
@@ -92,6 +92,12 @@ impl Place {
     }
 }
 
+/// Where a weight lies, and what it has to know of the next.
+pub(crate) struct Link<'a> {
+    pub(crate) place: Place,
+    pub(crate) then: &'a mut Option<Place>,
+}
+
 /// Rows by [blocks], each (⌈depth/16⌉, rows of the block, 16).
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
@@ -124,6 +130,48 @@ pub(crate) fn blocks(rows: usize, accumulators: usize) -> Vec<(usize, usize)> {
     blocks
 }
 
+/// One block of rows with one strip of panels.
+pub(crate) struct Call {
+    pub(crate) strip: Range<usize>,
+    /// First row and count.
+    pub(crate) block: (usize, usize),
+    far: Ahead,
+}
+
+/// What a thread multiplies: all rows with its part of the panels, of which `together` stay in one strip.
+#[inline(always)]
+pub(crate) fn calls<'a>(
+    weight: Strips<'a>,
+    rows: Rows<'a>,
+    (thread, threads): (usize, usize),
+    together: usize,
+) -> impl Iterator<Item = Call> + 'a {
+    let depth = weight.depth;
+    let groups = part(weight.panels.len() / depth / together, thread, threads);
+    let most = (STRIP_BYTES / (depth * size_of::<Pair32>()).max(1)).clamp(1, STRIP);
+    let strips = groups.len().div_ceil((most / together).max(1));
+    // Of the next strip every block of many rows asks for a part. The sums of few rows take less
+    // time than their panel takes to come.
+    let asking = rows.blocks.iter().filter(|(_, count)| *count >= ASKING).count();
+    let walk = PANEL.div_ceil(asking.max(1));
+    (0..strips).flat_map(move |i| {
+        // Of nearly one length: a last strip of a single panel would read the rows for it alone.
+        let strip = part(groups.len(), i, strips);
+        let strip = (groups.start + strip.start) * together..(groups.start + strip.end) * together;
+        // The first strip of what is multiplied next would otherwise come while all wait for it.
+        let behind = match weight.then {
+            Some(then) if i + 1 == strips => then.part(thread, threads),
+            _ => weight.panels.as_ptr().wrapping_add(strip.end * depth).cast::<u32>(),
+        };
+        let share = strip.len() * depth * walk;
+        rows.blocks.iter().enumerate().map(move |(at, block)| {
+            // Blocks of many rows come first.
+            let next = behind.wrapping_add(at * share);
+            Call { strip: strip.clone(), block: *block, far: Ahead { rows: AHEAD, next, walk } }
+        })
+    })
+}
+
 /// Multiplies all rows with the thread's part of the panels.
 ///
 /// # Safety
@@ -132,49 +180,44 @@ pub(crate) fn blocks(rows: usize, accumulators: usize) -> Vec<(usize, usize)> {
 pub(crate) unsafe fn multiply_strips<L: Sums>(
     weight: Strips<'_>,
     rows: Rows<'_>,
-    (thread, threads): (usize, usize),
+    part: (usize, usize),
     to: To<'_, '_>,
 ) {
-    let depth = weight.depth;
-    let panels = part(weight.panels.len() / depth, thread, threads);
-    let packed_row = depth.next_multiple_of(RUN);
-    let most = (STRIP_BYTES / (depth * size_of::<Pair32>()).max(1)).clamp(1, STRIP);
-    let strips = panels.len().div_ceil(most);
-    // Of the next strip every block of many rows asks for a part. The sums of few rows take less
-    // time than their panel takes to come.
-    let asking = rows.blocks.iter().filter(|(_, count)| *count >= ASKING).count();
-    let walk = PANEL.div_ceil(asking.max(1));
-    for i in 0..strips {
-        // Of nearly one length: a last strip of a single panel would read the rows for it alone.
-        let strip = part(panels.len(), i, strips);
-        let strip = panels.start + strip.start..panels.start + strip.end;
-        // The first strip of what is multiplied next would otherwise come while all wait for it.
-        let behind = match weight.then {
-            Some(then) if i + 1 == strips => then.part(thread, threads),
-            _ => weight.panels.as_ptr().wrapping_add(strip.end * depth).cast::<u32>(),
-        };
-        let share = strip.len() * depth * walk;
-        for (at, &(first, count)) in rows.blocks.iter().enumerate() {
-            let xs = &rows.packed[first * packed_row..(first + count) * packed_row];
-            let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
-            // Blocks of many rows come first.
-            let far = Ahead { next: behind.wrapping_add(at * share), walk, ..near };
-            let block = Block { weight, xs, first, to };
-            let strip = strip.clone();
-            // SAFETY: the caller enables what L needs; `strip` stays inside the panels.
-            unsafe {
-                match count {
-                    12 => block.multiply::<L, 12, 1>(strip, far),
-                    8 => block.multiply::<L, 8, 1>(strip, far),
-                    6 => block.multiply::<L, 6, 1>(strip, far),
-                    5 => block.multiply::<L, 5, 2>(strip, near),
-                    4 => block.multiply::<L, 4, 3>(strip, near),
-                    3 => block.multiply::<L, 3, 4>(strip, near),
-                    2 => block.multiply::<L, 2, 4>(strip, near),
-                    _ => block.multiply::<L, 1, 4>(strip, near),
-                }
-            }
-        }
+    for Call { strip, block: (first, count), far } in calls(weight, rows, part, 1) {
+        let xs = rows.of(weight.depth, first, count);
+        // SAFETY: the function's contract; `strip` stays inside the panels.
+        unsafe { Block { weight, xs, first, to }.multiply_count::<L>(count, strip, far) };
+    }
+}
+
+/// A call's sums, (count, 32 outputs for each panel of the strip), instead of a result's.
+///
+/// # Safety
+/// As [`multiply_strips`].
+#[inline(always)]
+pub(crate) unsafe fn sums_of<L: Sums>(
+    weight: Strips<'_>,
+    rows: Rows<'_>,
+    call: &Call,
+    sums: &mut [f32],
+) {
+    let Call { strip, block: (first, count), far } = call;
+    let outputs = strip.len() * PANEL;
+    assert!(sums.len() == count * outputs && weight.bias.is_none(), "sums of the call alone");
+    let panels = &weight.panels[strip.start * weight.depth..strip.end * weight.depth];
+    let xs = rows.of(weight.depth, *first, *count);
+    let to = To { y: &Disjoint::new(sums), into: Output::Set };
+    let block = Block { weight: Strips { panels, outputs, ..weight }, xs, first: 0, to };
+    // SAFETY: the function's contract.
+    unsafe { block.multiply_count::<L>(*count, 0..strip.len(), *far) };
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of a block.
+    #[inline(always)]
+    fn of(self, depth: usize, first: usize, count: usize) -> &'a [u32] {
+        let row = depth.next_multiple_of(RUN);
+        &self.packed[first * row..(first + count) * row]
     }
 }
 
@@ -188,6 +231,25 @@ struct Block<'y, 'a> {
 }
 
 impl Block<'_, '_> {
+    /// So many rows against a strip.
+    #[inline(always)]
+    unsafe fn multiply_count<L: Sums>(self, count: usize, strip: Range<usize>, far: Ahead) {
+        let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
+        // SAFETY: the caller enables what L needs.
+        unsafe {
+            match count {
+                12 => self.multiply::<L, 12, 1>(strip, far),
+                8 => self.multiply::<L, 8, 1>(strip, far),
+                6 => self.multiply::<L, 6, 1>(strip, far),
+                5 => self.multiply::<L, 5, 2>(strip, near),
+                4 => self.multiply::<L, 4, 3>(strip, near),
+                3 => self.multiply::<L, 3, 4>(strip, near),
+                2 => self.multiply::<L, 2, 4>(strip, near),
+                _ => self.multiply::<L, 1, 4>(strip, near),
+            }
+        }
+    }
+
     /// M rows against a strip of panels, P at a time where the registers allow.
     #[inline(always)]
     unsafe fn multiply<L: Sums, const M: usize, const P: usize>(

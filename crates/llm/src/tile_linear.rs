@@ -33,12 +33,11 @@ impl PairLinear {
         scratch: &mut Vec<Pair32>,
     ) {
         pack_tiles(team, x, self.inputs, scratch);
-        self.apply_packed(team, scratch, y, into);
+        self.apply_tiles(team, scratch, y, into);
     }
 
     /// y (R, outputs) from rows in tiles.
-    pub(crate) fn apply_packed(&self, team: &Team, xs: &[Pair32], y: &mut [f32], into: Output) {
-        assert!(!self.paired, "panels out of order");
+    pub(crate) fn apply_tiles(&self, team: &Team, xs: &[Pair32], y: &mut [f32], into: Output) {
         let rows = y.len() / self.outputs;
         let depth = self.pairs / tiles::SIDE;
         let block = depth * TILE;
@@ -119,21 +118,15 @@ impl PairLinear {
         }
     }
 
-    /// silu(x gateᵀ) ⊙ (x upᵀ) of x (R, inputs), in tiles as the next layer's rows. Sums go from the
-    /// registers through the nonlinearity without seeing the memory.
-    pub(crate) fn swiglu(
+    /// As `swiglu`, in tiles.
+    pub(crate) fn swiglu_by_tiles(
         &self,
         team: &Team,
         x: &[f32],
         scratch: &mut Vec<Pair32>,
         act: &mut Vec<Pair32>,
     ) {
-        assert!(self.paired && self.bias.is_none(), "not a pair of layers");
         let rows = x.len() / self.inputs;
-        if rows == 0 {
-            act.clear();
-            return;
-        }
         pack_tiles(team, x, self.inputs, scratch);
         let xs: &[u32] = bytemuck::cast_slice(scratch);
         let block = self.pairs / tiles::SIDE * TILE;
@@ -199,7 +192,7 @@ impl PairLinear {
                             let call = Call { a, c, c_rows: 2 * PANEL, ..*ahead };
                             let walked = ahead.depth * ahead.walk * tiles::SIDE;
                             ahead.next = ahead.next.wrapping_add(walked);
-                            // SAFETY: as in `apply_packed`; there are sums for both panels.
+                            // SAFETY: as in `apply_tiles`; there are sums for both panels.
                             unsafe { tile_product::multiply(&registers, call, count) };
                         }
                         let sums: &[f32] = bytemuck::cast_slice(&sums);
@@ -278,36 +271,4 @@ fn pack_tiles(team: &Team, x: &[f32], inputs: usize, out: &mut Vec<Pair32>) {
             dense_tiles(Mat::new(x, count, inputs), out);
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gate_and_up_in_one_product_are_those_of_two_to_the_bit() {
-        let numbers = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
-        let (inputs, inter) = (70, 96);
-        let both = numbers(2 * inter * inputs, 0.37);
-        let Some(couple) = PairLinear::couple(&both, 2 * inter, inputs) else { return };
-        assert!(PairLinear::couple(&both, 2 * 35, 2 * 96).is_none(), "a panel of both");
-        let apart = PairLinear::new(&both, 2 * inter, inputs, None);
-        let down = PairLinear::new(&numbers(inter * 48, 0.91), 48, inter, None);
-        for (rows, threads) in [(0, 2), (1, 1), (1, 2), (3, 2), (4, 1), (16, 2), (37, 3), (293, 2)]
-        {
-            let team = Team::new(threads);
-            let x = numbers(rows * inputs, 0.73);
-            let (mut scratch, mut packed) = (Vec::new(), Vec::new());
-            let mut sums = vec![0.0; rows * 2 * inter];
-            apart.apply(&team, &x, &mut sums, Output::Set, &mut scratch);
-            let mut act = vec![0.0; rows * inter];
-            swiglu::forward_near(&sums, inter, &mut act);
-            let mut expected = vec![1.0; rows * 48];
-            down.apply(&team, &act, &mut expected, Output::Add, &mut scratch);
-            couple.swiglu(&team, &x, &mut scratch, &mut packed);
-            let mut found = vec![1.0; rows * 48];
-            down.apply_packed(&team, &packed, &mut found, Output::Add);
-            assert_eq!(found, expected, "{rows} rows");
-        }
-    }
 }

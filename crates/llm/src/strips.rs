@@ -135,7 +135,7 @@ pub(crate) struct Call {
     pub(crate) strip: Range<usize>,
     /// First row and count.
     pub(crate) block: (usize, usize),
-    far: Ahead,
+    ahead: Ahead,
 }
 
 /// What a thread multiplies: all rows with its part of the panels, of which `together` stay in one strip.
@@ -151,7 +151,7 @@ pub(crate) fn calls<'a>(
     let most = (STRIP_BYTES / (depth * size_of::<Pair32>()).max(1)).clamp(1, STRIP);
     let strips = groups.len().div_ceil((most / together).max(1));
     // Of the next strip every block of many rows asks for a part. The sums of few rows take less
-    // time than their panel takes to come.
+    // time than their panel takes to come: these ask only for what comes after the thread's part.
     let asking = rows.blocks.iter().filter(|(_, count)| *count >= ASKING).count();
     let walk = PANEL.div_ceil(asking.max(1));
     (0..strips).flat_map(move |i| {
@@ -164,10 +164,14 @@ pub(crate) fn calls<'a>(
             _ => weight.panels.as_ptr().wrapping_add(strip.end * depth).cast::<u32>(),
         };
         let share = strip.len() * depth * walk;
-        rows.blocks.iter().enumerate().map(move |(at, block)| {
+        let last = i + 1 == strips;
+        rows.blocks.iter().enumerate().map(move |(at, &(first, count))| {
             // Blocks of many rows come first.
             let next = behind.wrapping_add(at * share);
-            Call { strip: strip.clone(), block: *block, far: Ahead { rows: AHEAD, next, walk } }
+            let asks = count >= ASKING || asking == 0 && last && at == 0;
+            let walk = if asks { walk } else { 0 };
+            let ahead = Ahead { rows: AHEAD, next, walk };
+            Call { strip: strip.clone(), block: (first, count), ahead }
         })
     })
 }
@@ -183,10 +187,10 @@ pub(crate) unsafe fn multiply_strips<L: Sums>(
     part: (usize, usize),
     to: To<'_, '_>,
 ) {
-    for Call { strip, block: (first, count), far } in calls(weight, rows, part, 1) {
+    for Call { strip, block: (first, count), ahead } in calls(weight, rows, part, 1) {
         let xs = rows.of(weight.depth, first, count);
         // SAFETY: the function's contract; `strip` stays inside the panels.
-        unsafe { Block { weight, xs, first, to }.multiply_count::<L>(count, strip, far) };
+        unsafe { Block { weight, xs, first, to }.multiply_count::<L>(count, strip, ahead) };
     }
 }
 
@@ -201,7 +205,7 @@ pub(crate) unsafe fn sums_of<L: Sums>(
     call: &Call,
     sums: &mut [f32],
 ) {
-    let Call { strip, block: (first, count), far } = call;
+    let Call { strip, block: (first, count), ahead } = call;
     let outputs = strip.len() * PANEL;
     assert!(sums.len() == count * outputs && weight.bias.is_none(), "sums of the call alone");
     let panels = &weight.panels[strip.start * weight.depth..strip.end * weight.depth];
@@ -209,7 +213,7 @@ pub(crate) unsafe fn sums_of<L: Sums>(
     let to = To { y: &Disjoint::new(sums), into: Output::Set };
     let block = Block { weight: Strips { panels, outputs, ..weight }, xs, first: 0, to };
     // SAFETY: the function's contract.
-    unsafe { block.multiply_count::<L>(*count, 0..strip.len(), *far) };
+    unsafe { block.multiply_count::<L>(*count, 0..strip.len(), *ahead) };
 }
 
 impl<'a> Rows<'a> {
@@ -233,19 +237,18 @@ struct Block<'y, 'a> {
 impl Block<'_, '_> {
     /// So many rows against a strip.
     #[inline(always)]
-    unsafe fn multiply_count<L: Sums>(self, count: usize, strip: Range<usize>, far: Ahead) {
-        let near = Ahead { rows: AHEAD, ..Ahead::NOTHING };
+    unsafe fn multiply_count<L: Sums>(self, count: usize, strip: Range<usize>, ahead: Ahead) {
         // SAFETY: the caller enables what L needs.
         unsafe {
             match count {
-                12 => self.multiply::<L, 12, 1>(strip, far),
-                8 => self.multiply::<L, 8, 1>(strip, far),
-                6 => self.multiply::<L, 6, 1>(strip, far),
-                5 => self.multiply::<L, 5, 2>(strip, near),
-                4 => self.multiply::<L, 4, 3>(strip, near),
-                3 => self.multiply::<L, 3, 4>(strip, near),
-                2 => self.multiply::<L, 2, 4>(strip, near),
-                _ => self.multiply::<L, 1, 4>(strip, near),
+                12 => self.multiply::<L, 12, 1>(strip, ahead),
+                8 => self.multiply::<L, 8, 1>(strip, ahead),
+                6 => self.multiply::<L, 6, 1>(strip, ahead),
+                5 => self.multiply::<L, 5, 2>(strip, ahead),
+                4 => self.multiply::<L, 4, 3>(strip, ahead),
+                3 => self.multiply::<L, 3, 4>(strip, ahead),
+                2 => self.multiply::<L, 2, 4>(strip, ahead),
+                _ => self.multiply::<L, 1, 4>(strip, ahead),
             }
         }
     }

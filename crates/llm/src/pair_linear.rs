@@ -11,8 +11,8 @@ use crate::ops::tiles;
 use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pack_rows, packed_len};
 use crate::share::Disjoint;
 use crate::strips::{
-    Link, Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, STRIP, Strips, To, blocks, calls,
-    multiply_strips, sums_of,
+    Link, Output, PANEL, Place, RUN, Rows, STRIP, Strips, To, blocks, calls, multiply_strips,
+    pack_blocks, sums_of,
 };
 use crate::team::Team;
 use crate::vector::Lane32;
@@ -178,18 +178,10 @@ impl PairLinear {
 
     /// Packs rows (R, inputs) by blocks.
     fn pack(&self, team: &Team, x: &[f32], packed: &mut Vec<Pair32>) {
-        let rows = x.len() / self.inputs;
-        let blocks = blocks(rows, self.width.accumulators());
-        let row = packed_len(1, self.inputs);
-        packed.resize((rows * row).div_ceil(PANEL), Pair32::ZERO);
-        let packed = Disjoint::new(bytemuck::cast_slice_mut(packed));
-        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &|which| {
-            for &(first, count) in &blocks[which] {
-                // SAFETY: blocks do not overlap, and no block is packed by two threads.
-                let out = unsafe { packed.part(first * row..(first + count) * row) };
-                let x = &x[first * self.inputs..(first + count) * self.inputs];
-                pack_rows(self.width, x, count, out);
-            }
+        let blocks = blocks(x.len() / self.inputs, self.width.accumulators());
+        let lengths = (self.inputs, packed_len(1, self.inputs));
+        pack_blocks(team, x, lengths, &blocks, packed, &|x, count, out| {
+            pack_rows(self.width, x, count, out);
         });
     }
 }

@@ -9,7 +9,7 @@ use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
 use crate::strips::{
-    Link, Output, PACK_TOGETHER, PANEL, Place, RUN, Rows, Strips, Sums, To, blocks, multiply_strips,
+    Link, Output, PANEL, Place, RUN, Rows, Strips, Sums, To, blocks, multiply_strips, pack_blocks,
 };
 use crate::team::Team;
 use crate::vector::{Lane32, Lanes, accumulators, by_width};
@@ -71,18 +71,8 @@ impl PanelLinear {
             "rows of input and result disagree"
         );
         let blocks = blocks(rows, accumulators());
-        let packed_row = self.inputs.next_multiple_of(RUN);
-        scratch.resize((rows * packed_row).div_ceil(PANEL), Pair32::ZERO);
-        let scratch = &mut bytemuck::cast_slice_mut(scratch)[..rows * packed_row];
-        let packed = Disjoint::new(scratch);
-        team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &|which| {
-            for &(first, count) in &blocks[which] {
-                let place = first * packed_row..(first + count) * packed_row;
-                // SAFETY: blocks do not overlap, and no block is packed by two threads.
-                let out = unsafe { packed.part(place) };
-                pack(&x[first * self.inputs..(first + count) * self.inputs], count, out);
-            }
-        });
+        let lengths = (self.inputs, self.inputs.next_multiple_of(RUN));
+        pack_blocks(team, x, lengths, &blocks, scratch, &pack);
         let weight = Strips {
             panels: bytemuck::cast_slice(&self.panels),
             depth: self.inputs,
@@ -90,7 +80,7 @@ impl PanelLinear {
             bias: self.bias.as_deref(),
             then: self.then,
         };
-        let rows = Rows { packed: scratch, blocks: &blocks };
+        let rows = Rows { packed: bytemuck::cast_slice(scratch), blocks: &blocks };
         let y = Disjoint::new(y);
         let threads = team.threads();
         team.run(&|thread| {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::ops::lanes::{fetch, fetch_far};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
-use crate::team::part;
+use crate::team::{Team, part};
 use crate::vector::{Lane32, unroll};
 
 /// Outputs of one panel.
@@ -128,6 +128,27 @@ pub(crate) fn blocks(rows: usize, accumulators: usize) -> Vec<(usize, usize)> {
         first += count;
     }
     blocks
+}
+
+/// Packs rows (R, inputs) by blocks, `length` lanes a row: `pack` takes a block, its count and its place.
+pub(crate) fn pack_blocks(
+    team: &Team,
+    x: &[f32],
+    (inputs, length): (usize, usize),
+    blocks: &[(usize, usize)],
+    packed: &mut Vec<Pair32>,
+    pack: &(dyn Fn(&[f32], usize, &mut [u32]) + Sync),
+) {
+    let rows = x.len() / inputs;
+    packed.resize((rows * length).div_ceil(PANEL), Pair32::ZERO);
+    let packed = Disjoint::new(bytemuck::cast_slice_mut(packed));
+    team.split(blocks.len(), if rows < PACK_TOGETHER { usize::MAX } else { 2 }, &|which| {
+        for &(first, count) in &blocks[which] {
+            // SAFETY: blocks do not overlap, and no block is packed by two threads.
+            let out = unsafe { packed.part(first * length..(first + count) * length) };
+            pack(&x[first * inputs..(first + count) * inputs], count, out);
+        }
+    });
 }
 
 /// One block of rows with one strip of panels.

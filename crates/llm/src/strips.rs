@@ -130,14 +130,17 @@ pub(crate) fn blocks(rows: usize, accumulators: usize) -> Vec<(usize, usize)> {
     blocks
 }
 
-/// Packs rows (R, inputs) by blocks, `length` lanes a row: `pack` takes a block, its count and its place.
+/// Packs a block of so many rows to its place.
+type Pack<'a> = dyn Fn(&[f32], usize, &mut [u32]) + Sync + 'a;
+
+/// Packs rows (R, inputs) by blocks, `length` lanes a row.
 pub(crate) fn pack_blocks(
     team: &Team,
     x: &[f32],
     (inputs, length): (usize, usize),
     blocks: &[(usize, usize)],
     packed: &mut Vec<Pair32>,
-    pack: &(dyn Fn(&[f32], usize, &mut [u32]) + Sync),
+    pack: &Pack<'_>,
 ) {
     let rows = x.len() / inputs;
     packed.resize((rows * length).div_ceil(PANEL), Pair32::ZERO);

@@ -23,8 +23,11 @@ pub(crate) struct Strides {
 
 /// Weights of all queries, a line of `out` for each block and query, 0 beyond what a query sees; and what
 /// sums of so weighted values are multiplied with. Scores are there for whole groups of [`ROWS`] queries, and
-/// room. Only where the processor has bf16 products.
-pub(crate) fn weights_of(
+/// room.
+///
+/// # Safety
+/// The processor has AVX-512 with bf16.
+pub(crate) unsafe fn weights_of(
     queries: &[Query],
     scores: &[Lane32],
     blocks: usize,
@@ -37,7 +40,8 @@ pub(crate) fn weights_of(
         // Rows beyond the last are there, and left.
         let limits = std::array::from_fn(|r| group[r.min(group.len() - 1)].limit);
         let scores = &scores[first * strides.query..];
-        let sums = weights(scores, limits, blocks, strides, &mut out[first * SIDE..]);
+        // SAFETY: the function's contract.
+        let sums = unsafe { weights(scores, limits, blocks, strides, &mut out[first * SIDE..]) };
         for (inverse, sum) in inverse[first..].iter_mut().zip(sums).take(group.len()) {
             *inverse = 1.0 / sum;
         }
@@ -46,7 +50,10 @@ pub(crate) fn weights_of(
 
 /// 2^(s − max) of the first so many scores of some queries in bfloat16, a line of `out` for each block, 0
 /// beyond; returns their sums before they are rounded.
-fn weights(
+///
+/// # Safety
+/// As [`weights_of`].
+unsafe fn weights(
     scores: &[Lane32],
     limits: [usize; ROWS],
     blocks: usize,
@@ -59,7 +66,7 @@ fn weights(
     assert!(scores.len() > scored, "scores outside their slice");
     assert!(out.len() >= (last * strides.weights + ROWS) * SIDE, "lines outside their slice");
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the processor has what this needs; all is there, as was just checked.
+    // SAFETY: the function's contract; all is there, as was just checked.
     unsafe {
         x86::weights(scores.as_ptr().cast(), limits, blocks, strides, out.as_mut_ptr().cast())
     }
@@ -171,17 +178,20 @@ mod x86 {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
     use crate::pairs::{Width, high, low};
 
     #[test]
     fn weights_are_those_of_each_query_alone() {
-        let bf16 = cfg!(target_arch = "x86_64") && format!("{:?}", Width::best()) == "Bf16";
-        if !bf16 {
+        if Width::best() != Width::Bf16 {
             return;
         }
+        // SAFETY: as was just found.
+        let weights = |scores: &[Lane32], limits, blocks, strides, out: &mut [u32]| unsafe {
+            weights(scores, limits, blocks, strides, out)
+        };
         let blocks = 3;
         // A block after the other, as tiles write scores; a query after the other.
         let by_block = Strides { query: 1, block: 5, weights: 6 };

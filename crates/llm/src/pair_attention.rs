@@ -110,7 +110,8 @@ unsafe fn attend_impl<L: PairLanes>(
     let mut inverse = [0.0; MOST];
     if L::NATIVE {
         let strides = Strides { query: blocks, block: 1, weights: lines };
-        weights_of(&tile.queries, scores, blocks, strides, packed, &mut inverse);
+        // SAFETY: the caller enables what L needs, which is that.
+        unsafe { weights_of(&tile.queries, scores, blocks, strides, packed, &mut inverse) };
     } else {
         let (out, _) = packed.as_chunks_mut::<RUN>();
         for (r, q) in tile.queries.iter().enumerate() {

@@ -109,12 +109,12 @@ impl Width {
 /// # Safety
 /// As [`Sums`].
 pub(crate) unsafe trait PairLanes: Sums {
+    /// Whether these are AVX-512 with bf16, which rounds and multiplies pairs itself.
+    const NATIVE: bool = false;
     /// Reads sums.
     unsafe fn load(from: &Lane32) -> Self;
     /// Numbers as pairs.
     unsafe fn convert(from: &[f32; 32], to: &mut [u32; 16]);
-    /// Whether the processor rounds and multiplies pairs itself.
-    const NATIVE: bool = false;
 }
 
 /// Baseline lanes.

@@ -72,7 +72,8 @@ pub(crate) fn attend(
     let seen: &mut [u32] = bytemuck::cast_slice_mut(tiles);
     let mut inverse = [0.0; QUERIES];
     let strides = Strides { query: 1, block: BLOCK_LANES, weights: 2 * SIDE };
-    weights_of(&tile.queries, scores, blocks, strides, seen, &mut inverse);
+    // SAFETY: processors with tile registers have AVX-512 with bf16.
+    unsafe { weights_of(&tile.queries, scores, blocks, strides, seen, &mut inverse) };
     // (dim/32, QUERIES) lanes.
     sums.clear();
     sums.resize(dim / BLOCK * QUERIES, Lane32::ZERO);

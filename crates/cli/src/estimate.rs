@@ -49,7 +49,8 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     // A token with its score, a few words of text each.
     let episodes = 2 * rollouts * context * 24;
     // The two phases take turns, but the allocator does not give everything back in between.
-    let step = copies + decoding.max(training) + decoding.min(training) / 2 + episodes;
+    let tape = (config.model.tape_gb * 1e9) as u64;
+    let step = copies + decoding.max(training) + decoding.min(training) / 2 + episodes + tape;
     // A checkpoint lies in memory as it is written, when all that is gone.
     let checkpoint = trained * 12 + (4 << 20);
     let memory = BASE + kept + step.max(checkpoint);
@@ -100,6 +101,9 @@ mod tests {
         let (small, large) = (estimate(&small, &model), estimate(&large, &model));
         assert!(adapters.memory < small.memory && adapters.disk < small.disk, "{adapters:?}");
         assert!(small.memory < large.memory && small.disk < large.disk, "{small:?} {large:?}");
+        let mut taped = Config::default().resolve().unwrap();
+        taped.model.tape_gb = 1.5;
+        assert_eq!(estimate(&taped, &model).memory, small.memory + 1_500_000_000);
         assert_eq!((size(3_100_000), size(2_450_000_000)), ("4 MB".into(), "2.5 GB".into()));
     }
 }

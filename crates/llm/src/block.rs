@@ -22,6 +22,7 @@ use crate::{
     },
     params::LayerRanges,
     share::{cut, run},
+    tape::{Field, Tape, TapeRow},
     workspace::{BlockActivations, Tile, part},
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) threads: usize,
     pub(crate) precision: Precision,
     pub(crate) lora: Option<LoraPass<'a>>,
+    /// What sampling kept: a row for every row of the pack.
+    pub(crate) tape: Option<(&'a Tape, &'a [TapeRow])>,
 }
 
 fn parts(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
@@ -95,8 +98,9 @@ impl Pass<'_> {
 
     /// Whether the feed-forward half goes through tile registers as a whole.
     fn by_tiles(&self) -> bool {
-        // Adapters read what lies between the products.
-        self.lora.is_none() && tile_swiglu::wanted(self.precision, self.config.intermediate_size)
+        // Adapters read what lies between the products, and a tape has it in rows.
+        let whole = self.lora.is_none() && self.tape.is_none();
+        whole && tile_swiglu::wanted(self.precision, self.config.intermediate_size)
     }
 
     /// Elements that the activations of gate and up take.
@@ -230,6 +234,77 @@ impl Pass<'_> {
             output.copy_from_slice(middle);
             down.on(t).forward(active, w2, output, Write::Add);
             self.adapt(layer, Fused::Down, tile.start, active, output, hidden);
+        });
+    }
+
+    /// Brings back what [`forward`](Self::forward) would have left, from the tape: `input` (N, hidden)
+    /// and the activations.
+    pub(crate) fn recall(
+        &self,
+        layer: &LayerRanges,
+        input: &mut [f32],
+        rows: &[u32],
+        acts: &mut BlockActivations,
+        buffers: &mut Tile,
+        scratch: &mut [Scratch],
+    ) {
+        let Some((tape, taped)) = self.tape else { unreachable!("a pass with a tape") };
+        let c = self.config;
+        let (n, r, hidden) = (self.positions.len(), rows.len(), c.hidden_size);
+        let (qkv_size, both) = (c.qkv_size(), 2 * c.intermediate_size);
+        let (workers, at) = (&mut buffers.workers, layer.index);
+
+        let qkv = part(&mut acts.qkv, n * qkv_size);
+        {
+            let norm = self.weight(&layer.input_norm);
+            let heads = c.normed_heads();
+            let (count, width) =
+                if layer.qk_norm.is_some() { (heads.count(), heads.width()) } else { (0, 0) };
+            let mut head_inv = part(&mut acts.head_inv, n * count);
+            let mut head_input = part(&mut acts.head_input, n * width);
+            let mut inv = part(&mut acts.input_inv, n);
+            let (mut input, mut qkv) = (input, &mut *qkv);
+            let jobs = self.tiles(0..n).into_iter().map(|tile| {
+                let t = tile.len();
+                let kept = (cut(&mut head_inv, t * count), cut(&mut head_input, t * width));
+                let inv = cut(&mut inv, t);
+                (tile, inv, cut(&mut input, t * hidden), cut(&mut qkv, t * qkv_size), kept)
+            });
+            run(workers, jobs.collect::<Vec<_>>(), |(tile, inv, input, qkv, kept), buffer| {
+                tape.read(at, Field::Input, &taped[tile.clone()], input);
+                let x = part(buffer, tile.len() * hidden);
+                rms_norm::forward(input, norm, c.rms_norm_eps, x, inv);
+                tape.read(at, Field::Qkv, &taped[tile.clone()], qkv);
+                if let Some(norms) = &layer.qk_norm {
+                    let (inv, input) = kept;
+                    let (q, k) = self.head_weights(norms);
+                    head_norm::keep_input(qkv, heads, input);
+                    head_norm::forward(qkv, heads, q, k, c.rms_norm_eps, inv);
+                    self.rope.forward(qkv, qkv_size, self.rotated_heads(), &self.positions[tile]);
+                }
+            });
+        }
+
+        let attended = part(&mut acts.attention, r * c.attention_size());
+        let log_z = part(&mut acts.log_z, r * c.num_heads);
+        let (plan, precision) = (self.plan, self.precision);
+        attention::forward(qkv, plan, rows, self.heads(), precision, attended, log_z, scratch);
+
+        let norm = self.weight(&layer.post_norm);
+        let mut middle = part(&mut acts.middle, r * hidden);
+        let mut inv = part(&mut acts.middle_inv, r);
+        let mut gate_up = part(&mut acts.gate_up, r * both);
+        let jobs = self.tiles(0..r).into_iter().map(|tile| {
+            let t = tile.len();
+            let (middle, inv) = (cut(&mut middle, t * hidden), cut(&mut inv, t));
+            (tile, middle, inv, cut(&mut gate_up, t * both))
+        });
+        run(workers, jobs.collect::<Vec<_>>(), |(tile, middle, inv, gate_up), buffer| {
+            let taped: Vec<TapeRow> = rows[tile].iter().map(|&row| taped[row as usize]).collect();
+            tape.read(at, Field::Middle, &taped, middle);
+            let x = part(buffer, taped.len() * hidden);
+            rms_norm::forward(middle, norm, c.rms_norm_eps, x, inv);
+            tape.read(at, Field::GateUp, &taped, gate_up);
         });
     }
 

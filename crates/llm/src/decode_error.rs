@@ -46,6 +46,9 @@ pub enum DecodeError {
         /// Positions of the model.
         positions: usize,
     },
+    /// A tape that was begun with other weights or another number type.
+    #[error("the tape is of other weights; it must be restarted when weights change")]
+    Tape,
     /// A sampling parameter.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -16,6 +16,7 @@ use crate::query_tile::{Heads, Span, tiles};
 use crate::sampling::{SamplingParams, TurnRng, sample};
 use crate::share::Disjoint;
 use crate::strips::Output;
+use crate::tape::{Tape, TapeRow};
 use crate::team::Team;
 
 /// Rows whose logits exist at the same time.
@@ -36,6 +37,12 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Draws<'a> {
     pub(crate) params: &'a SamplingParams,
     pub(crate) rngs: &'a mut [TurnRng],
+}
+
+/// Where the new tokens of a pass are kept.
+pub(crate) struct Taping<'a> {
+    pub(crate) tape: &'a mut Tape,
+    pub(crate) rows: Vec<TapeRow>,
 }
 
 /// A request and what was drawn for it; `None` if the distribution is not finite.
@@ -74,12 +81,13 @@ pub(crate) struct Engine<'a, 'm> {
 
 impl Engine<'_, '_> {
     /// Computes keys and values of `tokens` (those of the runs, in order) and draws what the runs
-    /// want drawn, in their order.
+    /// want drawn, in their order. The tokens' passes are kept on a tape if there is one.
     pub(crate) fn pass(
         &self,
         tokens: &[TokenId],
         runs: &[Run<'_>],
         draws: Option<Draws<'_>>,
+        mut taping: Option<Taping<'_>>,
         pool: &mut BlockPool,
         b: &mut Buffers,
     ) -> Vec<Drawn> {
@@ -115,11 +123,13 @@ impl Engine<'_, '_> {
             b.qkv.fit(rows * qkv_size);
             let (x, positions) = (&b.x, &b.positions);
             let qkv = Disjoint::new(&mut b.qkv);
+            let tape = taping.as_mut().map(|t| t.tape.block(l, &t.rows));
             by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
                 // SAFETY: the parts do not overlap.
                 let qkv = unsafe { qkv.part(part.start * qkv_size..part.end * qkv_size) };
                 let x = &x[part.start * hidden..part.end * hidden];
-                weights.project(rope, team, l, x, &positions[part], qkv, b);
+                let tape = tape.map(|tape| tape.part(part.clone()));
+                weights.project(rope, team, l, x, &positions[part], qkv, tape, b);
             });
             let new = NewRows { data: &b.qkv, width: qkv_size, keys: q_size };
             pool.write(team, l, &places, new);
@@ -131,20 +141,28 @@ impl Engine<'_, '_> {
                 }
                 keep_last_rows(runs, hidden, &mut b.x, &mut b.rows);
                 keep_last_rows(runs, qkv_size, &mut b.qkv, &mut b.rows);
+                if let Some(taping) = &mut taping {
+                    taping.rows = last_rows(runs).map(|row| taping.rows[row]).collect();
+                }
                 rows = outputs;
             }
             b.att.fit(rows * q_size);
             self.attend(runs, narrow, l, heads, pool, b);
             let (att, x) = (&b.att, Disjoint::new(&mut b.x));
+            let tape = taping.as_mut().map(|t| t.tape.block(l, &t.rows));
             by_rows(team, weights.precision, rows, &mut b.own, &mut b.shared, &|team, part, b| {
                 // SAFETY: the parts do not overlap.
                 let x = unsafe { x.part(part.start * hidden..part.end * hidden) };
-                weights.feed(team, l, &att[part.start * q_size..part.end * q_size], x, b);
+                let att = &att[part.start * q_size..part.end * q_size];
+                weights.feed(team, l, att, x, tape.map(|tape| tape.part(part)), b);
             });
+        }
+        if let Some(taping) = taping {
+            taping.tape.keep_outputs(&taping.rows, &b.x);
         }
         let Some(mut draws) = draws else { return Vec::new() };
         let norm = model.part(&model.layout.final_norm());
-        norm_rows(team, &b.x, norm, config.rms_norm_eps, &mut b.shared);
+        norm_rows(team, &b.x, norm, config.rms_norm_eps, None, &mut b.shared);
         self.draw(runs, &mut draws, rows, b)
     }
 
@@ -241,15 +259,17 @@ impl Engine<'_, '_> {
 /// Keeps the last row of every run that draws.
 fn keep_last_rows(runs: &[Run<'_>], width: usize, rows: &mut Floats, spare: &mut Floats) {
     spare.fit(runs.iter().filter(|run| run.draw.is_some()).count() * width);
-    let mut kept = spare.chunks_exact_mut(width);
-    let mut end = 0;
-    for run in runs {
-        end += run.count;
-        if run.draw.is_some()
-            && let Some(kept) = kept.next()
-        {
-            kept.copy_from_slice(&rows[(end - 1) * width..end * width]);
-        }
+    for (kept, row) in spare.chunks_exact_mut(width).zip(last_rows(runs)) {
+        kept.copy_from_slice(&rows[row * width..(row + 1) * width]);
     }
     std::mem::swap(rows, spare);
+}
+
+/// The last row of every run that draws.
+fn last_rows<'a>(runs: &'a [Run<'_>]) -> impl Iterator<Item = usize> + 'a {
+    let ends = runs.iter().scan(0, |end, run| {
+        *end += run.count;
+        Some((run, *end - 1))
+    });
+    ends.filter(|(run, _)| run.draw.is_some()).map(|(_, last)| last)
 }

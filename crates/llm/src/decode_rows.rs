@@ -12,6 +12,7 @@ use crate::ops::{head_norm, rms_norm, swiglu};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
 use crate::strips::Output;
+use crate::tape::{Field, TapeRows};
 use crate::team::{Team, part};
 use crate::tile_linear;
 
@@ -79,12 +80,14 @@ impl DecodeWeights<'_> {
         x: &[f32],
         positions: &[u32],
         qkv: &mut [f32],
+        tape: Option<TapeRows<'_>>,
         b: &mut RowBuffers,
     ) {
         let model = self.model;
         let (config, ranges) = (&model.config, &model.layout.layers()[layer]);
         let (rows, size, eps) = (positions.len(), config.qkv_size(), config.rms_norm_eps);
-        norm_rows(team, x, model.part(&ranges.input_norm), eps, b);
+        let kept = tape.map(|tape| (tape, Field::Input));
+        norm_rows(team, x, model.part(&ranges.input_norm), eps, kept, b);
         self.layers[layer].qkv.apply(team, &b.h, qkv, Output::Set, &mut b.linear);
         let turned = config.num_heads + config.num_kv_heads;
         let normed = config.normed_heads();
@@ -93,14 +96,24 @@ impl DecodeWeights<'_> {
         team.split(rows, ROWS_TOGETHER, &|part| {
             // SAFETY: the parts do not overlap.
             let qkv = unsafe { qkv.part(part.start * size..part.end * size) };
+            let keep = |qkv: &[f32]| {
+                if let Some(tape) = tape {
+                    // SAFETY: as above.
+                    unsafe { tape.put(Field::Qkv, part.start, qkv) };
+                }
+            };
             if let Some(norms) = &ranges.qk_norm {
                 let count = normed.count();
                 // SAFETY: as above.
                 let inv = unsafe { inv.part(part.start * count..part.end * count) };
                 let (q, k) = model.part(norms).split_at(normed.dim);
+                keep(qkv);
                 head_norm::forward(qkv, normed, q, k, eps, inv);
             }
-            rope.forward(qkv, size, turned, &positions[part]);
+            rope.forward(qkv, size, turned, &positions[part.clone()]);
+            if ranges.qk_norm.is_none() {
+                keep(qkv);
+            }
         });
     }
 
@@ -111,6 +124,7 @@ impl DecodeWeights<'_> {
         layer: usize,
         att: &[f32],
         x: &mut [f32],
+        tape: Option<TapeRows<'_>>,
         b: &mut RowBuffers,
     ) {
         let model = self.model;
@@ -119,11 +133,12 @@ impl DecodeWeights<'_> {
         let norm = model.part(&model.layout.layers()[layer].post_norm);
         let layer = &self.layers[layer];
         layer.out.apply(team, att, x, Output::Add, &mut b.linear);
-        norm_rows(team, x, norm, config.rms_norm_eps, b);
+        let kept = tape.map(|tape| (tape, Field::Middle));
+        norm_rows(team, x, norm, config.rms_norm_eps, kept, b);
         let (gate_up, down) = match &layer.perceptron {
             Perceptron::Plain { gate_up, down } => (gate_up, down),
             Perceptron::Coupled { gate_up, down } => {
-                gate_up.swiglu(team, &b.h, &mut b.linear.pairs, &mut b.packed_act);
+                gate_up.swiglu(team, &b.h, tape, &mut b.linear.pairs, &mut b.packed_act);
                 down.apply_packed(team, &b.packed_act, x, Output::Add);
                 return;
             }
@@ -137,13 +152,24 @@ impl DecodeWeights<'_> {
             // SAFETY: the parts do not overlap.
             let act = unsafe { act.part(part.start * inter..part.end * inter) };
             swiglu::forward(both, inter, act);
+            if let Some(tape) = tape {
+                // SAFETY: as above.
+                unsafe { tape.put(Field::GateUp, part.start, both) };
+            }
         });
         down.apply(team, &b.act, x, Output::Add, &mut b.linear);
     }
 }
 
-/// b.h = norm of x.
-pub(crate) fn norm_rows(team: &Team, x: &[f32], weight: &[f32], eps: f32, b: &mut RowBuffers) {
+/// b.h = norm of x, which is kept where it is wanted.
+pub(crate) fn norm_rows(
+    team: &Team,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    kept: Option<(TapeRows<'_>, Field)>,
+    b: &mut RowBuffers,
+) {
     let hidden = weight.len();
     let rows = x.len() / hidden;
     b.h.fit(x.len());
@@ -152,7 +178,11 @@ pub(crate) fn norm_rows(team: &Team, x: &[f32], weight: &[f32], eps: f32, b: &mu
     team.split(rows, ROWS_TOGETHER, &|part| {
         let wide = part.start * hidden..part.end * hidden;
         // SAFETY: the parts do not overlap.
-        let (h, inv) = unsafe { (h.part(wide.clone()), inv.part(part)) };
+        let (h, inv) = unsafe { (h.part(wide.clone()), inv.part(part.clone())) };
+        if let Some((tape, field)) = kept {
+            // SAFETY: as above.
+            unsafe { tape.put(field, part.start, &x[wide.clone()]) };
+        }
         rms_norm::forward(&x[wide], weight, eps, h, inv);
     });
 }

@@ -7,12 +7,13 @@ use empg::{TokenId, TokenScore};
 
 use crate::cache::{BLOCK, BlockId, BlockPool};
 use crate::decode_error::DecodeError;
-use crate::decode_pass::{Buffers, Drawn, Draws, Engine, Run};
+use crate::decode_pass::{Buffers, Drawn, Draws, Engine, Run, Taping};
 use crate::decode_weights::DecodeWeights;
 use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::params::Model;
 use crate::sampling::{SamplingParams, TurnRng};
+use crate::tape::{MISSING, Tape, TapeRow};
 use crate::team::Team;
 
 /// Rows that one pass through the layers takes at most; keeps activations in the cache.
@@ -60,6 +61,8 @@ struct Slot {
     queued: Vec<TokenId>,
     /// A beginning that is still to be computed, shared with other contexts.
     base: Option<usize>,
+    /// Where computed tokens are kept; none without a tape.
+    taped: Vec<TapeRow>,
 }
 
 /// New tokens of one slot within a pass.
@@ -83,8 +86,11 @@ pub struct Decoder<'m> {
     pool: BlockPool,
     slots: Vec<Slot>,
     team: Team,
+    tape: Option<Tape>,
     /// Of the runs of the next pass.
     tokens: Vec<TokenId>,
+    /// The same, if there is a tape.
+    taped: Vec<TapeRow>,
     buffers: Buffers,
 }
 
@@ -118,7 +124,9 @@ impl<'m> Decoder<'m> {
             pool,
             slots: Vec::new(),
             team: Team::new(1),
+            tape: None,
             tokens: Vec::new(),
+            taped: Vec::new(),
             buffers: Buffers::default(),
         })
     }
@@ -128,6 +136,29 @@ impl<'m> Decoder<'m> {
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.team = Team::new(threads.max(1));
         self
+    }
+
+    /// Keeps what is computed from now on on a tape.
+    ///
+    /// # Errors
+    /// A tape of other weights.
+    pub fn with_tape(mut self, tape: Tape) -> Result<Self, DecodeError> {
+        if !tape.is_of(self.weights.model, self.weights.precision) {
+            return Err(DecodeError::Tape);
+        }
+        self.tape = Some(tape);
+        Ok(self)
+    }
+
+    /// The tape, which nothing more is written to.
+    pub fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take()
+    }
+
+    /// Rows of the tape that hold the beginning of a context, as far as it was computed and kept.
+    pub fn tape_rows(&self, seq: SeqId) -> Vec<TapeRow> {
+        let taped = self.slot(seq).map_or(&[][..], |slot| &self.slots[slot].taped);
+        taped.iter().copied().take_while(|row| *row != MISSING).collect()
     }
 
     /// Tokens that a context can hold.
@@ -152,6 +183,7 @@ impl<'m> Decoder<'m> {
             table: Vec::new(),
             queued: prefix.to_vec(),
             base: None,
+            taped: Vec::new(),
         });
         Ok(self.id(slot))
     }
@@ -177,6 +209,7 @@ impl<'m> Decoder<'m> {
                 table: std::mem::take(&mut slot.table),
                 queued: std::mem::replace(&mut slot.queued, own),
                 base: slot.base.take(),
+                taped: std::mem::take(&mut slot.taped),
             };
             slot.computed = 0;
             let base = self.new_slot(shared);
@@ -191,6 +224,7 @@ impl<'m> Decoder<'m> {
             table: slot.table.clone(),
             queued: slot.queued.clone(),
             base: slot.base,
+            taped: slot.taped.clone(),
         };
         for &block in &copy.table {
             self.pool.retain(block);
@@ -356,12 +390,13 @@ impl<'m> Decoder<'m> {
     /// Takes over the blocks of a computed beginning.
     fn adopt(&mut self, slot: usize) {
         let Some(base) = self.slots[slot].base.take() else { return };
-        let table = self.slots[base].table.clone();
+        let (table, taped) = (self.slots[base].table.clone(), self.slots[base].taped.clone());
         for &block in &table {
             self.pool.retain(block);
         }
         self.slots[slot].computed = self.slots[base].len;
         self.slots[slot].table = table;
+        self.slots[slot].taped = taped;
         self.release(base);
     }
 
@@ -398,6 +433,11 @@ impl<'m> Decoder<'m> {
                 self.tokens.extend_from_slice(&queued[done..done + count]);
                 let first = slot.computed;
                 slot.computed += count;
+                if let Some(tape) = &mut self.tape {
+                    let taken = self.taped.len();
+                    self.taped.extend(tape.take(&queued[done..done + count], first));
+                    slot.taped.extend_from_slice(&self.taped[taken..]);
+                }
                 done += count;
                 rows += count;
                 let draw = request.filter(|_| done == queued.len());
@@ -430,7 +470,7 @@ impl<'m> Decoder<'m> {
 
     /// One pass of the queued rows through the model, and what follows from it.
     fn pass(&mut self, runs: &[SlotRun], draws: Option<Draws<'_>>, drawn: &mut Vec<Drawn>) {
-        let Self { weights, team, rope, pool, slots, tokens, buffers, .. } = self;
+        let Self { weights, team, rope, pool, slots, tape, tokens, taped, buffers, .. } = self;
         let runs: Vec<Run<'_>> = runs
             .iter()
             .map(|&SlotRun { slot, first, count, draw }| Run {
@@ -441,7 +481,8 @@ impl<'m> Decoder<'m> {
             })
             .collect();
         let engine = Engine { weights, team, rope };
-        drawn.extend(engine.pass(tokens, &runs, draws, pool, buffers));
+        let taping = tape.as_mut().map(|tape| Taping { tape, rows: std::mem::take(taped) });
+        drawn.extend(engine.pass(tokens, &runs, draws, taping, pool, buffers));
         tokens.clear();
     }
 
@@ -490,6 +531,7 @@ impl<'m> Decoder<'m> {
             }
             slot.generation = slot.generation.wrapping_add(1);
             slot.queued = Vec::new();
+            slot.taped = Vec::new();
             next = slot.base.take();
             for block in std::mem::take(&mut slot.table) {
                 self.pool.release(block);

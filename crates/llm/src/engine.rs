@@ -19,7 +19,8 @@ use crate::{
     params::Model,
     sampling::LEAST_TEMPERATURE,
     share::{in_pool, run},
-    workspace::{Tile, Workspace, part},
+    tape::{Tape, TapeRow},
+    workspace::{BlockActivations, Tile, Workspace, part},
 };
 
 /// Rows whose logits exist at the same time, on one thread and on several: the head's weights and
@@ -79,6 +80,17 @@ enum Keep {
     All,
 }
 
+/// Where the backward pass finds activations.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// Every block kept its own.
+    Kept,
+    /// They are computed again from every block's input.
+    Inputs,
+    /// Sampling kept them: a row for every row of the pack.
+    Tape(&'a Tape, &'a [TapeRow]),
+}
+
 /// The callback that turns a score into gradients.
 type Loss<'a> = &'a mut dyn FnMut(usize, TokenScore) -> TargetGrad;
 
@@ -122,6 +134,39 @@ impl Model {
         grads: &mut [f32],
         ws: &mut Workspace,
     ) -> Result<Vec<TokenScore>, EngineError> {
+        let source = if ws.checkpointing { Source::Inputs } else { Source::Kept };
+        self.pull(source, batch, temperature, loss, grads, ws)
+    }
+
+    /// The same from what sampling kept: `rows` are the tape's rows of the batch's, as
+    /// [`Decoder::tape_rows`](crate::Decoder::tape_rows) names them. The last block must have gone on
+    /// with every row that has a target, which it has where a token was sampled from it.
+    ///
+    /// # Errors
+    /// As [`forward_backward`](Self::forward_backward); a tape of other weights, of another number
+    /// type than the workspace's, or with another token in a row.
+    pub fn backward_from_tape(
+        &self,
+        (tape, rows): (&Tape, &[TapeRow]),
+        batch: &PackedBatch,
+        temperature: f32,
+        loss: &mut dyn FnMut(usize, TokenScore) -> TargetGrad,
+        grads: &mut [f32],
+        ws: &mut Workspace,
+    ) -> Result<Vec<TokenScore>, EngineError> {
+        tape.check(self, ws.precision, batch, rows)?;
+        self.pull(Source::Tape(tape, rows), batch, temperature, loss, grads, ws)
+    }
+
+    fn pull(
+        &self,
+        source: Source<'_>,
+        batch: &PackedBatch,
+        temperature: f32,
+        loss: Loss<'_>,
+        grads: &mut [f32],
+        ws: &mut Workspace,
+    ) -> Result<Vec<TokenScore>, EngineError> {
         self.check(batch, temperature)?;
         if grads.len() != self.trainable().len() {
             return Err(EngineError::BufferLength {
@@ -138,11 +183,23 @@ impl Model {
         if targets.rows.is_empty() {
             return Ok(Vec::new());
         }
-        let keep = if ws.checkpointing { Keep::Inputs } else { Keep::All };
-        in_pool(ws.threads, || self.forward_blocks(batch, &targets.rows, keep, ws));
+        match source {
+            Source::Kept | Source::Inputs => {
+                let keep = if ws.checkpointing { Keep::Inputs } else { Keep::All };
+                in_pool(ws.threads, || self.forward_blocks(batch, &targets.rows, keep, ws));
+            }
+            Source::Tape(tape, rows) => {
+                if ws.streams.is_empty() {
+                    ws.streams.push(Floats::default());
+                }
+                let taped = targets.rows.iter().map(|&row| rows[row as usize]);
+                let len = targets.rows.len() * self.config.hidden_size;
+                tape.outputs(taped, part(&mut ws.streams[0], len));
+            }
+        }
         let pull = Some((loss, &mut grads));
         let scores = self.run_head(batch, &targets, temperature, pull, ws)?;
-        in_pool(ws.threads, || self.backward_blocks(batch, &targets.rows, &mut grads, ws));
+        in_pool(ws.threads, || self.backward_blocks(source, batch, &targets.rows, &mut grads, ws));
         Ok(scores)
     }
 
@@ -164,6 +221,13 @@ impl Model {
         self.adapters.as_ref().map(|adapters| LoraPass { adapters, dropout, threads })
     }
 
+    /// Who attends to whom, and the angles of positions.
+    fn plan(&self, batch: &PackedBatch, ws: &mut Workspace) {
+        let last_position = batch.positions.iter().max().map_or(0, |&p| p as usize);
+        ws.rope.ensure(last_position + 1, &self.config);
+        ws.plan.fill(&batch.segments);
+    }
+
     /// Runs all blocks. What is not kept shares one set of buffers. The last block goes on with
     /// `target_rows` only.
     fn forward_blocks(
@@ -175,9 +239,7 @@ impl Model {
     ) {
         let c = &self.config;
         let (n, hidden) = (batch.tokens.len(), c.hidden_size);
-        let last_position = batch.positions.iter().max().map_or(0, |&p| p as usize);
-        ws.rope.ensure(last_position + 1, c);
-        ws.plan.fill(&batch.segments);
+        self.plan(batch, ws);
         let layers = self.layout.layers();
         let streams = if keep == Keep::Nothing { 2 } else { layers.len() + 1 };
         let blocks = if keep == Keep::All { layers.len() } else { 1 };
@@ -191,7 +253,8 @@ impl Model {
         let (threads, precision) = (ws.threads, ws.precision);
         let (positions, params) = (&batch.positions, &self.params);
         let lora = self.lora_pass(if keep == Keep::Nothing { None } else { ws.dropout }, threads);
-        let pass = Pass { config: c, params, positions, plan, rope, threads, precision, lora };
+        let (config, tape) = (c, None);
+        let pass = Pass { config, params, positions, plan, rope, threads, precision, lora, tape };
 
         let table = self.part(&self.layout.embed());
         embedding::forward(&batch.tokens, table, hidden, part(&mut streams[0], n * hidden));
@@ -356,6 +419,7 @@ impl Model {
     /// Gradients of all blocks and the embedding, from `ws.d_rows`.
     fn backward_blocks(
         &self,
+        source: Source<'_>,
         batch: &PackedBatch,
         target_rows: &[u32],
         grads: &mut Grads<'_>,
@@ -364,6 +428,20 @@ impl Model {
         let c = &self.config;
         let (n, r, hidden) = (batch.tokens.len(), target_rows.len(), c.hidden_size);
         let layers = self.layout.layers();
+        let tape = match source {
+            Source::Tape(tape, rows) => {
+                self.plan(batch, ws);
+                if ws.blocks.is_empty() {
+                    ws.blocks.push(BlockActivations::default());
+                }
+                Some((tape, rows))
+            }
+            // Back to the order of the blocks; see `forward_blocks`.
+            Source::Kept | Source::Inputs => {
+                ws.streams.swap(0, layers.len());
+                None
+            }
+        };
         let Workspace {
             rope,
             plan,
@@ -377,12 +455,11 @@ impl Model {
             d_qkv,
             ..
         } = ws;
-        // Back to the order of the blocks; see `forward_blocks`.
-        streams.swap(0, layers.len());
-        let (threads, precision, again) = (ws.threads, ws.precision, ws.checkpointing);
+        let (threads, precision) = (ws.threads, ws.precision);
         let (positions, params) = (&batch.positions, &self.params);
         let lora = self.lora_pass(ws.dropout, threads);
-        let pass = Pass { config: c, params, positions, plan, rope, threads, precision, lora };
+        let config = c;
+        let pass = Pass { config, params, positions, plan, rope, threads, precision, lora, tape };
         let mut unused = Floats::default();
         let d_attention = part(d_attention, n * c.attention_size());
         let d_stream = part(d_stream, n * hidden);
@@ -390,12 +467,20 @@ impl Model {
         for (i, layer) in layers.iter().enumerate().rev() {
             let last = i + 1 == layers.len();
             let rows: &[u32] = if last { target_rows } else { &all };
-            let input = &streams[i][..n * hidden];
-            if again {
-                let out = part(&mut unused, rows.len() * hidden);
-                pass.forward(layer, input, rows, out, &mut blocks[0], tile, attention);
-            }
-            let acts = &blocks[if again { 0 } else { i }];
+            let (input, acts) = match source {
+                Source::Kept => (&streams[i][..n * hidden], &blocks[i]),
+                Source::Inputs => {
+                    let input = &streams[i][..n * hidden];
+                    let out = part(&mut unused, rows.len() * hidden);
+                    pass.forward(layer, input, rows, out, &mut blocks[0], tile, attention);
+                    (input, &blocks[0])
+                }
+                Source::Tape(..) => {
+                    let input = part(&mut streams[0], n * hidden);
+                    pass.recall(layer, input, rows, &mut blocks[0], tile, attention);
+                    (&*input, &blocks[0])
+                }
+            };
             let d_out: &mut [f32] = if last { &mut d_rows[..r * hidden] } else { d_stream };
             pass.backward_feed_forward(layer, rows.len(), acts, d_out, d_attention, grads, tile);
             if last {

@@ -118,6 +118,14 @@ pub enum EngineError {
         /// Rows of the pack.
         rows: usize,
     },
+    /// A tape that does not hold the batch.
+    #[error("row {row} of the packed batch is not on the tape: {what}")]
+    Tape {
+        /// The first such row.
+        row: usize,
+        /// What was wanted.
+        what: &'static str,
+    },
     /// Scores need a temperature to divide by.
     #[error("temperature is {0}; scores need a finite one from 1e-20 up")]
     Temperature(f32),

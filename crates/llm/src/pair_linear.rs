@@ -14,6 +14,7 @@ use crate::strips::{
     Link, Output, PANEL, Place, RUN, Rows, STRIP, Strips, To, blocks, calls, multiply_strips,
     pack_blocks, sums_of,
 };
+use crate::tape::{Field, TapeRows, write, written};
 use crate::team::Team;
 use crate::vector::Lane32;
 
@@ -139,11 +140,12 @@ impl PairLinear {
     }
 
     /// silu(x gateᵀ) ⊙ (x upᵀ) of x (R, inputs), packed as the next layer's rows. Sums go through the
-    /// nonlinearity where they were made: no other thread sees them.
+    /// nonlinearity where they were made: no other thread sees them. A tape keeps them.
     pub(crate) fn swiglu(
         &self,
         team: &Team,
         x: &[f32],
+        tape: Option<TapeRows<'_>>,
         scratch: &mut Vec<Pair32>,
         act: &mut Vec<Pair32>,
     ) {
@@ -154,7 +156,7 @@ impl PairLinear {
             return;
         }
         if self.tiles {
-            self.swiglu_by_tiles(team, x, scratch, act);
+            self.swiglu_by_tiles(team, x, tape, scratch, act);
             return;
         }
         self.pack(team, x, scratch);
@@ -165,7 +167,8 @@ impl PairLinear {
         let blocks = blocks(rows, self.width.accumulators());
         let rows = Rows { packed: bytemuck::cast_slice(scratch), blocks: &blocks };
         let threads = team.threads();
-        team.run(&|thread| activate(self.width, self.strips(), rows, (thread, threads), &act));
+        let strips = self.strips();
+        team.run(&|thread| activate(self.width, strips, rows, (thread, threads), (&act, tape)));
     }
 
     fn strips(&self) -> Strips<'_> {
@@ -196,7 +199,10 @@ by_pair_width! {
 by_pair_width! {
     /// The sums of couples of panels, gate and up, through SwiGLU to packed rows.
     fn activate(
-        weight: Strips<'_>, rows: Rows<'_>, part: (usize, usize), act: &Disjoint<'_, u32>,
+        weight: Strips<'_>,
+        rows: Rows<'_>,
+        part: (usize, usize),
+        to: (&Disjoint<'_, u32>, Option<TapeRows<'_>>),
     ) = activate_impl
 }
 
@@ -205,7 +211,7 @@ unsafe fn activate_impl<L: PairLanes>(
     weight: Strips<'_>,
     rows: Rows<'_>,
     part: (usize, usize),
-    act: &Disjoint<'_, u32>,
+    (act, tape): (&Disjoint<'_, u32>, Option<TapeRows<'_>>),
 ) {
     /// Numbers of a call: the largest block with the longest strip.
     const MOST: usize = 12 * STRIP * PANEL;
@@ -219,6 +225,13 @@ unsafe fn activate_impl<L: PairLanes>(
         // SAFETY: the caller enables what L needs, and its blocks fit L.
         unsafe { sums_of::<L>(weight, rows, &call, sums) };
         swiglu::forward_near(sums, PANEL, active);
+        if let Some(tape) = tape {
+            for (i, both) in sums.chunks_exact(2 * PANEL).enumerate() {
+                let (r, couple) = (i / couples, call.strip.start / 2 + i % couples);
+                // SAFETY: no other thread has this couple's outputs.
+                unsafe { keep_couple(tape, first + r, couple, weight.outputs / 2, both) };
+            }
+        }
         for (i, active) in active.as_chunks::<PANEL>().0.iter().enumerate() {
             let (r, couple) = (i / couples, call.strip.start / 2 + i % couples);
             let start = (first * lines + couple * count + r) * RUN;
@@ -228,6 +241,29 @@ unsafe fn activate_impl<L: PairLanes>(
                 // SAFETY: the caller enables what L needs.
                 unsafe { L::convert(active, out) };
             }
+        }
+    }
+    if tape.is_some() {
+        written();
+    }
+}
+
+/// Keeps a row's gate and up of one couple of panels.
+///
+/// # Safety
+/// Nobody else writes them.
+pub(crate) unsafe fn keep_couple(
+    tape: TapeRows<'_>,
+    row: usize,
+    couple: usize,
+    width: usize,
+    both: &[f32],
+) {
+    let (gate, up) = both.split_at(PANEL);
+    for (start, half) in [(couple * PANEL, gate), (width + couple * PANEL, up)] {
+        // SAFETY: the function's contract.
+        if let Some(lanes) = unsafe { tape.lanes(Field::GateUp, row, start..start + PANEL) } {
+            write(Precision::Bf16, half, lanes);
         }
     }
 }
@@ -331,7 +367,7 @@ mod tests {
                 swiglu::forward_near(&sums, inter, &mut act);
                 let mut expected = vec![1.0; rows * 48];
                 down.apply(&team, &act, &mut expected, Output::Add, &mut scratch);
-                couple.swiglu(&team, &x, &mut scratch, &mut packed);
+                couple.swiglu(&team, &x, None, &mut scratch, &mut packed);
                 let mut found = vec![1.0; rows * 48];
                 down.apply_packed(&team, &packed, &mut found, Output::Add);
                 assert_eq!(found, expected, "{width:?} {rows} rows");

@@ -9,10 +9,11 @@ use crate::ops::swiglu;
 use crate::ops::tile_lanes::{self, FEW};
 use crate::ops::tile_product::{self, TILE};
 use crate::ops::tiles::{self, Call, Tiles};
-use crate::pair_linear::PairLinear;
+use crate::pair_linear::{PairLinear, keep_couple};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
 use crate::strips::{Output, PACK_TOGETHER, PANEL};
+use crate::tape::{TapeRows, written};
 use crate::team::{Team, part};
 use crate::vector::Lane32;
 
@@ -123,6 +124,7 @@ impl PairLinear {
         &self,
         team: &Team,
         x: &[f32],
+        tape: Option<TapeRows<'_>>,
         scratch: &mut Vec<Pair32>,
         act: &mut Vec<Pair32>,
     ) {
@@ -140,6 +142,12 @@ impl PairLinear {
             let rows = sums.len() / (2 * PANEL);
             let product = &mut product[..rows * PANEL];
             swiglu::forward_near(sums, PANEL, product);
+            if let Some(tape) = tape {
+                for (r, both) in sums.chunks_exact(2 * PANEL).enumerate() {
+                    // SAFETY: no other thread has this couple's outputs.
+                    unsafe { keep_couple(tape, first + r, couple, self.outputs / 2, both) };
+                }
+            }
             for (at, rows) in product.chunks(tiles::SIDE * PANEL).enumerate() {
                 let place = (first / tiles::SIDE + at) * out_block + couple * TILE;
                 // SAFETY: no other thread has this couple's tiles.
@@ -173,6 +181,7 @@ impl PairLinear {
                     }
                     couple += panels / 2;
                 }
+                written();
             });
             return;
         }
@@ -200,6 +209,7 @@ impl PairLinear {
                     }
                 }
             }
+            written();
         });
     }
 

@@ -52,6 +52,7 @@ impl Config {
             let what = "names seed or type, which are said at every reset anyway";
             return Err(ConfigError { key: "env.reset", what: what.into() });
         }
+        number("model.tape_gb", self.model.tape_gb, 0.0, 1e6)?;
         between("threads", self.threads, 1, 1024)?;
         between("rollout.groups", self.rollout.groups, 1, MANY)?;
         if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {

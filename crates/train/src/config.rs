@@ -80,6 +80,9 @@ pub struct ModelSource {
     /// Computes each block's activations again in the backward pass instead of keeping them: less
     /// memory, one more forward pass.
     pub gradient_checkpointing: bool,
+    /// Memory (GB, 10⁹ bytes) in which sampling keeps its forward passes, so that the first update of
+    /// a step goes backward from them instead of computing them again; 0 keeps none.
+    pub tape_gb: f64,
     /// Trains low-rank adapters beside the frozen weights instead of the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -109,6 +112,7 @@ impl Default for ModelSource {
             device: "auto".into(),
             lora: None,
             gradient_checkpointing: false,
+            tape_gb: 0.0,
         }
     }
 }

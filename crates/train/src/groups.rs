@@ -4,10 +4,11 @@ use std::sync::atomic::AtomicBool;
 
 use empg::{Batch, End, Group, flat};
 use empg_env::{Split, Task, TaskSet};
+use empg_llm::Tape;
 
 use crate::TrainError;
 use crate::config::{Config, Outcome, RewardConfig};
-use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
+use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout_on_tape};
 use crate::seed;
 
 /// The training tasks in the order in which they are drawn: every epoch a new permutation.
@@ -114,12 +115,13 @@ impl Collector<'_> {
     /// sampled in their place, for at most `algo.max_rounds` rounds.
     ///
     /// # Errors
-    /// See [`rollout`].
+    /// See [`rollout`](crate::rollout()).
     pub(crate) fn collect(
         &self,
         policy: &Policy,
         stream: &mut TaskStream,
         step: u64,
+        tape: &mut Option<Tape>,
     ) -> Result<Collected, TrainError> {
         let config = self.config;
         let dynamic = config.algo.dynamic_sampling.unwrap_or(false);
@@ -157,7 +159,7 @@ impl Collector<'_> {
                     });
                 }
             }
-            let episodes = rollout(policy, self.tasks, &jobs, &settings, self.stop)?;
+            let episodes = rollout_on_tape(policy, self.tasks, &jobs, &settings, self.stop, tape)?;
             let mut episodes = episodes.into_iter().peekable();
             while let Some(first) = episodes.next() {
                 let mut members = vec![first];

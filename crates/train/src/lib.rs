@@ -43,7 +43,7 @@ pub use tiny::{
     ExpertDemonstrations, Stage, extend_vocabulary, tiny, tiny_preset_tokenizer, with_vocabulary,
 };
 pub use trainer::{Observer, Progress, Silent, Summary, Trainer};
-pub use update::{LossSettings, LossSums, Workers, update};
+pub use update::{LossSettings, LossSums, Pass, Workers, update};
 
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]

@@ -71,6 +71,8 @@ pub struct StepReport {
     pub rows: usize,
     /// Rows that separate sequences would have had on top.
     pub rows_saved: usize,
+    /// Rows whose forward pass was kept while sampling.
+    pub rows_taped: usize,
     /// Evaluations after this step.
     pub evaluations: Vec<Evaluation>,
     /// Wall clock.
@@ -128,6 +130,9 @@ impl StepReport {
             put("updates", json!(self.updates));
             put("train_rows", json!(self.rows));
             put("train_rows_saved", json!(self.rows_saved));
+            if self.rows_taped > 0 {
+                put("train_rows_taped", json!(self.rows_taped));
+            }
         }
         if !self.evaluations.is_empty() {
             map.insert("eval".into(), json!(self.evaluations));

@@ -2,7 +2,7 @@
 
 use empg::loss::{Aggregation, MinibatchSize};
 use empg::{Batch, Credit, TokenId, Trajectory};
-use empg_llm::{PackedBatch, PackedSegment, Target};
+use empg_llm::{PackedBatch, PackedSegment, TapeRow, Target};
 
 /// What the loss needs to know about one sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub struct MicroBatch {
     pub targets: Vec<LossTarget>,
     /// For every target: group, rollout, step, token within the step.
     pub origin: Vec<[usize; 4]>,
+    /// Where a tape has every row; `None` where a forward pass is needed.
+    pub taped: Option<Vec<TapeRow>>,
 }
 
 /// Rows that packing saved by sharing prompts, and rows in all.
@@ -35,10 +37,15 @@ pub struct PackStats {
     pub rows: usize,
     /// Rows that separate sequences would have had on top of them.
     pub rows_saved: usize,
+    /// Rows that need no forward pass, of `rows`.
+    pub rows_taped: usize,
 }
 
 /// Log-probabilities under the reference, per group, rollout and step.
 pub(crate) type ReferenceLogprobs = Vec<Vec<Vec<Vec<f32>>>>;
+
+/// Where a tape has tokens, per group, rollout and segment.
+pub(crate) type Taped = Vec<Vec<Vec<Vec<TapeRow>>>>;
 
 /// Packs the groups `members` of a batch into micro-batches of at most `budget` rows (a single
 /// segment that is longer gets one of its own). The weights are those of the whole minibatch, so
@@ -48,6 +55,19 @@ pub fn pack(
     members: &[usize],
     credit: &Credit,
     reference: Option<&ReferenceLogprobs>,
+    aggregation: Aggregation,
+    budget: usize,
+) -> (Vec<MicroBatch>, PackStats) {
+    pack_on_tape(batch, members, credit, reference, None, aggregation, budget)
+}
+
+/// The same; a group that a tape has as a whole goes into micro-batches of its own kind.
+pub(crate) fn pack_on_tape(
+    batch: &Batch,
+    members: &[usize],
+    credit: &Credit,
+    reference: Option<&ReferenceLogprobs>,
+    taped: Option<&Taped>,
     aggregation: Aggregation,
     budget: usize,
 ) -> (Vec<MicroBatch>, PackStats) {
@@ -61,6 +81,10 @@ pub fn pack(
     for &g in members {
         let group = &batch.groups[g];
         let prompt = shared_prompt(batch, g);
+        let taped = taped.map(|taped| &taped[g]).filter(|taped| is_whole(&group.rollouts, taped));
+        if !open.packed.tokens.is_empty() && open.taped.is_some() != taped.is_some() {
+            done.push(std::mem::take(&mut open));
+        }
         let mut parent: Option<usize> = None;
         for (r, rollout) in group.rollouts.iter().enumerate() {
             let sampled = sampled_tokens(rollout);
@@ -72,12 +96,19 @@ pub fn pack(
                 let Some(end) = steps.last().map(|&t| rollout.steps()[t].sampled().end) else {
                     continue;
                 };
-                let tokens = &segment.tokens[..end];
+                // Nor does that token as an input, which sampling has not computed.
+                let rows = taped.map(|taped| &taped[r][s]);
+                let tokens = &segment.tokens[..end - usize::from(rows.is_some())];
                 let share = if s == 0 { prompt } else { 0 };
                 let need = tokens.len() - share + if parent.is_none() { share } else { 0 };
                 if !open.packed.tokens.is_empty() && open.packed.tokens.len() + need > budget {
                     done.push(std::mem::take(&mut open));
                     parent = None;
+                }
+                if let Some(rows) = rows {
+                    let kept = open.taped.get_or_insert_default();
+                    let from = if parent.is_some() { share } else { 0 };
+                    kept.extend_from_slice(&rows[from..tokens.len()]);
                 }
                 if share > 0 {
                     if parent.is_some() {
@@ -87,8 +118,10 @@ pub fn pack(
                     }
                 }
                 let root = if share > 0 { parent } else { None };
-                let child = open.push(&tokens[share..], share, root);
-                let first_row = open.packed.segments[child].range.start;
+                let first_row = open.packed.tokens.len();
+                if tokens.len() > share {
+                    open.push(&tokens[share..], share, root);
+                }
                 let row_of = |position: usize| {
                     // The row whose hidden state predicts the token at `position`.
                     if position == share {
@@ -111,7 +144,7 @@ pub fn pack(
                         let old_logprob = step.scores()[j].logprob;
                         let ref_logprob = reference.map_or(old_logprob, |all| all[g][r][t][j]);
                         targets.push((
-                            Target { row, token: tokens[position] },
+                            Target { row, token: segment.tokens[position] },
                             LossTarget { old_logprob, ref_logprob, advantage, weight },
                             [g, r, t, j],
                         ));
@@ -129,9 +162,13 @@ pub fn pack(
         done.push(open);
     }
     stats.rows = done.iter().map(|b| b.packed.tokens.len()).sum();
+    stats.rows_taped = done.iter().flat_map(|b| &b.taped).map(Vec::len).sum();
     let micro = done
         .into_iter()
-        .map(|b| MicroBatch { packed: b.packed, targets: b.targets, origin: b.origin })
+        .map(|b| {
+            let Builder { packed, targets, origin, taped } = b;
+            MicroBatch { packed, targets, origin, taped }
+        })
         .collect();
     (micro, stats)
 }
@@ -153,6 +190,15 @@ fn shared_prompt(batch: &Batch, group: usize) -> usize {
     if prompts.iter().all(|p| *p == prompts[0]) { prompts[0].len() } else { 0 }
 }
 
+/// Whether a tape has every row that a group learns from.
+fn is_whole(rollouts: &[Trajectory], taped: &[Vec<Vec<TapeRow>>]) -> bool {
+    rollouts.iter().zip(taped).all(|(rollout, taped)| {
+        rollout.steps().iter().all(|step| {
+            taped.get(step.segment()).is_some_and(|rows| rows.len() + 1 >= step.sampled().end)
+        })
+    })
+}
+
 fn sampled_tokens(rollout: &Trajectory) -> usize {
     rollout.steps().iter().map(|s| s.sampled().len()).sum()
 }
@@ -162,6 +208,7 @@ struct Builder {
     packed: PackedBatch,
     targets: Vec<LossTarget>,
     origin: Vec<[usize; 4]>,
+    taped: Option<Vec<TapeRow>>,
 }
 
 impl Builder {

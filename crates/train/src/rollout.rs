@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use empg::{End, Limit, Segment, Step, TokenId, Trajectory};
 use empg_env::{Env, EnvEnd, Task, TaskSet};
 use empg_llm::{
-    DecodeWeights, Decoder, LoraConfig, Model, ModelConfig, Precision, SamplingParams, SeqId,
-    Tokenizer,
+    DecodeWeights, Decoder, LoraConfig, Model, ModelConfig, Precision, SamplingParams, SeqId, Tape,
+    TapeRow, Tokenizer,
 };
 
 use crate::TrainError;
@@ -191,6 +191,8 @@ pub struct Episode {
     pub ineffective: usize,
     /// The turns in words.
     pub turns: Vec<TurnText>,
+    /// Where a tape has the tokens of every segment, as far as it has them.
+    pub taped: Vec<Vec<TapeRow>>,
 }
 
 impl Episode {
@@ -222,6 +224,19 @@ pub fn rollout(
     settings: &RolloutSettings,
     stop: &AtomicBool,
 ) -> Result<Vec<Episode>, TrainError> {
+    rollout_on_tape(policy, tasks, jobs, settings, stop, &mut None)
+}
+
+/// The same, and a tape of the policy as it is keeps what is computed. One decoder writes it: without a
+/// large model's, which all threads share, nothing is kept.
+pub(crate) fn rollout_on_tape(
+    policy: &Policy,
+    tasks: &dyn TaskSet,
+    jobs: &[Job],
+    settings: &RolloutSettings,
+    stop: &AtomicBool,
+    tape: &mut Option<Tape>,
+) -> Result<Vec<Episode>, TrainError> {
     // Environments that are elsewhere may be used by so many at a time only.
     let places = tasks.elsewhere();
     let most = places.map_or(usize::MAX, NonZeroUsize::get);
@@ -248,13 +263,18 @@ pub fn rollout(
     let shares: Vec<Vec<&[usize]>> = (0..workers)
         .map(|w| groups.iter().skip(w).step_by(workers).map(Vec::as_slice).collect())
         .collect();
+    let mut tape = Some(tape).filter(|_| workers == 1);
     let played: Vec<Result<Vec<(usize, Episode)>, TrainError>> = std::thread::scope(|scope| {
         let handles: Vec<_> = shares
             .iter()
             .map(|share| {
                 let stage =
                     Stage { policy, weights: &weights, shared, tasks, jobs, script: &script };
-                scope.spawn(move || play_share(&stage, share, live, settings, stop))
+                let tape = tape.take();
+                scope.spawn(move || {
+                    let mut none = None;
+                    play_share(&stage, share, live, settings, stop, tape.unwrap_or(&mut none))
+                })
             })
             .collect();
         handles
@@ -288,6 +308,7 @@ fn play_share(
     live: usize,
     settings: &RolloutSettings,
     stop: &AtomicBool,
+    tape: &mut Option<Tape>,
 ) -> Result<Vec<(usize, Episode)>, TrainError> {
     let mut finished = Vec::new();
     let mut next = 0;
@@ -299,7 +320,7 @@ fn play_share(
             wave.push(groups[next]);
             next += 1;
         }
-        finished.extend(play_wave(stage, &wave, settings, stop)?);
+        finished.extend(play_wave(stage, &wave, settings, stop, tape)?);
     }
     Ok(finished)
 }
@@ -312,6 +333,8 @@ struct Live {
     /// The open segment.
     context: Vec<TokenId>,
     segments: Vec<Segment>,
+    /// Of the closed segments.
+    taped: Vec<Vec<TapeRow>>,
     steps: Vec<Step>,
     turns: Vec<TurnText>,
     observation: String,
@@ -331,12 +354,16 @@ fn play_wave(
     groups: &[&[usize]],
     settings: &RolloutSettings,
     stop: &AtomicBool,
+    tape: &mut Option<Tape>,
 ) -> Result<Vec<(usize, Episode)>, TrainError> {
     let &Stage { policy, weights, shared, tasks, jobs, script } = stage;
     let config = &settings.config;
     let voice = Voice::new(&policy.tokenizer, script, config)?;
     let limit = config.max_context_tokens.min(policy.model.config.max_position_embeddings);
     let mut decoder = Decoder::with_weights(Arc::clone(weights), limit)?.with_threads(shared);
+    if let Some(tape) = tape.take() {
+        decoder = decoder.with_tape(tape)?;
+    }
     let places = tasks.elsewhere();
     let mut lives: Vec<Live> = groups
         .iter()
@@ -424,10 +451,12 @@ fn play_wave(
             if live.end.is_some()
                 && let Some(seq) = live.seq.take()
             {
+                live.taped.push(decoder.tape_rows(seq));
                 decoder.close(seq);
             }
         }
     }
+    *tape = decoder.take_tape();
     lives
         .into_iter()
         .map(|live| {
@@ -445,6 +474,7 @@ impl Live {
             seq: None,
             context: Vec::new(),
             segments: Vec::new(),
+            taped: Vec::new(),
             steps: Vec::new(),
             turns: Vec::new(),
             observation: String::new(),
@@ -554,6 +584,7 @@ fn proceed(
             live.segments.push(Segment { tokens: std::mem::take(&mut live.context) });
             live.context = opening(voice, config, live)?;
             if let Some(seq) = live.seq.take() {
+                live.taped.push(decoder.tape_rows(seq));
                 decoder.close(seq);
             }
             if live.context.len() + config.max_turn_tokens > limit {
@@ -593,5 +624,6 @@ fn seal(mut live: Live, job: &Job) -> Result<Episode, TrainError> {
         won: live.won,
         ineffective: live.ineffective,
         turns: live.turns,
+        taped: live.taped,
     })
 }

@@ -14,7 +14,7 @@ use crate::optim::AdamW;
 use crate::practice::{Advised, Practice};
 use crate::rollout::{Policy, TurnText};
 use crate::script::Script;
-use crate::update::culprit;
+use crate::update::{Pass, culprit};
 use crate::voice::{Story, Voice};
 
 /// One turn of a demonstration.
@@ -256,8 +256,8 @@ pub fn fine_tune(
         let total: f64 = packs.iter().flat_map(|p| &p.kinds).map(|k| f64::from(k.weight)).sum();
         let scale = (1.0 / total.max(1e-9)) as f32;
         workers.set_dropout_seed(crate::seed::derive(&[config.seed, step, 2]));
-        let refs: Vec<&PackedBatch> = packs.iter().map(|p| &p.packed).collect();
-        let tokens = refs.iter().map(|p| p.tokens.len()).sum();
+        let refs: Vec<Pass<'_>> = packs.iter().map(|p| Pass::from(&p.packed)).collect();
+        let tokens = packs.iter().map(|p| p.packed.tokens.len()).sum();
         let (parts, grads) = workers.accumulate(
             &policy.model,
             &refs,

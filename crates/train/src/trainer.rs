@@ -6,18 +6,18 @@ use std::time::Instant;
 
 use empg::{Advantage, Batch, Credit, DrGrpo, Empg, Grpo, Rloo, loss};
 use empg_env::TaskSet;
-use empg_llm::{Adapters, Model};
+use empg_llm::{Adapters, Model, Tape};
 use empg_run::{RunDir, StepRecord};
 
 use crate::TrainError;
-use crate::config::{Base, Config};
+use crate::config::{Base, Config, ConfigError};
 use crate::dynamics::{self, ENTROPY_DYNAMICS};
 use crate::evaluate::{Evaluation, Panel, evaluation_settings};
 use crate::groups::{Collected, Collector, TaskStream};
 use crate::metrics::{StepReport, Timings};
 use crate::optim::AdamW;
-use crate::pack::{ReferenceLogprobs, pack};
-use crate::rollout::Policy;
+use crate::pack::{ReferenceLogprobs, pack, pack_on_tape};
+use crate::rollout::{Episode, Policy, split_threads};
 use crate::score_norms::SCORE_NORMS;
 use crate::seed;
 use crate::state;
@@ -114,6 +114,8 @@ pub struct Trainer {
     advantage: Box<dyn Advantage + Send + Sync>,
     pub(crate) optimizer: AdamW,
     pub(crate) workers: Workers,
+    /// What sampling kept for the first update of a step.
+    tape: Option<Tape>,
     pub(crate) stream: TaskStream,
     pub(crate) panels: Vec<Panel>,
     pub(crate) step: u64,
@@ -146,6 +148,9 @@ impl Trainer {
         policy.script(&config.rollout, tasks.name())?;
         let fresh = policy.model.adapters.is_none();
         policy.adapt(config.model.lora.as_ref(), &config.model.path, config.seed)?;
+        if config.model.tape_gb > 0.0 {
+            check_tape(&policy, &config)?;
+        }
         let mut panels = Vec::new();
         for &split in &config.eval.splits {
             panels.push(Panel::choose(
@@ -162,6 +167,7 @@ impl Trainer {
             optimizer: AdamW::new(config.optim.clone(), parameters, config.updates())
                 .with_threads(config.threads),
             workers: config.model.workers(&policy.model, config.threads),
+            tape: None,
             stream: TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), 0),
             panels,
             step: 0,
@@ -268,7 +274,12 @@ impl Trainer {
         report.timings.commit = self.commit_seconds;
 
         let collector = Collector { config: &self.config, tasks: &*self.tasks, stop: &self.stop };
-        let collected = collector.collect(&self.policy, &mut self.stream, report.step)?;
+        let mut tape = self.tape.take().or_else(|| blank_tape(&self.policy, &self.config));
+        if let Some(tape) = &mut tape {
+            tape.restart(&self.policy.model);
+        }
+        let (policy, stream) = (&self.policy, &mut self.stream);
+        let collected = collector.collect(policy, stream, report.step, &mut tape)?;
         report.timings.rollout = begun.elapsed().as_secs_f64();
         report.played = collected.played.clone();
         report.groups = collected.batch.groups.len();
@@ -277,8 +288,9 @@ impl Trainer {
         let credit = if collected.batch.groups.is_empty() {
             None
         } else {
-            Some(self.learn(&collected.batch, &mut report)?)
+            Some(self.learn(&collected, tape.as_ref(), &mut report)?)
         };
+        self.tape = tape;
         self.step += 1;
         let every = self.config.eval.every;
         if self.step == self.config.steps || (every > 0 && self.step.is_multiple_of(every)) {
@@ -293,8 +305,14 @@ impl Trainer {
         Ok((report, credit.map(|credit| (collected, credit))))
     }
 
-    /// Credit and update for a batch.
-    fn learn(&mut self, batch: &Batch, report: &mut StepReport) -> Result<Credit, TrainError> {
+    /// Credit and update for a batch, of which a tape may have forward passes.
+    fn learn(
+        &mut self,
+        collected: &Collected,
+        tape: Option<&Tape>,
+        report: &mut StepReport,
+    ) -> Result<Credit, TrainError> {
+        let batch = &collected.batch;
         let clock = Instant::now();
         let credit = self.advantage.assign(batch)?;
         report.credit = Some(credit.summary());
@@ -308,6 +326,10 @@ impl Trainer {
         let algo = &self.config.algo;
         let settings = LossSettings::new(algo, self.config.rollout.temperature);
         let aggregation = algo.aggregation.unwrap_or_default();
+        let taped = tape.map(|_| {
+            let rows = |group: &Vec<Episode>| group.iter().map(|e| e.taped.clone()).collect();
+            collected.episodes.iter().map(rows).collect()
+        });
         let mut norms = 0.0;
         for epoch in 0..algo.epochs {
             let mut order: Vec<usize> = (0..batch.groups.len()).collect();
@@ -316,8 +338,11 @@ impl Trainer {
             report.loss = LossSums::default();
             for members in order.chunks(algo.minibatch_groups(order.len())) {
                 let budget = self.budget(batch, members);
+                // Behind the first update the tape is of other weights.
+                let taped = taped.as_ref().filter(|_| report.updates == 0);
+                let reference = Some(&reference);
                 let (micro, stats) =
-                    pack(batch, members, &credit, Some(&reference), aggregation, budget);
+                    pack_on_tape(batch, members, &credit, reference, taped, aggregation, budget);
                 self.workers.set_dropout_seed(seed::derive(&[
                     self.config.seed,
                     seed::name("dropout"),
@@ -329,11 +354,13 @@ impl Trainer {
                     &mut self.optimizer,
                     &mut self.workers,
                     &micro,
+                    tape,
                     &settings,
                 )?;
                 report.loss.add(&sums);
                 report.rows += stats.rows;
                 report.rows_saved += stats.rows_saved;
+                report.rows_taped += stats.rows_taped;
                 report.updates += 1;
                 norms += optim.grad_norm;
                 report.lr = optim.lr;
@@ -457,6 +484,7 @@ impl Trainer {
         if due {
             // A checkpoint lies in memory as it is written: as much as three copies of what is trained.
             self.workers.release();
+            self.tape = None;
         }
         let checkpoint = if due { Some(state::checkpoint(self, report)?) } else { None };
         run.commit(&StepRecord {
@@ -469,6 +497,28 @@ impl Trainer {
         self.commit_seconds = clock.elapsed().as_secs_f64();
         Ok(())
     }
+}
+
+/// Refuses a tape that would stay empty.
+fn check_tape(policy: &Policy, config: &Config) -> Result<(), ConfigError> {
+    let key = "model.tape_gb";
+    if split_threads(&policy.model, config.threads).0 > 1 {
+        let what = "keeps what one decoder computes, but a model this small is sampled by one on                     each thread: leave it at 0, or set threads = 1";
+        return Err(ConfigError { key, what: what.into() });
+    }
+    if Tape::new(&policy.model, config.model.precision(), 0).is_none() {
+        let what = "needs adapters without dropout: sampling leaves nothing out, training would";
+        return Err(ConfigError { key, what: what.into() });
+    }
+    Ok(())
+}
+
+/// A tape as long as the configuration allows.
+fn blank_tape(policy: &Policy, config: &Config) -> Option<Tape> {
+    let precision = config.model.precision();
+    let bytes = (config.model.tape_gb * 1e9) as usize;
+    let rows = bytes / Tape::row_bytes(&policy.model, precision);
+    if rows == 0 { None } else { Tape::new(&policy.model, precision, rows) }
 }
 
 /// The estimator that a configuration names.

@@ -2,7 +2,7 @@
 
 use empg::TokenScore;
 use empg::loss::{self, Clip};
-use empg_llm::{Floats, Model, PackedBatch, TargetGrad, TensorSpec, Workspace};
+use empg_llm::{Floats, Model, PackedBatch, Tape, TapeRow, TargetGrad, TensorSpec, Workspace};
 
 use crate::TrainError;
 use crate::config::AlgoConfig;
@@ -69,6 +69,21 @@ pub struct Workers {
     dropout: Option<u64>,
 }
 
+/// A pack, and where a tape has the forward pass of its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    /// Tokens and targets.
+    pub packed: &'a PackedBatch,
+    /// The tape and its rows.
+    pub taped: Option<(&'a Tape, &'a [TapeRow])>,
+}
+
+impl<'a> From<&'a PackedBatch> for Pass<'a> {
+    fn from(packed: &'a PackedBatch) -> Self {
+        Self { packed, taped: None }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) workspace: Workspace,
@@ -110,7 +125,7 @@ impl Workers {
         self.slots.len()
     }
 
-    /// Loss and gradient of a minibatch.
+    /// Loss and gradient of a minibatch, whose taped parts lie on `tape`.
     ///
     /// # Errors
     /// A pack that the engine refuses, a loss that is not finite.
@@ -118,9 +133,14 @@ impl Workers {
         &mut self,
         model: &Model,
         minibatch: &[MicroBatch],
+        tape: Option<&Tape>,
         settings: &LossSettings,
     ) -> Result<(LossSums, &mut [f32]), TrainError> {
-        let packs: Vec<&PackedBatch> = minibatch.iter().map(|m| &m.packed).collect();
+        let packs = minibatch.iter().map(|m| Pass {
+            packed: &m.packed,
+            taped: tape.and_then(|tape| Some((tape, m.taped.as_deref()?))),
+        });
+        let packs: Vec<Pass<'_>> = packs.collect();
         let (parts, grads) = self.accumulate(
             model,
             &packs,
@@ -148,7 +168,7 @@ impl Workers {
     pub fn accumulate<S: Default + Send>(
         &mut self,
         model: &Model,
-        packs: &[&PackedBatch],
+        packs: &[Pass<'_>],
         temperature: f32,
         term: impl Fn(usize, usize, TokenScore, &mut S) -> TargetGrad + Sync,
     ) -> Result<(Vec<S>, &mut [f32]), TrainError> {
@@ -164,13 +184,25 @@ impl Workers {
                 slot.workspace
                     .set_dropout_seed(dropout.map(|place| seed::derive(&[place, i as u64])));
                 let mut loss = |target: usize, score: TokenScore| term(i, target, score, &mut sums);
-                model.forward_backward(
-                    packs[i],
-                    temperature,
-                    &mut loss,
-                    &mut slot.grads,
-                    &mut slot.workspace,
-                )?;
+                let Pass { packed, taped } = packs[i];
+                let (grads, workspace) = (&mut slot.grads, &mut slot.workspace);
+                match taped {
+                    None => {
+                        let loss = &mut loss;
+                        model.forward_backward(packed, temperature, loss, grads, workspace)?;
+                    }
+                    Some(taped) => {
+                        let loss = &mut loss;
+                        model.backward_from_tape(
+                            taped,
+                            packed,
+                            temperature,
+                            loss,
+                            grads,
+                            workspace,
+                        )?;
+                    }
+                }
             }
             Ok(sums)
         })?;
@@ -279,9 +311,10 @@ pub fn update(
     optimizer: &mut AdamW,
     workers: &mut Workers,
     minibatch: &[MicroBatch],
+    tape: Option<&Tape>,
     settings: &LossSettings,
 ) -> Result<(LossSums, OptimStats), TrainError> {
-    let (sums, grads) = workers.gradient(model, minibatch, settings)?;
+    let (sums, grads) = workers.gradient(model, minibatch, tape, settings)?;
     let layout = model.trainable().clone();
     let stats = optimizer.update(&layout, model.trainable_params_mut(), grads)?;
     Ok((sums, stats))

@@ -53,6 +53,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "model.dtype" "Compute type: f32 (auto chooses it too) or bf16 factors with f32 weights and sums."
     "model.device" "Device: cpu (auto chooses it too)."
     "model.lora" "Trains adapters beside frozen weights: { rank = 16, alpha = 32, dropout = 0, targets = [\"q_proj\", …] }."
+    "model.tape_gb" "Memory (GB) in which sampling keeps forward passes for a step's first update; 0 computes them again."
     "model.gradient_checkpointing" "Computes activations again in the backward pass: less memory, one more forward pass."
     "rollout.groups" "Tasks of a batch."
     "rollout.group_size" "Rollouts of each task."

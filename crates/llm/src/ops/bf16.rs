@@ -53,6 +53,22 @@ pub(crate) fn pair_columns(x: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
+fn unpair_columns_impl<const FMA: bool>(lanes: &[f32], out: &mut [f32]) {
+    let (pairs, rest) = out.as_chunks_mut::<2>();
+    if let ([last], Some(lane)) = (rest, lanes.get(pairs.len())) {
+        *last = halves(lane.to_bits()).0;
+    }
+    for ([low, high], lane) in pairs.iter_mut().zip(lanes) {
+        (*low, *high) = halves(lane.to_bits());
+    }
+}
+
+vectorised! {
+    /// out (n): the numbers of lanes, as [`pair_columns`] makes them.
+    pub(crate) fn unpair_columns(lanes: &[f32], out: &mut [f32]) = unpair_columns_impl
+}
+
+#[inline(always)]
 fn pair_rows_impl<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [f32]) {
     for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
         *out = pair(*low, *high);
@@ -135,7 +151,7 @@ pub(crate) mod x86 {
 
     /// 32 neighbours as 16 lanes, rounded by the processor.
     #[inline(always)]
-    pub(in crate::ops) unsafe fn pairs16(x: *const f32) -> __m512 {
+    pub(crate) unsafe fn pairs16(x: *const f32) -> __m512 {
         // SAFETY: the caller's pointer is good for 32 values.
         unsafe { pairs_of(_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16))) }
     }

@@ -11,4 +11,5 @@ mod gradients;
 mod lora;
 mod packing;
 mod shapes;
+mod tape;
 mod tokenizer;

@@ -62,7 +62,7 @@ fn gradient(
     let total: f32 = packs.iter().flat_map(|p| &p.targets).map(|t| t.weight).sum();
     assert!((total - 1.0).abs() < 1e-5, "weights sum to {total}");
     let mut workers = Workers::new(threads);
-    let (sums, grads) = workers.gradient(&policy.model, &packs, &settings()).unwrap();
+    let (sums, grads) = workers.gradient(&policy.model, &packs, None, &settings()).unwrap();
     assert!(sums.max_log_ratio < 1e-4, "sampling and training disagree: {sums:?}");
     assert_eq!(sums.clipped, 0.0);
     (sums.loss, grads.to_vec())
@@ -116,8 +116,8 @@ fn shared_prompts_save_rows_and_change_nothing() {
         assert!(target.weight > 0.0);
     }
     let mut workers = Workers::new(1);
-    let shared = workers.gradient(&policy.model, &packs, &settings()).unwrap().1.to_vec();
-    let single = workers.gradient(&policy.model, &[alone], &settings()).unwrap().1.to_vec();
+    let shared = workers.gradient(&policy.model, &packs, None, &settings()).unwrap().1.to_vec();
+    let single = workers.gradient(&policy.model, &[alone], None, &settings()).unwrap().1.to_vec();
     close(&shared, &single);
 }
 

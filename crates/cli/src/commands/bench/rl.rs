@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use empg::TokenId;
-use empg_llm::{PackedBatch, SamplingParams, Target, TargetGrad};
+use empg_llm::{PackedBatch, SamplingParams, Tape, TapeRow, Target, TargetGrad};
 use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
@@ -33,6 +33,9 @@ pub(super) struct RlArgs {
     /// Rows of a micro-batch
     #[arg(long, default_value_t = count(1424))]
     budget: Count,
+    /// Compute the sampled tokens' forward passes again instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Steps behind the first, which touches its buffers for the first time; their median is reported
     #[arg(long, default_value_t = count(3))]
     steps: Count,
@@ -43,10 +46,12 @@ struct Completion {
     tokens: Vec<TokenId>,
     old_logprob: Vec<f32>,
     advantage: f32,
+    /// Rows of the tape: those of the prompt and of its own tokens.
+    taped: Vec<TapeRow>,
 }
 
 pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
-    let RlArgs { subject, batch, group, seq, new_tokens, budget, steps } = args;
+    let RlArgs { subject, batch, group, seq, new_tokens, budget, recompute, steps } = args;
     let (batch, group, seq) = (batch.get(), group.get(), seq.get());
     let (new, budget) = (new_tokens.get(), budget.get());
     let mut model = subject.open()?;
@@ -59,17 +64,20 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
         .with_threads(subject.threads());
+    let most = batch * (seq + group * new);
+    let mut tape =
+        if *recompute { None } else { Tape::new(&model, subject.dtype.precision(), most) };
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
     let mut trained = 0;
     for step in 0..=steps.get() {
         let start = Instant::now();
-        let completions = sample(subject, &model, &prompts, group, new, step)?;
+        let completions = sample(subject, &model, &prompts, group, new, step, &mut tape)?;
         let sampling = start.elapsed().as_secs_f64();
 
         let middle = Instant::now();
         grads.clear(subject.threads());
         trained = 0;
-        for (first, packed) in micro_batches(&prompts, &completions, group, budget) {
+        for (first, packed, taped) in micro_batches(&prompts, &completions, group, budget) {
             trained += packed.tokens.len();
             let members = &completions[first..];
             // The clipped objective at one update per batch: its ratio is 1 but for rounding.
@@ -80,7 +88,19 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
                 let pull = if clipped { 0.0 } else { completion.advantage * ratio };
                 TargetGrad { dlogprob: -pull / sampled as f32, dentropy: 0.0 }
             };
-            model.forward_backward(&packed, 1.0, &mut loss, &mut grads, &mut workspace)?;
+            match &tape {
+                Some(tape) => model.backward_from_tape(
+                    (tape, &taped),
+                    &packed,
+                    1.0,
+                    &mut loss,
+                    &mut grads,
+                    &mut workspace,
+                )?,
+                None => {
+                    model.forward_backward(&packed, 1.0, &mut loss, &mut grads, &mut workspace)?
+                }
+            };
         }
         let layout = model.layout.clone();
         adam.update(&layout, &mut model.params, &mut grads)?;
@@ -128,8 +148,13 @@ fn sample(
     group: usize,
     new: usize,
     step: usize,
+    tape: &mut Option<Tape>,
 ) -> anyhow::Result<Vec<Completion>> {
     let mut decoder = subject.decoder(model, prompts[0].len() + new)?;
+    if let Some(mut tape) = tape.take() {
+        tape.restart(model);
+        decoder = decoder.with_tape(tape)?;
+    }
     let mut requests = Vec::new();
     for prompt in prompts {
         let first = decoder.open(prompt)?;
@@ -140,10 +165,13 @@ fn sample(
     }
     let params = SamplingParams { max_tokens: new, ..SamplingParams::default() };
     let turns = decoder.generate(&requests, &params)?;
+    *tape = decoder.take_tape();
     Ok(turns
         .into_iter()
+        .zip(requests)
         .enumerate()
-        .map(|(i, turn)| Completion {
+        .map(|(i, (turn, (sequence, _)))| Completion {
+            taped: decoder.tape_rows(sequence),
             old_logprob: turn.scores.iter().map(|s| s.logprob).collect(),
             tokens: turn.tokens,
             // Half of a group did well.
@@ -159,9 +187,9 @@ fn micro_batches(
     completions: &[Completion],
     group: usize,
     budget: usize,
-) -> Vec<(usize, PackedBatch)> {
+) -> Vec<(usize, PackedBatch, Vec<TapeRow>)> {
     let mut done = Vec::new();
-    let mut open = (0, PackedBatch::default());
+    let mut open = (0, PackedBatch::default(), Vec::new());
     let mut parent: Option<(usize, usize)> = None;
     for (i, completion) in completions.iter().enumerate() {
         let prompt = &prompts[i / group];
@@ -170,11 +198,15 @@ fn micro_batches(
         let mut shared = parent.filter(|(of, _)| *of == i / group);
         let need = own.len() + if shared.is_some() { 0 } else { prompt.len() };
         if !open.1.tokens.is_empty() && open.1.tokens.len() + need > budget {
-            done.push(std::mem::replace(&mut open, (i, PackedBatch::default())));
+            done.push(std::mem::replace(&mut open, (i, PackedBatch::default(), Vec::new())));
             shared = None;
         }
-        let packed = &mut open.1;
-        let (_, segment) = *shared.get_or_insert_with(|| (i / group, packed.push(prompt, None)));
+        let (_, packed, taped) = &mut open;
+        let (_, segment) = *shared.get_or_insert_with(|| {
+            taped.extend(completion.taped.iter().take(prompt.len()));
+            (i / group, packed.push(prompt, None))
+        });
+        taped.extend(completion.taped.iter().skip(prompt.len()));
         parent = shared;
         let last = packed.segments[segment].range.end - 1;
         let first = packed.tokens.len();
@@ -203,6 +235,7 @@ mod tests {
                 tokens: vec![10 + i, 20 + i],
                 old_logprob: vec![0.0; 2],
                 advantage: 1.0,
+                taped: Vec::new(),
             })
             .collect();
         let whole = micro_batches(&prompts, &completions, 3, 100);

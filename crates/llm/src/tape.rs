@@ -1,0 +1,385 @@
+//! What sampling keeps of its forward passes, so that training goes backward without computing them
+//! again: a policy's first update after sampling reads the same tokens with the same weights.
+//!
+//! A row is a token with everything that it attends to; of every block it has the input, queries,
+//! keys and values, the stream behind the attention, and gate and up. Attention is computed again:
+//! it is little, and its normalisers are read by the backward pass only.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use empg::TokenId;
+
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::large_pages::Floats;
+use crate::ops::bf16::{pair_columns, unpair_columns};
+use crate::ops::panels::Precision;
+use crate::packed::PackedBatch;
+use crate::params::Model;
+use crate::share::Disjoint;
+use crate::vector::LINE;
+
+/// A row of a tape.
+pub type TapeRow = u32;
+
+/// The row of what was not kept.
+pub(crate) const MISSING: TapeRow = TapeRow::MAX;
+
+/// Parameters that a stamp looks at.
+const STAMPED: usize = 4096;
+
+/// One of the things kept of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// The block's input (hidden).
+    Input,
+    /// Queries, keys and values: as attention reads them, or where heads are normalised, before.
+    Qkv,
+    /// Behind the attention's residual (hidden).
+    Middle,
+    /// Gate and up before the activation (2 · intermediate).
+    GateUp,
+}
+
+/// Where the fields of a row lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    precision: Precision,
+    hidden: usize,
+    qkv: usize,
+    gate_up: usize,
+}
+
+impl Shape {
+    fn new(config: &ModelConfig, precision: Precision) -> Self {
+        let gate_up = 2 * config.intermediate_size;
+        Self { precision, hidden: config.hidden_size, qkv: config.qkv_size(), gate_up }
+    }
+
+    /// Lanes of so many numbers: whole cache lines.
+    fn lanes(self, width: usize) -> usize {
+        let lanes = match self.precision {
+            Precision::F32 => width,
+            Precision::Bf16 => width.div_ceil(2),
+        };
+        lanes.next_multiple_of(LINE)
+    }
+
+    /// First lane and width of a field.
+    fn place(self, field: Field) -> (usize, usize) {
+        let (hidden, qkv) = (self.lanes(self.hidden), self.lanes(self.qkv));
+        match field {
+            Field::Input => (0, self.hidden),
+            Field::Qkv => (hidden, self.qkv),
+            Field::Middle => (hidden + qkv, self.hidden),
+            Field::GateUp => (2 * hidden + qkv, self.gate_up),
+        }
+    }
+
+    /// Lanes of a row.
+    fn row(self) -> usize {
+        let (first, width) = self.place(Field::GateUp);
+        first + self.lanes(width)
+    }
+}
+
+/// Which token a row is of.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    token: TokenId,
+    position: u32,
+    /// A token was sampled behind it: it has an output.
+    drawn: bool,
+}
+
+/// The forward passes of sampled tokens, up to a limit of memory. In bf16 the numbers are rounded to
+/// it; the last block's output is kept in f32, so that a token's probability in training is the one
+/// that it was sampled with.
+#[derive(Debug)]
+pub struct Tape {
+    shape: Shape,
+    capacity: usize,
+    /// Of the weights that the rows were computed with.
+    stamp: u64,
+    rows: Vec<Row>,
+    /// (capacity, row) of every block.
+    layers: Vec<Floats>,
+    /// (capacity, hidden): the last block's output, of rows that a token was sampled from.
+    outputs: Floats,
+}
+
+impl Tape {
+    /// An empty tape for at most `rows` tokens of a model that samples in `precision`. Memory is taken
+    /// when rows are written. `None` for a model whose adapters have dropout: training leaves out what
+    /// sampling has computed with.
+    pub fn new(model: &Model, precision: Precision, rows: usize) -> Option<Self> {
+        if !serves(model) {
+            return None;
+        }
+        let shape = Shape::new(&model.config, precision);
+        let capacity = rows.min(MISSING as usize - 1);
+        let layers = model.layout.layers().iter();
+        Some(Self {
+            shape,
+            capacity,
+            stamp: stamp(model),
+            rows: Vec::new(),
+            layers: layers.map(|_| Floats::zeros(capacity * shape.row())).collect(),
+            outputs: Floats::zeros(capacity * shape.hidden),
+        })
+    }
+
+    /// Bytes that one row takes.
+    pub fn row_bytes(model: &Model, precision: Precision) -> usize {
+        let shape = Shape::new(&model.config, precision);
+        (model.layout.layers().len() * shape.row() + shape.hidden) * size_of::<f32>()
+    }
+
+    /// Rows written.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Forgets all rows; what is written next is of these weights.
+    pub fn restart(&mut self, model: &Model) {
+        self.rows.clear();
+        self.stamp = stamp(model);
+    }
+
+    /// Whether the rows are of this model as it is now.
+    pub(crate) fn is_of(&self, model: &Model, precision: Precision) -> bool {
+        serves(model)
+            && self.shape == Shape::new(&model.config, precision)
+            && self.layers.len() == model.layout.layers().len()
+            && self.stamp == stamp(model)
+    }
+
+    /// Rows for tokens from a position on: as many as there is room for.
+    pub(crate) fn take(
+        &mut self,
+        tokens: &[TokenId],
+        position: usize,
+    ) -> impl Iterator<Item = TapeRow> + use<> {
+        let first = self.rows.len();
+        let left = self.capacity - first;
+        let rows = tokens.iter().zip(position as u32..).take(left);
+        self.rows.extend(rows.map(|(&token, position)| Row { token, position, drawn: false }));
+        let end = self.rows.len();
+        (first..first + tokens.len()).map(move |at| if at < end { at as u32 } else { MISSING })
+    }
+
+    /// Where a pass writes what it keeps of a block.
+    pub(crate) fn block<'a>(&'a mut self, layer: usize, rows: &'a [TapeRow]) -> TapeRows<'a> {
+        TapeRows { data: Disjoint::new(&mut self.layers[layer]), shape: self.shape, rows }
+    }
+
+    /// Keeps rows of the last block's output.
+    pub(crate) fn keep_outputs(&mut self, rows: &[TapeRow], x: &[f32]) {
+        let hidden = self.shape.hidden;
+        for (&row, x) in rows.iter().zip(x.chunks_exact(hidden)) {
+            if row != MISSING {
+                self.rows[row as usize].drawn = true;
+                self.outputs[row as usize * hidden..][..hidden].copy_from_slice(x);
+            }
+        }
+    }
+
+    /// out (R, hidden): rows of the last block's output.
+    pub(crate) fn outputs(&self, rows: impl Iterator<Item = TapeRow>, out: &mut [f32]) {
+        let hidden = self.shape.hidden;
+        for (row, out) in rows.zip(out.chunks_exact_mut(hidden)) {
+            out.copy_from_slice(&self.outputs[row as usize * hidden..][..hidden]);
+        }
+    }
+
+    /// out (R, width): a field of rows of a block.
+    pub(crate) fn read(&self, layer: usize, field: Field, rows: &[TapeRow], out: &mut [f32]) {
+        let (first, width) = self.shape.place(field);
+        let (size, data) = (self.shape.row(), &self.layers[layer]);
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+            let lanes = &data[row as usize * size + first..][..self.shape.lanes(width)];
+            match self.shape.precision {
+                Precision::F32 => out.copy_from_slice(&lanes[..width]),
+                Precision::Bf16 => unpair_columns(lanes, out),
+            }
+        }
+    }
+
+    /// Checks that `rows` are those of the batch, written with the model's weights.
+    pub(crate) fn check(
+        &self,
+        model: &Model,
+        precision: Precision,
+        batch: &PackedBatch,
+        rows: &[TapeRow],
+    ) -> Result<(), EngineError> {
+        if !self.is_of(model, precision) {
+            return Err(EngineError::Tape { row: 0, what: "it is of other weights" });
+        }
+        if rows.len() != batch.tokens.len() {
+            let row = rows.len().min(batch.tokens.len());
+            return Err(EngineError::Tape { row, what: "as many rows as tokens are wanted" });
+        }
+        let row = |row: usize| self.rows.get(*rows.get(row)? as usize);
+        for (at, (&token, &position)) in batch.tokens.iter().zip(&batch.positions).enumerate() {
+            if row(at).is_none_or(|row| row.token != token || row.position != position) {
+                return Err(EngineError::Tape { row: at, what: "it holds another token there" });
+            }
+        }
+        match batch.targets.iter().find(|t| row(t.row).is_none_or(|row| !row.drawn)) {
+            Some(t) => Err(EngineError::Tape { row: t.row, what: "nothing was sampled behind it" }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rows of a pass, and where they are kept of one block.
+#[derive(Clone, Copy)]
+pub(crate) struct TapeRows<'a> {
+    data: Disjoint<'a, f32>,
+    shape: Shape,
+    rows: &'a [TapeRow],
+}
+
+impl<'a> TapeRows<'a> {
+    /// Some of the rows.
+    pub(crate) fn part(self, rows: Range<usize>) -> Self {
+        Self { rows: &self.rows[rows], ..self }
+    }
+
+    /// Keeps a field of the rows from `first` on: x (R, width).
+    ///
+    /// # Safety
+    /// No other thread writes the same field of these rows, and no two rows are the same.
+    pub(crate) unsafe fn put(&self, field: Field, first: usize, x: &[f32]) {
+        let (_, width) = self.shape.place(field);
+        for (at, x) in x.chunks_exact(width).enumerate() {
+            // SAFETY: the function's contract.
+            let Some(lanes) = (unsafe { self.lanes(field, first + at, 0..width) }) else {
+                continue;
+            };
+            write(self.shape.precision, x, lanes);
+        }
+        written();
+    }
+
+    /// The lanes of some numbers of a field of a row: in bf16 an even number of them, from an even one
+    /// on or to the last. `None` if the row is not kept.
+    ///
+    /// # Safety
+    /// Nobody else has them.
+    #[inline]
+    pub(crate) unsafe fn lanes(
+        &self,
+        field: Field,
+        row: usize,
+        columns: Range<usize>,
+    ) -> Option<&'a mut [f32]> {
+        let row = self.rows[row];
+        if row == MISSING {
+            return None;
+        }
+        let (first, _) = self.shape.place(field);
+        let start = row as usize * self.shape.row() + first;
+        let columns = match self.shape.precision {
+            Precision::F32 => columns,
+            Precision::Bf16 => columns.start / 2..columns.end.div_ceil(2),
+        };
+        // SAFETY: the function's contract.
+        Some(unsafe { self.data.part(start + columns.start..start + columns.end) })
+    }
+}
+
+/// Writes numbers that nobody reads soon: around the caches, where whole lines are written.
+pub(crate) fn write(precision: Precision, x: &[f32], lanes: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::takes(precision, x, lanes) {
+        // SAFETY: `takes` found what this needs.
+        unsafe { x86::write(precision, x, lanes) };
+        return;
+    }
+    match precision {
+        Precision::F32 => lanes.copy_from_slice(x),
+        Precision::Bf16 => pair_columns(x, lanes),
+    }
+}
+
+/// Behind the last [`write`] of a thread before others are told of it: whoever reads the lines later
+/// finds them written.
+pub(crate) fn written() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of the target has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{_mm512_loadu_ps, _mm512_stream_ps};
+
+    use crate::ops::bf16::{native, x86::pairs16};
+    use crate::ops::panels::Precision;
+    use crate::ops::simd::{Level, level};
+
+    /// Whole lines on whole lines, on a processor that has what [`write`] uses.
+    pub(super) fn takes(precision: Precision, x: &[f32], lanes: &[f32]) -> bool {
+        let whole = lanes.len().is_multiple_of(16) && lanes.as_ptr().addr().is_multiple_of(64);
+        whole
+            && match precision {
+                Precision::F32 => x.len() == lanes.len() && level() == Level::Avx512,
+                Precision::Bf16 => x.len() == 2 * lanes.len() && native(),
+            }
+    }
+
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn write_pairs(x: &[f32], lanes: &mut [f32]) {
+        for (x, lanes) in x.as_chunks::<32>().0.iter().zip(lanes.as_chunks_mut::<16>().0) {
+            // SAFETY: both arrays are as long as what is read and written; lines are aligned.
+            unsafe { _mm512_stream_ps(lanes.as_mut_ptr(), pairs16(x.as_ptr())) };
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn write_numbers(x: &[f32], lanes: &mut [f32]) {
+        for (x, lanes) in x.as_chunks::<16>().0.iter().zip(lanes.as_chunks_mut::<16>().0) {
+            // SAFETY: as above.
+            unsafe { _mm512_stream_ps(lanes.as_mut_ptr(), _mm512_loadu_ps(x.as_ptr())) };
+        }
+    }
+
+    /// # Safety
+    /// [`takes`] is true.
+    pub(super) unsafe fn write(precision: Precision, x: &[f32], lanes: &mut [f32]) {
+        // SAFETY: the function's contract.
+        unsafe {
+            match precision {
+                Precision::F32 => write_numbers(x, lanes),
+                Precision::Bf16 => write_pairs(x, lanes),
+            }
+        }
+    }
+}
+
+/// Tells weights before an update from those after it.
+fn stamp(model: &Model) -> u64 {
+    let adapters = model.adapters.as_ref().map_or(&[][..], |adapters| &adapters.params);
+    [&model.params[..], adapters].iter().fold(0, |hash: u64, params| {
+        let step = (params.len() / STAMPED).max(1);
+        let bits = params.iter().step_by(step).map(|x| u64::from(x.to_bits()));
+        bits.fold(hash ^ params.len() as u64, |hash, x| {
+            (hash ^ x).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
+        })
+    })
+}
+
+/// Whether training computes what sampling does.
+fn serves(model: &Model) -> bool {
+    model.adapters.as_ref().is_none_or(|adapters| adapters.config.dropout == 0.0)
+}

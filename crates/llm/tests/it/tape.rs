@@ -1,0 +1,263 @@
+//! Gradients from what sampling kept against those of a forward pass of their own.
+
+use std::sync::Arc;
+
+use empg::{TokenId, TokenScore};
+use empg_llm::{
+    DecodeError, DecodeWeights, Decoder, EngineError, Floats, LoraConfig, Model, ModelConfig,
+    PackedBatch, Precision, SamplingParams, Tape, TapeRow, Target, TargetGrad, Workspace,
+};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 61,
+        hidden_size: 40,
+        intermediate_size: 64,
+        num_layers: 3,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 8,
+        rope_theta: 10_000.0,
+        rope_scaling: None,
+        rms_norm_eps: 1e-5,
+        tie_word_embeddings: true,
+        qkv_bias: false,
+        qk_norm: false,
+        max_position_embeddings: 1024,
+    }
+}
+
+fn model(config: ModelConfig) -> Model {
+    let mut model = Model::init(config, 7).expect("valid");
+    for (i, p) in model.params.iter_mut().enumerate() {
+        *p = *p * 1.5 + 0.02 * ((i as f32) * 0.37).sin();
+    }
+    model
+}
+
+fn tokens(n: usize, seed: u32) -> Vec<TokenId> {
+    (0..n as u32).map(|i| 3 + (i * 7 + seed * 13 + i * i) % 58).collect()
+}
+
+/// A pack with the rows of a tape, and how its scores were sampled.
+struct Played {
+    batch: PackedBatch,
+    rows: Vec<TapeRow>,
+    sampled: Vec<TokenScore>,
+    tape: Tape,
+}
+
+/// Two groups of three: a shared prompt, a turn, an observation, another turn. The prompts take more
+/// than one pass.
+fn play(model: &Model, precision: Precision, threads: usize) -> Played {
+    let params = SamplingParams { max_tokens: 5, ..SamplingParams::default() };
+    let weights = Arc::new(DecodeWeights::with_precision(model, precision, threads));
+    let tape = Tape::new(model, precision, 2000).expect("a tape");
+    let decoder = Decoder::with_weights(weights, 700).expect("a decoder").with_threads(threads);
+    let mut decoder = decoder.with_tape(tape).expect("its tape");
+    let prompts = [tokens(530, 1), tokens(20, 2)];
+    let mut members = Vec::new();
+    for (group, prompt) in prompts.iter().enumerate() {
+        let first = decoder.open(prompt).expect("opens");
+        for i in 0..3 {
+            let seq = if i == 0 { first } else { decoder.fork(first).expect("forks") };
+            members.push((group, seq, prompt.clone(), Vec::new()));
+        }
+    }
+    for turn in 0..2u64 {
+        let requests: Vec<_> =
+            members.iter().enumerate().map(|(i, m)| (m.1, turn * 10 + i as u64)).collect();
+        let turns = decoder.generate(&requests, &params).expect("samples");
+        for (i, (member, turn)) in members.iter_mut().zip(turns).enumerate() {
+            let (_, seq, context, scores) = member;
+            let start = context.len();
+            context.extend_from_slice(&turn.tokens);
+            scores.extend((start..context.len()).zip(turn.scores));
+            let seen = tokens(4, i as u32);
+            decoder.append(*seq, &seen).expect("appends");
+            context.extend_from_slice(&seen);
+        }
+    }
+    let mut batch = PackedBatch::default();
+    let (mut rows, mut sampled) = (Vec::new(), Vec::new());
+    let mut parent = (usize::MAX, 0);
+    for (group, seq, context, scores) in members {
+        let (share, taped) = (prompts[group].len(), decoder.tape_rows(seq));
+        let end = scores.last().expect("sampled").0;
+        assert_eq!(taped.len(), end, "all but the last sampled token and what came behind it");
+        if parent.0 != group {
+            parent = (group, batch.push(&context[..share], None));
+            rows.extend_from_slice(&taped[..share]);
+        }
+        let last = batch.segments[parent.1].range.end - 1;
+        let first = batch.tokens.len();
+        batch.push(&context[share..end], Some((parent.1, share)));
+        rows.extend_from_slice(&taped[share..end]);
+        for (position, score) in scores {
+            let row = if position == share { last } else { first + position - 1 - share };
+            batch.targets.push(Target { row, token: context[position] });
+            sampled.push(score);
+        }
+    }
+    let tape = decoder.take_tape().expect("it was there");
+    // Prompts but for their last tokens once; every member's rest, but for what was not computed.
+    assert_eq!(tape.len(), 529 + 19 + 6 * (1 + 5 + 4 + 5 - 1));
+    Played { batch, rows, sampled, tape }
+}
+
+fn coefficients(i: usize) -> TargetGrad {
+    let x = i as f32;
+    TargetGrad { dlogprob: (x * 0.7).sin() + 0.3, dentropy: 0.2 * (x * 1.3).cos() }
+}
+
+/// Distance relative to the length of `b`.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let far: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(a - b))).sum();
+    (far / b.iter().map(|b| square(f64::from(*b))).sum::<f64>()).sqrt()
+}
+
+fn workspace(precision: Precision, threads: usize) -> Workspace {
+    Workspace::with_threads(threads).precision(precision)
+}
+
+/// Scores and gradient by a forward pass, and from the tape.
+fn both(
+    model: &Model,
+    played: &Played,
+    precision: Precision,
+    threads: usize,
+) -> [(Vec<TokenScore>, Floats); 2] {
+    let len = model.trainable().len();
+    let Played { batch, rows, tape, .. } = played;
+    let (mut computed, mut taped) = (Floats::zeros(len), Floats::zeros(len));
+    let mut loss = |i: usize, _| coefficients(i);
+    let mut ws = workspace(precision, threads);
+    let scores = model.forward_backward(batch, 0.8, &mut loss, &mut computed, &mut ws);
+    let scores = scores.expect("computes");
+    // A workspace that was used, and a fresh one.
+    let mut fresh = workspace(precision, threads).checkpointing(threads == 1);
+    let ws = if threads == 1 { &mut fresh } else { &mut ws };
+    let kept = model.backward_from_tape((tape, rows), batch, 0.8, &mut loss, &mut taped, ws);
+    [(scores, computed), (kept.expect("is on the tape"), taped)]
+}
+
+fn check(model: &Model, threads: usize) {
+    let exact = play(model, Precision::F32, threads);
+    let [(scores, gradient), (kept, taped)] = both(model, &exact, Precision::F32, threads);
+    for (a, b) in scores.iter().zip(&kept) {
+        assert!((a.logprob - b.logprob).abs() < 1e-4 && (a.entropy - b.entropy).abs() < 1e-4);
+    }
+    let far = distance(&taped, &gradient);
+    assert!(far < 2e-5, "f32: {far}");
+
+    // In bfloat16 as far from exact numbers as a forward pass of its own.
+    let rough = play(model, Precision::Bf16, threads);
+    let [(_, computed), (_, taped)] = both(model, &rough, Precision::Bf16, threads);
+    let mut exact = Floats::zeros(gradient.len());
+    let mut loss = |i: usize, _| coefficients(i);
+    let mut ws = workspace(Precision::F32, threads);
+    model.forward_backward(&rough.batch, 0.8, &mut loss, &mut exact, &mut ws).expect("computes");
+    let (computed, taped) = (distance(&computed, &exact), distance(&taped, &exact));
+    assert!(computed > 1e-4 && taped < 1.5 * computed, "bf16: {taped}, computed {computed}");
+}
+
+#[test]
+fn gradients_are_those_of_a_forward_pass() {
+    for threads in [1, 2] {
+        check(&model(config()), threads);
+        // Gate and up in one panel; everything else that a block can have.
+        let odd = ModelConfig { intermediate_size: 52, hidden_size: 39, ..config() };
+        check(&model(odd), threads);
+        let qwen2 = ModelConfig { qkv_bias: true, tie_word_embeddings: false, ..config() };
+        check(&model(qwen2), threads);
+        check(&model(ModelConfig { qk_norm: true, ..config() }), threads);
+        check(&model(ModelConfig { num_layers: 1, ..config() }), threads);
+    }
+}
+
+#[test]
+fn adapters_without_dropout_learn_from_a_tape() {
+    let adapted = |dropout| {
+        let mut model = model(config());
+        let lora = LoraConfig { rank: 3, dropout, ..LoraConfig::default() };
+        model.adapt(lora, None, 5).expect("adapts");
+        for (i, p) in model.trainable_params_mut().iter_mut().enumerate() {
+            *p += 0.05 * ((i as f32) * 0.61).cos();
+        }
+        model
+    };
+    check(&adapted(0.0), 2);
+    assert!(Tape::new(&adapted(0.1), Precision::F32, 10).is_none());
+}
+
+#[test]
+fn scores_are_those_that_were_sampled() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let model = model(config());
+        let Played { batch, rows, sampled, tape } = play(&model, precision, 2);
+        let mut grads = Floats::zeros(model.params.len());
+        let mut ws = workspace(precision, 2);
+        let mut loss = |i: usize, _| coefficients(i);
+        let scores =
+            model.backward_from_tape((&tape, &rows), &batch, 1.0, &mut loss, &mut grads, &mut ws);
+        for (a, b) in scores.expect("is on the tape").iter().zip(&sampled) {
+            assert!((a.logprob - b.logprob).abs() < 1e-5 && (a.entropy - b.entropy).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_tape_of_something_else_is_refused() {
+    let mut model = model(config());
+    let mut played = play(&model, Precision::F32, 1);
+    let run = |model: &Model, played: &Played, precision| {
+        let mut grads = Floats::zeros(model.params.len());
+        let Played { batch, rows, tape, .. } = played;
+        let mut loss = |i: usize, _| coefficients(i);
+        let mut ws = workspace(precision, 1);
+        model.backward_from_tape((tape, rows), batch, 1.0, &mut loss, &mut grads, &mut ws)
+    };
+    let at = |result: Result<_, EngineError>| match result.expect_err("refused") {
+        EngineError::Tape { row, .. } => row,
+        other => panic!("{other}"),
+    };
+    assert_eq!(at(run(&model, &played, Precision::Bf16).map(drop)), 0);
+    played.rows.swap(3, 4);
+    assert_eq!(at(run(&model, &played, Precision::F32).map(drop)), 3);
+    played.rows.swap(3, 4);
+    let row = played.rows.pop();
+    let end = played.rows.len();
+    assert_eq!(at(run(&model, &played, Precision::F32).map(drop)), end);
+    played.rows.extend(row);
+    // Nothing was sampled inside a prompt: the last block did not go on with it.
+    played.batch.targets.push(Target { row: 7, token: 5 });
+    assert_eq!(at(run(&model, &played, Precision::F32).map(drop)), 7);
+    played.batch.targets.pop();
+    run(&model, &played, Precision::F32).expect("is on the tape");
+    model.params[0] += 1.0;
+    assert_eq!(at(run(&model, &played, Precision::F32).map(drop)), 0);
+    let decoder = Decoder::new(&model, 100).expect("a decoder");
+    assert_eq!(decoder.with_tape(played.tape).map(drop), Err(DecodeError::Tape));
+}
+
+#[test]
+fn what_does_not_fit_is_left_out() {
+    let model = model(config());
+    let tape = Tape::new(&model, Precision::F32, 12).expect("a tape");
+    let mut decoder = Decoder::new(&model, 100).expect("a decoder").with_tape(tape).expect("its");
+    let seqs = [tokens(8, 1), tokens(8, 2)].map(|prompt| decoder.open(&prompt).expect("opens"));
+    let params = SamplingParams { max_tokens: 4, ..SamplingParams::default() };
+    let plain = {
+        let mut decoder = Decoder::new(&model, 100).expect("a decoder");
+        let seqs = [tokens(8, 1), tokens(8, 2)].map(|prompt| decoder.open(&prompt).expect("opens"));
+        decoder.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples")
+    };
+    let turns = decoder.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples");
+    assert_eq!(turns, plain, "a tape changes nothing");
+    assert_eq!(seqs.map(|seq| decoder.tape_rows(seq).len()), [8, 4]);
+    let mut tape = decoder.take_tape().expect("it was there");
+    assert!(tape.len() == 12 && !tape.is_empty());
+    tape.restart(&model);
+    assert!(tape.is_empty());
+}

@@ -13,7 +13,7 @@ use crate::ops::panels::Precision;
 use crate::ops::rope::RopeTable;
 use crate::params::Model;
 use crate::sampling::{SamplingParams, TurnRng};
-use crate::tape::{MISSING, Tape, TapeRow};
+use crate::tape::{MISSING, Tape, TapeFamily, TapeRow};
 use crate::team::Team;
 
 /// Rows that one pass through the layers takes at most; keeps activations in the cache.
@@ -61,6 +61,8 @@ struct Slot {
     queued: Vec<TokenId>,
     /// A beginning that is still to be computed, shared with other contexts.
     base: Option<usize>,
+    /// The family that it is kept with.
+    family: Option<TapeFamily>,
     /// Where computed tokens are kept; none without a tape.
     taped: Vec<TapeRow>,
 }
@@ -138,7 +140,7 @@ impl<'m> Decoder<'m> {
         self
     }
 
-    /// Keeps what is computed from now on on a tape.
+    /// Writes contexts that are to be kept on a tape: see [`keep`](Self::keep).
     ///
     /// # Errors
     /// A tape of other weights.
@@ -153,6 +155,22 @@ impl<'m> Decoder<'m> {
     /// The tape, which nothing more is written to.
     pub fn take_tape(&mut self) -> Option<Tape> {
         self.tape.take()
+    }
+
+    /// A family of contexts on the tape; `None` without one.
+    pub fn tape_family(&mut self) -> Option<TapeFamily> {
+        self.tape.as_mut().map(Tape::family)
+    }
+
+    /// Keeps what is computed of a context from now on, and of its forks: from its beginning, if
+    /// nothing is computed yet. When the tape is full, families are given up from the last.
+    ///
+    /// # Errors
+    /// A sequence that is not open.
+    pub fn keep(&mut self, seq: SeqId, family: TapeFamily) -> Result<(), DecodeError> {
+        let slot = self.slot(seq)?;
+        self.slots[slot].family = Some(family);
+        Ok(())
     }
 
     /// Rows of the tape that hold the beginning of a context, as far as it was computed and kept.
@@ -183,6 +201,7 @@ impl<'m> Decoder<'m> {
             table: Vec::new(),
             queued: prefix.to_vec(),
             base: None,
+            family: None,
             taped: Vec::new(),
         });
         Ok(self.id(slot))
@@ -209,6 +228,7 @@ impl<'m> Decoder<'m> {
                 table: std::mem::take(&mut slot.table),
                 queued: std::mem::replace(&mut slot.queued, own),
                 base: slot.base.take(),
+                family: slot.family,
                 taped: std::mem::take(&mut slot.taped),
             };
             slot.computed = 0;
@@ -224,6 +244,7 @@ impl<'m> Decoder<'m> {
             table: slot.table.clone(),
             queued: slot.queued.clone(),
             base: slot.base,
+            family: slot.family,
             taped: slot.taped.clone(),
         };
         for &block in &copy.table {
@@ -407,6 +428,7 @@ impl<'m> Decoder<'m> {
         work: &[(usize, Option<usize>)],
         mut sampling: Option<(&SamplingParams, &mut [TurnRng])>,
     ) -> Vec<Drawn> {
+        self.make_room(work);
         let longest = work.iter().map(|w| self.slots[w.0].len).max().unwrap_or(0);
         let config = &self.weights.model.config;
         self.rope.ensure(longest, config);
@@ -435,7 +457,8 @@ impl<'m> Decoder<'m> {
                 slot.computed += count;
                 if let Some(tape) = &mut self.tape {
                     let taken = self.taped.len();
-                    self.taped.extend(tape.take(&queued[done..done + count], first));
+                    let tokens = &queued[done..done + count];
+                    tape.take(slot.family, tokens, first, &mut self.taped);
                     slot.taped.extend_from_slice(&self.taped[taken..]);
                 }
                 done += count;
@@ -452,6 +475,23 @@ impl<'m> Decoder<'m> {
             pass(self, &mut runs);
         }
         drawn
+    }
+
+    /// Makes room on the tape for everything queued in the given slots: once rows are taken, none is
+    /// given up before it is written.
+    fn make_room(&mut self, work: &[(usize, Option<usize>)]) {
+        let Some(tape) = &mut self.tape else { return };
+        loop {
+            let kept = work.iter().map(|w| &self.slots[w.0]).filter(|slot| slot.family.is_some());
+            if kept.map(|slot| slot.queued.len()).sum::<usize>() <= tape.room() {
+                return;
+            }
+            let Some(family) = tape.give_up() else { return };
+            for slot in self.slots.iter_mut().filter(|slot| slot.family == Some(family)) {
+                slot.family = None;
+                slot.taped.fill(MISSING);
+            }
+        }
     }
 
     /// Blocks for everything queued in a slot, none of them shared where it will write.

@@ -23,6 +23,10 @@ use crate::vector::LINE;
 /// A row of a tape.
 pub type TapeRow = u32;
 
+/// Contexts that are kept as a whole or not at all: a group, which is learned from together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TapeFamily(u32);
+
 /// The row of what was not kept.
 pub(crate) const MISSING: TapeRow = TapeRow::MAX;
 
@@ -103,6 +107,10 @@ pub struct Tape {
     /// Of the weights that the rows were computed with.
     stamp: u64,
     rows: Vec<Row>,
+    /// Rows of families that were given up.
+    free: Vec<TapeRow>,
+    /// Rows of every family; `None` once it was given up.
+    families: Vec<Option<Vec<TapeRow>>>,
     /// (capacity, row) of every block.
     layers: Vec<Floats>,
     /// (capacity, hidden): the last block's output, of rows that a token was sampled from.
@@ -125,6 +133,8 @@ impl Tape {
             capacity,
             stamp: stamp(model),
             rows: Vec::new(),
+            free: Vec::new(),
+            families: Vec::new(),
             layers: layers.map(|_| Floats::zeros(capacity * shape.row())).collect(),
             outputs: Floats::zeros(capacity * shape.hidden),
         })
@@ -136,19 +146,32 @@ impl Tape {
         (model.layout.layers().len() * shape.row() + shape.hidden) * size_of::<f32>()
     }
 
-    /// Rows written.
+    /// Rows that are kept.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() - self.free.len()
     }
 
-    /// Nothing is written.
+    /// Nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
+    }
+
+    /// A new family. Where room is wanted, the last one is given up.
+    pub fn family(&mut self) -> TapeFamily {
+        self.families.push(Some(Vec::new()));
+        TapeFamily(self.families.len() as u32 - 1)
+    }
+
+    /// Whether a family's rows are kept still.
+    pub fn holds(&self, family: TapeFamily) -> bool {
+        self.families.get(family.0 as usize).is_some_and(Option::is_some)
     }
 
     /// Forgets all rows; what is written next is of these weights.
     pub fn restart(&mut self, model: &Model) {
         self.rows.clear();
+        self.free.clear();
+        self.families.clear();
         self.stamp = stamp(model);
     }
 
@@ -160,18 +183,43 @@ impl Tape {
             && self.stamp == stamp(model)
     }
 
-    /// Rows for tokens from a position on: as many as there is room for.
+    /// Rows that can be taken.
+    pub(crate) fn room(&self) -> usize {
+        self.capacity - self.len()
+    }
+
+    /// Gives up the last family that is kept, and says which.
+    pub(crate) fn give_up(&mut self) -> Option<TapeFamily> {
+        let last = self.families.iter().rposition(Option::is_some)?;
+        self.free.extend(self.families[last].take().unwrap_or_default());
+        Some(TapeFamily(last as u32))
+    }
+
+    /// Adds rows for a family's tokens from a position on; [`MISSING`] ones where it is not kept or
+    /// there is no room.
     pub(crate) fn take(
         &mut self,
+        family: Option<TapeFamily>,
         tokens: &[TokenId],
         position: usize,
-    ) -> impl Iterator<Item = TapeRow> + use<> {
-        let first = self.rows.len();
-        let left = self.capacity - first;
-        let rows = tokens.iter().zip(position as u32..).take(left);
-        self.rows.extend(rows.map(|(&token, position)| Row { token, position, drawn: false }));
-        let end = self.rows.len();
-        (first..first + tokens.len()).map(move |at| if at < end { at as u32 } else { MISSING })
+        taken: &mut Vec<TapeRow>,
+    ) {
+        let fits = tokens.len() <= self.room();
+        let own = family.and_then(|family| self.families.get_mut(family.0 as usize)?.as_mut());
+        let Some(own) = own.filter(|_| fits) else {
+            taken.resize(taken.len() + tokens.len(), MISSING);
+            return;
+        };
+        for (&token, position) in tokens.iter().zip(position as u32..) {
+            let row = Row { token, position, drawn: false };
+            let at = self.free.pop().unwrap_or(self.rows.len() as TapeRow);
+            match self.rows.get_mut(at as usize) {
+                Some(old) => *old = row,
+                None => self.rows.push(row),
+            }
+            own.push(at);
+            taken.push(at);
+        }
     }
 
     /// Where a pass writes what it keeps of a block.

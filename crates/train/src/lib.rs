@@ -32,7 +32,7 @@ pub use metrics::{StepReport, Timings};
 pub use optim::{AdamW, OptimStats};
 pub use pack::{LossTarget, MicroBatch, PackStats, pack};
 pub use practice::Practice;
-pub use rollout::{Episode, Job, Policy, RolloutSettings, TurnText, rollout, split_threads};
+pub use rollout::{Episode, Job, Policy, RolloutSettings, Taped, TurnText, rollout, split_threads};
 pub use score_norms::{SCORE_NORMS, StepNorms};
 pub use script::{Scene, Script, ScriptError, Spoken};
 pub use sft::{

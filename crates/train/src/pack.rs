@@ -45,7 +45,7 @@ pub struct PackStats {
 pub(crate) type ReferenceLogprobs = Vec<Vec<Vec<Vec<f32>>>>;
 
 /// Where a tape has tokens, per group, rollout and segment.
-pub(crate) type Taped = Vec<Vec<Vec<Vec<TapeRow>>>>;
+pub(crate) type TapedRows = Vec<Vec<Vec<Vec<TapeRow>>>>;
 
 /// Packs the groups `members` of a batch into micro-batches of at most `budget` rows (a single
 /// segment that is longer gets one of its own). The weights are those of the whole minibatch, so
@@ -67,7 +67,7 @@ pub(crate) fn pack_on_tape(
     members: &[usize],
     credit: &Credit,
     reference: Option<&ReferenceLogprobs>,
-    taped: Option<&Taped>,
+    taped: Option<&TapedRows>,
     aggregation: Aggregation,
     budget: usize,
 ) -> (Vec<MicroBatch>, PackStats) {

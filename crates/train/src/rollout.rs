@@ -8,7 +8,7 @@ use empg::{End, Limit, Segment, Step, TokenId, Trajectory};
 use empg_env::{Env, EnvEnd, Task, TaskSet};
 use empg_llm::{
     DecodeWeights, Decoder, LoraConfig, Model, ModelConfig, Precision, SamplingParams, SeqId, Tape,
-    TapeRow, Tokenizer,
+    TapeFamily, TapeRow, Tokenizer,
 };
 
 use crate::TrainError;
@@ -191,8 +191,17 @@ pub struct Episode {
     pub ineffective: usize,
     /// The turns in words.
     pub turns: Vec<TurnText>,
-    /// Where a tape has the tokens of every segment, as far as it has them.
-    pub taped: Vec<Vec<TapeRow>>,
+    /// What a tape has of it.
+    pub taped: Taped,
+}
+
+/// Where a tape has an episode.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Taped {
+    /// Its group; `None` if nothing is kept.
+    pub family: Option<TapeFamily>,
+    /// Rows of every segment's tokens, as far as they were computed.
+    pub segments: Vec<Vec<TapeRow>>,
 }
 
 impl Episode {
@@ -333,8 +342,8 @@ struct Live {
     /// The open segment.
     context: Vec<TokenId>,
     segments: Vec<Segment>,
-    /// Of the closed segments.
-    taped: Vec<Vec<TapeRow>>,
+    /// The closed segments'.
+    taped: Taped,
     steps: Vec<Step>,
     turns: Vec<TurnText>,
     observation: String,
@@ -375,6 +384,7 @@ fn play_wave(
     for group in groups {
         // Equal prompts share one computed prefix.
         let mut prompt: Option<(Vec<TokenId>, SeqId)> = None;
+        let family = decoder.tape_family();
         for live in starting.by_ref().take(group.len()) {
             if live.end.is_none() {
                 live.context = opening(&voice, config, live)?;
@@ -383,8 +393,9 @@ fn play_wave(
                 } else {
                     let seq = match &prompt {
                         Some((prefix, seq)) if *prefix == live.context => decoder.fork(*seq)?,
-                        _ => decoder.open(&live.context)?,
+                        _ => open(&mut decoder, &live.context, family)?,
                     };
+                    live.taped.family = family;
                     if prompt.is_none() {
                         prompt = Some((live.context.clone(), seq));
                     }
@@ -451,7 +462,7 @@ fn play_wave(
             if live.end.is_some()
                 && let Some(seq) = live.seq.take()
             {
-                live.taped.push(decoder.tape_rows(seq));
+                live.taped.segments.push(decoder.tape_rows(seq));
                 decoder.close(seq);
             }
         }
@@ -474,7 +485,7 @@ impl Live {
             seq: None,
             context: Vec::new(),
             segments: Vec::new(),
-            taped: Vec::new(),
+            taped: Taped::default(),
             steps: Vec::new(),
             turns: Vec::new(),
             observation: String::new(),
@@ -584,17 +595,30 @@ fn proceed(
             live.segments.push(Segment { tokens: std::mem::take(&mut live.context) });
             live.context = opening(voice, config, live)?;
             if let Some(seq) = live.seq.take() {
-                live.taped.push(decoder.tape_rows(seq));
+                live.taped.segments.push(decoder.tape_rows(seq));
                 decoder.close(seq);
             }
             if live.context.len() + config.max_turn_tokens > limit {
                 live.end = Some(End::Truncated(Limit::ContextTokens));
                 return Ok(());
             }
-            live.seq = Some(decoder.open(&live.context)?);
+            live.seq = Some(open(decoder, &live.context, live.taped.family)?);
         }
     }
     Ok(())
+}
+
+/// Opens a context that a tape keeps, if there is one.
+fn open(
+    decoder: &mut Decoder<'_>,
+    context: &[TokenId],
+    family: Option<TapeFamily>,
+) -> Result<SeqId, TrainError> {
+    let seq = decoder.open(context)?;
+    if let Some(family) = family {
+        decoder.keep(seq, family)?;
+    }
+    Ok(seq)
 }
 
 /// The context in which a segment's first turn is sampled.

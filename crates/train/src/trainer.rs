@@ -326,9 +326,10 @@ impl Trainer {
         let algo = &self.config.algo;
         let settings = LossSettings::new(algo, self.config.rollout.temperature);
         let aggregation = algo.aggregation.unwrap_or_default();
-        let taped = tape.map(|_| {
-            let rows = |group: &Vec<Episode>| group.iter().map(|e| e.taped.clone()).collect();
-            collected.episodes.iter().map(rows).collect()
+        let taped = tape.map(|tape| {
+            let held = |e: &Episode| e.taped.family.is_some_and(|family| tape.holds(family));
+            let rows = |e: &Episode| if held(e) { e.taped.segments.clone() } else { Vec::new() };
+            collected.episodes.iter().map(|group| group.iter().map(rows).collect()).collect()
         });
         let mut norms = 0.0;
         for epoch in 0..algo.epochs {

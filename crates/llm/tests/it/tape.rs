@@ -59,6 +59,8 @@ fn play(model: &Model, precision: Precision, threads: usize) -> Played {
     let mut members = Vec::new();
     for (group, prompt) in prompts.iter().enumerate() {
         let first = decoder.open(prompt).expect("opens");
+        let family = decoder.tape_family().expect("a tape");
+        decoder.keep(first, family).expect("is open");
         for i in 0..3 {
             let seq = if i == 0 { first } else { decoder.fork(first).expect("forks") };
             members.push((group, seq, prompt.clone(), Vec::new()));
@@ -242,22 +244,41 @@ fn a_tape_of_something_else_is_refused() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_out() {
+fn the_last_families_make_room() {
     let model = model(config());
-    let tape = Tape::new(&model, Precision::F32, 12).expect("a tape");
-    let mut decoder = Decoder::new(&model, 100).expect("a decoder").with_tape(tape).expect("its");
-    let seqs = [tokens(8, 1), tokens(8, 2)].map(|prompt| decoder.open(&prompt).expect("opens"));
+    let prompts = [1, 2, 3].map(|seed| tokens(8, seed));
     let params = SamplingParams { max_tokens: 4, ..SamplingParams::default() };
-    let plain = {
-        let mut decoder = Decoder::new(&model, 100).expect("a decoder");
-        let seqs = [tokens(8, 1), tokens(8, 2)].map(|prompt| decoder.open(&prompt).expect("opens"));
-        decoder.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples")
-    };
-    let turns = decoder.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples");
-    assert_eq!(turns, plain, "a tape changes nothing");
-    assert_eq!(seqs.map(|seq| decoder.tape_rows(seq).len()), [8, 4]);
-    let mut tape = decoder.take_tape().expect("it was there");
-    assert!(tape.len() == 12 && !tape.is_empty());
-    tape.restart(&model);
-    assert!(tape.is_empty());
+    let open =
+        |decoder: &mut Decoder<'_>| [0, 1, 2].map(|i| decoder.open(&prompts[i]).expect("opens"));
+    let mut plain = Decoder::new(&model, 100).expect("a decoder");
+    let seqs = open(&mut plain);
+    let plain = plain.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples");
+
+    // Each takes 8 and 3 rows; what came before a family was given up is of no use.
+    for (capacity, expected) in
+        [(33, [11, 11, 11]), (32, [11, 11, 0]), (23, [11, 11, 0]), (16, [11, 0, 0]), (10, [0; 3])]
+    {
+        let tape = Tape::new(&model, Precision::F32, capacity).expect("a tape");
+        let decoder = Decoder::new(&model, 100).expect("a decoder");
+        let mut decoder = decoder.with_tape(tape).expect("its tape");
+        let seqs = open(&mut decoder);
+        let families = seqs.map(|seq| {
+            let family = decoder.tape_family().expect("a tape");
+            decoder.keep(seq, family).expect("is open");
+            family
+        });
+        let turns = decoder.generate(&seqs.map(|seq| (seq, 1)), &params).expect("samples");
+        assert_eq!(turns, plain, "a tape changes nothing");
+        assert_eq!(seqs.map(|seq| decoder.tape_rows(seq).len()), expected, "{capacity}");
+        // A row is one context's only.
+        let mut rows: Vec<_> = seqs.iter().flat_map(|seq| decoder.tape_rows(*seq)).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!(rows.len(), expected.iter().sum::<usize>());
+        let mut tape = decoder.take_tape().expect("it was there");
+        assert_eq!(families.map(|family| tape.holds(family)), expected.map(|rows| rows > 0));
+        assert_eq!((tape.len(), tape.is_empty()), (rows.len(), rows.is_empty()));
+        tape.restart(&model);
+        assert!(tape.is_empty() && !tape.holds(families[0]));
+    }
 }

@@ -9,4 +9,5 @@ mod learning;
 mod packing;
 mod preset;
 mod resume;
+mod tape;
 mod toy;

@@ -5,13 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use empg_run::{Run, RunDir};
-use empg_train::{Silent, TrainError, Trainer};
+use empg_train::{Config, Silent, TrainError, Trainer};
 
 use crate::toy::{Lamps, config, policy};
 
 fn start(dir: &Path) -> (RunDir, Trainer) {
+    start_with(dir, config())
+}
+
+fn start_with(dir: &Path, config: Config) -> (RunDir, Trainer) {
     let run = RunDir::create(dir, "", &serde_json::json!({})).unwrap();
-    (run, Trainer::new(config(), Arc::new(Lamps::default()), policy()).unwrap())
+    (run, Trainer::new(config, Arc::new(Lamps::default()), policy()).unwrap())
 }
 
 fn bytes(dir: &Path) -> Vec<(String, Vec<u8>)> {
@@ -43,13 +47,20 @@ impl empg_train::Observer for StopAfterOne {
 
 #[test]
 fn a_resumed_run_equals_an_undisturbed_one() {
+    compare(&config());
+    let mut taped = Config { threads: 1, ..config() };
+    taped.model.tape_gb = 0.01;
+    compare(&taped);
+}
+
+fn compare(config: &Config) {
     let tmp = tempfile::tempdir().unwrap();
     let whole = tmp.path().join("whole");
-    let (mut run, mut trainer) = start(&whole);
+    let (mut run, mut trainer) = start_with(&whole, config.clone());
     let summary = trainer.run(Some(&mut run), &mut Silent).unwrap();
 
     let parts = tmp.path().join("parts");
-    let (mut run, mut trainer) = start(&parts);
+    let (mut run, mut trainer) = start_with(&parts, config.clone());
     let mut observer = StopAfterOne(trainer.stop_flag());
     let stopped = trainer.run(Some(&mut run), &mut observer);
     assert!(matches!(stopped, Err(TrainError::Interrupted)), "{stopped:?}");
@@ -59,7 +70,7 @@ fn a_resumed_run_equals_an_undisturbed_one() {
     let checkpoint = checkpoint.unwrap();
     assert_eq!(checkpoint.step, 1);
     let mut trainer =
-        Trainer::resume(config(), Arc::new(Lamps::default()), policy(), &checkpoint).unwrap();
+        Trainer::resume(config.clone(), Arc::new(Lamps::default()), policy(), &checkpoint).unwrap();
     let resumed = trainer.run(Some(&mut run), &mut Silent).unwrap();
     assert_eq!(resumed.before, summary.before);
     assert_eq!(resumed.after, summary.after);

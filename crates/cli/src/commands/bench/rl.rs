@@ -158,6 +158,9 @@ fn sample(
     let mut requests = Vec::new();
     for prompt in prompts {
         let first = decoder.open(prompt)?;
+        if let Some(family) = decoder.tape_family() {
+            decoder.keep(first, family)?;
+        }
         for member in 0..group {
             let sequence = if member == 0 { first } else { decoder.fork(first)? };
             requests.push((sequence, (step * 7919 + requests.len()) as u64));

@@ -14,6 +14,9 @@ use super::subject::{
 };
 use crate::say;
 
+/// Rows of a micro-batch whose activations are all kept at once.
+const RECOMPUTED: usize = 1424;
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct RlArgs {
     #[command(flatten)]
@@ -30,10 +33,10 @@ pub(super) struct RlArgs {
     /// Tokens of a completion, exactly
     #[arg(long, default_value_t = count(64))]
     new_tokens: Count,
-    /// Rows of a micro-batch
-    #[arg(long, default_value_t = count(1424))]
-    budget: Count,
-    /// Compute the sampled tokens' forward passes again instead of keeping them
+    /// Rows of a micro-batch; all if not given, or 1424 with --recompute
+    #[arg(long)]
+    budget: Option<Count>,
+    /// Compute forward passes again in training instead of keeping them while sampling
     #[arg(long)]
     recompute: bool,
     /// Steps behind the first, which touches its buffers for the first time; their median is reported
@@ -53,7 +56,9 @@ struct Completion {
 pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let RlArgs { subject, batch, group, seq, new_tokens, budget, recompute, steps } = args;
     let (batch, group, seq) = (batch.get(), group.get(), seq.get());
-    let (new, budget) = (new_tokens.get(), budget.get());
+    let new = new_tokens.get();
+    let most = batch * (seq + group * new);
+    let budget = budget.map_or(if *recompute { RECOMPUTED } else { most }, Count::get);
     let mut model = subject.open()?;
     check_length(&model, seq + new)?;
     let peaks = Peaks::measure(subject);
@@ -64,7 +69,6 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
         .with_threads(subject.threads());
-    let most = batch * (seq + group * new);
     let mut tape =
         if *recompute { None } else { Tape::new(&model, subject.dtype.precision(), most) };
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,7 +81,8 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         let middle = Instant::now();
         grads.clear(subject.threads());
         trained = 0;
-        for (first, packed, taped) in micro_batches(&prompts, &completions, group, budget) {
+        for pack in micro_batches(&prompts, &completions, group, budget) {
+            let Pack { first, packed, taped } = pack;
             trained += packed.tokens.len();
             let members = &completions[first..];
             // The clipped objective at one update per batch: its ratio is 1 but for rounding.
@@ -114,6 +119,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         say!("{name}: generating {sampling:.2} s, updating {learning:.2} s");
     }
 
+    let kept = if tape.is_some() { trained } else { 0 };
     // Without sharing every completion carries its prompt, in sampling and in training.
     let computed = batch * seq + batch * group * (new - 1);
     let separate = batch * group * (seq + new - 1);
@@ -121,7 +127,9 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut figures = Figures {
         seconds: median(total),
         tokens: sampled,
-        flop: blocks * (2 * computed + 6 * trained) as f64 + head * 8.0 * sampled,
+        // Forward in sampling, forward and backward in training; the head at sampled tokens.
+        flop: blocks * (2 * computed + 4 * trained + 2 * (trained - kept)) as f64
+            + head * 8.0 * sampled,
         bytes: None,
         more: Vec::new(),
     };
@@ -133,6 +141,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         ("tokens_generating_unshared", "… without sharing prompts", separate as f64),
         ("tokens_training", "tokens computed while training", trained as f64),
         ("tokens_training_unshared", "… without sharing prompts", separate as f64),
+        ("tokens_training_kept", "… forward passes kept while sampling", kept as f64),
         ("head_rows_training", "rows of the head in training", sampled),
     ] {
         figures.add(key, label, value, "");
@@ -183,16 +192,26 @@ fn sample(
         .collect())
 }
 
+/// A micro-batch.
+#[derive(Default)]
+struct Pack {
+    /// Index of its first completion.
+    first: usize,
+    packed: PackedBatch,
+    /// Rows of the tape.
+    taped: Vec<TapeRow>,
+}
+
 /// Packs of at most `budget` rows (or one completion): each begins with the prompts that its
-/// completions continue. With each the index of its first completion.
+/// completions continue.
 fn micro_batches(
     prompts: &[Vec<TokenId>],
     completions: &[Completion],
     group: usize,
     budget: usize,
-) -> Vec<(usize, PackedBatch, Vec<TapeRow>)> {
+) -> Vec<Pack> {
     let mut done = Vec::new();
-    let mut open = (0, PackedBatch::default(), Vec::new());
+    let mut open = Pack::default();
     let mut parent: Option<(usize, usize)> = None;
     for (i, completion) in completions.iter().enumerate() {
         let prompt = &prompts[i / group];
@@ -200,11 +219,12 @@ fn micro_batches(
         let own = &completion.tokens[..completion.tokens.len() - 1];
         let mut shared = parent.filter(|(of, _)| *of == i / group);
         let need = own.len() + if shared.is_some() { 0 } else { prompt.len() };
-        if !open.1.tokens.is_empty() && open.1.tokens.len() + need > budget {
-            done.push(std::mem::replace(&mut open, (i, PackedBatch::default(), Vec::new())));
+        let rows = open.packed.tokens.len();
+        if rows > 0 && rows + need > budget {
+            done.push(std::mem::replace(&mut open, Pack { first: i, ..Pack::default() }));
             shared = None;
         }
-        let (_, packed, taped) = &mut open;
+        let Pack { packed, taped, .. } = &mut open;
         let (_, segment) = *shared.get_or_insert_with(|| {
             taped.extend(completion.taped.iter().take(prompt.len()));
             (i / group, packed.push(prompt, None))
@@ -220,7 +240,7 @@ fn micro_batches(
         let targets = completion.tokens.iter().zip(rows);
         packed.targets.extend(targets.map(|(&token, row)| Target { row, token }));
     }
-    if !open.1.tokens.is_empty() {
+    if !open.packed.tokens.is_empty() {
         done.push(open);
     }
     done
@@ -238,21 +258,22 @@ mod tests {
                 tokens: vec![10 + i, 20 + i],
                 old_logprob: vec![0.0; 2],
                 advantage: 1.0,
-                taped: Vec::new(),
+                taped: if i < 3 { vec![0, 1, 2, 10 + i] } else { vec![5, 6, 7, 10 + i] },
             })
             .collect();
         let whole = micro_batches(&prompts, &completions, 3, 100);
         assert_eq!(whole.len(), 1);
-        let packed = &whole[0].1;
+        let packed = &whole[0].packed;
         assert_eq!(packed.tokens, [1, 2, 3, 10, 11, 12, 4, 5, 6, 13, 14, 15]);
         assert_eq!(packed.targets.len(), 12);
+        assert_eq!(whole[0].taped, [0, 1, 2, 10, 11, 12, 5, 6, 7, 13, 14, 15]);
         assert_eq!(packed.targets[0], Target { row: 2, token: 10 });
         assert_eq!(packed.targets[1], Target { row: 3, token: 20 });
         assert_eq!(packed.positions[3..6], [3, 3, 3]);
         let split = micro_batches(&prompts, &completions, 3, 5);
-        assert_eq!(split.iter().map(|b| b.0).collect::<Vec<_>>(), [0, 2, 3, 5]);
-        let rows: usize = split.iter().map(|b| b.1.tokens.len()).sum();
+        assert_eq!(split.iter().map(|b| b.first).collect::<Vec<_>>(), [0, 2, 3, 5]);
+        let rows: usize = split.iter().map(|b| b.packed.tokens.len()).sum();
         assert_eq!(rows, 4 * 3 + 6);
-        assert!(split.iter().all(|b| b.1.targets.len() == 2 * (b.1.segments.len() - 1)));
+        assert!(split.iter().all(|b| b.packed.targets.len() == 2 * (b.packed.segments.len() - 1)));
     }
 }

@@ -47,7 +47,9 @@ pub enum DecodeError {
         positions: usize,
     },
     /// A tape that was begun with other weights or another number type.
-    #[error("the tape is of other weights; it must be restarted when weights change")]
+    #[error(
+        "the tape is of other weights, which it must be restarted for, or of another number type"
+    )]
     Tape,
     /// A sampling parameter.
     #[error(transparent)]

@@ -162,14 +162,18 @@ impl<'m> Decoder<'m> {
         self.tape.as_mut().map(Tape::family)
     }
 
-    /// Keeps what is computed of a context from now on, and of its forks: from its beginning, if
-    /// nothing is computed yet. When the tape is full, families are given up from the last.
+    /// Keeps what is computed of a context, and of its forks from now on, if the tape has the family
+    /// still. When it is full, families are given up from the last. A context of which something was
+    /// computed or forked before is not kept: its beginning would be missing.
     ///
     /// # Errors
     /// A sequence that is not open.
     pub fn keep(&mut self, seq: SeqId, family: TapeFamily) -> Result<(), DecodeError> {
         let slot = self.slot(seq)?;
-        self.slots[slot].family = Some(family);
+        let held = self.tape.as_ref().is_some_and(|tape| tape.holds(family));
+        let slot = &mut self.slots[slot];
+        let whole = slot.computed == 0 && slot.base.is_none();
+        slot.family = Some(family).filter(|_| held && whole);
         Ok(())
     }
 

@@ -24,15 +24,20 @@ impl Floats {
     /// # Panics
     /// Where the system has no addresses left, as any allocation.
     pub fn zeros(len: usize) -> Self {
+        Self::try_zeros(len).unwrap_or_else(|e| panic!("no memory for {len} numbers: {e}"))
+    }
+
+    /// The same, where there may be none.
+    pub(crate) fn try_zeros(len: usize) -> std::io::Result<Self> {
         if len == 0 {
-            return Self::default();
+            return Ok(Self::default());
         }
-        let map = MmapMut::map_anon(len * size_of::<f32>());
-        let map = map.unwrap_or_else(|e| panic!("no memory for {len} numbers: {e}"));
+        let bytes = len.checked_mul(size_of::<f32>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let map = MmapMut::map_anon(bytes)?;
         #[cfg(target_os = "linux")]
         // Advice: failure is of no consequence.
         let _ = map.advise(memmap2::Advice::HugePage);
-        Self { map: Some(map), len }
+        Ok(Self { map: Some(map), len })
     }
 
     /// `len` numbers from now on, whatever they are: what was held is lost if the buffer has to grow.

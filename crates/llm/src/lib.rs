@@ -84,7 +84,7 @@ pub use rope_scaling::RopeScaling;
 pub use sampling::{SamplingError, SamplingParams};
 pub use share::in_pool;
 pub use side_files::SideFiles;
-pub use tape::{Tape, TapeFamily, TapeRow};
+pub use tape::{Tape, TapeError, TapeFamily, TapeRow};
 pub use tensor_file::{Dtype, TensorFile, TensorFileError, TensorView, write_tensors};
 pub use tiny_tokenizer::{Names, SPECIAL_TOKENS, TURN_END, TURN_START, tiny_tokenizer};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -88,6 +88,21 @@ impl Shape {
     }
 }
 
+/// Why there is no tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TapeError {
+    /// Training leaves out what sampling has computed with.
+    #[error("the adapters have dropout: sampling leaves nothing out, training would")]
+    Dropout,
+    /// The system refuses the memory.
+    #[error("there is no memory for {rows} tokens")]
+    Memory {
+        /// Rows asked for.
+        rows: usize,
+    },
+}
+
 /// Which token a row is of.
 #[derive(Clone, Copy, Debug)]
 struct Row {
@@ -119,24 +134,32 @@ pub struct Tape {
 
 impl Tape {
     /// An empty tape for at most `rows` tokens of a model that samples in `precision`. Memory is taken
-    /// when rows are written. `None` for a model whose adapters have dropout: training leaves out what
-    /// sampling has computed with.
-    pub fn new(model: &Model, precision: Precision, rows: usize) -> Option<Self> {
+    /// when rows are written.
+    ///
+    /// # Errors
+    /// A model whose adapters have dropout, more rows than the system can promise memory for.
+    pub fn new(model: &Model, precision: Precision, rows: usize) -> Result<Self, TapeError> {
         if !serves(model) {
-            return None;
+            return Err(TapeError::Dropout);
         }
         let shape = Shape::new(&model.config, precision);
-        let capacity = rows.min(MISSING as usize - 1);
-        let layers = model.layout.layers().iter();
-        Some(Self {
+        if rows >= MISSING as usize {
+            return Err(TapeError::Memory { rows });
+        }
+        let buffer = |width: usize| {
+            let buffer = rows.checked_mul(width).map(Floats::try_zeros);
+            buffer.and_then(Result::ok).ok_or(TapeError::Memory { rows })
+        };
+        let layers = model.layout.layers().iter().map(|_| buffer(shape.row()));
+        Ok(Self {
             shape,
-            capacity,
+            capacity: rows,
             stamp: stamp(model),
             rows: Vec::new(),
             free: Vec::new(),
             families: Vec::new(),
-            layers: layers.map(|_| Floats::zeros(capacity * shape.row())).collect(),
-            outputs: Floats::zeros(capacity * shape.hidden),
+            layers: layers.collect::<Result<_, _>>()?,
+            outputs: buffer(shape.hidden)?,
         })
     }
 
@@ -167,6 +190,12 @@ impl Tape {
         self.families.get(family.0 as usize).is_some_and(Option::is_some)
     }
 
+    /// Gives up a family of which nothing is being computed: nobody will learn from it.
+    pub fn forget(&mut self, family: TapeFamily) {
+        let rows = self.families.get_mut(family.0 as usize).and_then(Option::take);
+        self.free.extend(rows.unwrap_or_default());
+    }
+
     /// Forgets all rows; what is written next is of these weights.
     pub fn restart(&mut self, model: &Model) {
         self.rows.clear();
@@ -191,8 +220,9 @@ impl Tape {
     /// Gives up the last family that is kept, and says which.
     pub(crate) fn give_up(&mut self) -> Option<TapeFamily> {
         let last = self.families.iter().rposition(Option::is_some)?;
-        self.free.extend(self.families[last].take().unwrap_or_default());
-        Some(TapeFamily(last as u32))
+        let last = TapeFamily(last as u32);
+        self.forget(last);
+        Some(last)
     }
 
     /// Adds rows for a family's tokens from a position on; [`MISSING`] ones where it is not kept or
@@ -268,7 +298,10 @@ impl Tape {
         rows: &[TapeRow],
     ) -> Result<(), EngineError> {
         if !self.is_of(model, precision) {
-            return Err(EngineError::Tape { row: 0, what: "it is of other weights" });
+            return Err(EngineError::Tape {
+                row: 0,
+                what: "it is of other weights or another number type",
+            });
         }
         if rows.len() != batch.tokens.len() {
             let row = rows.len().min(batch.tokens.len());

@@ -181,7 +181,9 @@ impl PairLinear {
                     }
                     couple += panels / 2;
                 }
-                written();
+                if tape.is_some() {
+                    written();
+                }
             });
             return;
         }
@@ -209,7 +211,9 @@ impl PairLinear {
                     }
                 }
             }
-            written();
+            if tape.is_some() {
+                written();
+            }
         });
     }
 

@@ -81,11 +81,19 @@ pub struct ModelSource {
     /// memory, one more forward pass.
     pub gradient_checkpointing: bool,
     /// Memory (GB, 10⁹ bytes) in which sampling keeps its forward passes, so that the first update of
-    /// a step goes backward from them instead of computing them again; 0 keeps none.
+    /// a step goes backward from them instead of computing them again; 0 keeps none. Whole groups are
+    /// kept, as many as fit; of `algo.minibatches` only the first finds its weights.
+    #[serde(skip_serializing_if = "is_zero")]
     pub tape_gb: f64,
     /// Trains low-rank adapters beside the frozen weights instead of the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+}
+
+// As serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl ModelSource {

@@ -166,7 +166,15 @@ impl Collector<'_> {
                 while let Some(e) = episodes.next_if(|e| e.group == members[0].group) {
                     members.push(e);
                 }
+                let family = members.iter().find_map(|e| e.taped.family);
+                let before = collected.batch.groups.len();
                 self.sort_in(members, dynamic, least, &mut collected)?;
+                if let (Some(tape), Some(family)) = (tape.as_mut(), family)
+                    && collected.batch.groups.len() == before
+                {
+                    // Room for the next round.
+                    tape.forget(family);
+                }
             }
         }
         let played = &collected.played;

@@ -236,8 +236,8 @@ pub fn rollout(
     rollout_on_tape(policy, tasks, jobs, settings, stop, &mut None)
 }
 
-/// The same, and a tape of the policy as it is keeps what is computed. One decoder writes it: without a
-/// large model's, which all threads share, nothing is kept.
+/// The same, and a tape of the policy as it is keeps what is computed, where one decoder computes it
+/// all: a large model's, which all threads share, or that of one thread.
 pub(crate) fn rollout_on_tape(
     policy: &Policy,
     tasks: &dyn TaskSet,

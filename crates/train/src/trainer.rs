@@ -148,9 +148,7 @@ impl Trainer {
         policy.script(&config.rollout, tasks.name())?;
         let fresh = policy.model.adapters.is_none();
         policy.adapt(config.model.lora.as_ref(), &config.model.path, config.seed)?;
-        if config.model.tape_gb > 0.0 {
-            check_tape(&policy, &config)?;
-        }
+        let tape = blank_tape(&policy, &config)?;
         let mut panels = Vec::new();
         for &split in &config.eval.splits {
             panels.push(Panel::choose(
@@ -167,7 +165,7 @@ impl Trainer {
             optimizer: AdamW::new(config.optim.clone(), parameters, config.updates())
                 .with_threads(config.threads),
             workers: config.model.workers(&policy.model, config.threads),
-            tape: None,
+            tape,
             stream: TaskStream::new(seed::derive(&[config.seed, seed::name("stream")]), 0),
             panels,
             step: 0,
@@ -274,7 +272,10 @@ impl Trainer {
         report.timings.commit = self.commit_seconds;
 
         let collector = Collector { config: &self.config, tasks: &*self.tasks, stop: &self.stop };
-        let mut tape = self.tape.take().or_else(|| blank_tape(&self.policy, &self.config));
+        let mut tape = match self.tape.take() {
+            Some(tape) => Some(tape),
+            None => blank_tape(&self.policy, &self.config)?,
+        };
         if let Some(tape) = &mut tape {
             tape.restart(&self.policy.model);
         }
@@ -500,26 +501,22 @@ impl Trainer {
     }
 }
 
-/// Refuses a tape that would stay empty.
-fn check_tape(policy: &Policy, config: &Config) -> Result<(), ConfigError> {
-    let key = "model.tape_gb";
-    if split_threads(&policy.model, config.threads).0 > 1 {
-        let what = "keeps what one decoder computes, but a model this small is sampled by one on                     each thread: leave it at 0, or set threads = 1";
-        return Err(ConfigError { key, what: what.into() });
-    }
-    if Tape::new(&policy.model, config.model.precision(), 0).is_none() {
-        let what = "needs adapters without dropout: sampling leaves nothing out, training would";
-        return Err(ConfigError { key, what: what.into() });
-    }
-    Ok(())
-}
-
 /// A tape as long as the configuration allows.
-fn blank_tape(policy: &Policy, config: &Config) -> Option<Tape> {
+fn blank_tape(policy: &Policy, config: &Config) -> Result<Option<Tape>, ConfigError> {
+    let wrong = |what: String| ConfigError { key: "model.tape_gb", what };
     let precision = config.model.precision();
     let bytes = (config.model.tape_gb * 1e9) as usize;
     let rows = bytes / Tape::row_bytes(&policy.model, precision);
-    if rows == 0 { None } else { Tape::new(&policy.model, precision, rows) }
+    if rows == 0 {
+        return Ok(None);
+    }
+    if split_threads(&policy.model, config.threads).0 > 1 {
+        let what = "keeps what one decoder computes, and a model this small is sampled by one on \
+                    each thread: leave it at 0, or set threads = 1";
+        return Err(wrong(what.into()));
+    }
+    let tape = Tape::new(&policy.model, precision, rows);
+    tape.map(Some).map_err(|e| wrong(format!("is {}: {e}", config.model.tape_gb)))
 }
 
 /// The estimator that a configuration names.

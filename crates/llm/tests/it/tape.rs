@@ -5,7 +5,8 @@ use std::sync::Arc;
 use empg::{TokenId, TokenScore};
 use empg_llm::{
     DecodeError, DecodeWeights, Decoder, EngineError, Floats, LoraConfig, Model, ModelConfig,
-    PackedBatch, Precision, SamplingParams, Tape, TapeRow, Target, TargetGrad, Workspace,
+    PackedBatch, Precision, SamplingParams, Tape, TapeError, TapeRow, Target, TargetGrad,
+    Workspace,
 };
 
 fn config() -> ModelConfig {
@@ -190,7 +191,12 @@ fn adapters_without_dropout_learn_from_a_tape() {
         model
     };
     check(&adapted(0.0), 2);
-    assert!(Tape::new(&adapted(0.1), Precision::F32, 10).is_none());
+    let refused = Tape::new(&adapted(0.1), Precision::F32, 10).map(drop);
+    assert_eq!(refused, Err(TapeError::Dropout));
+    let rows = usize::MAX;
+    let refused =
+        Tape::new(&model(ModelConfig { num_layers: 1, ..config() }), Precision::F32, rows);
+    assert_eq!(refused.map(drop), Err(TapeError::Memory { rows }));
 }
 
 #[test]
@@ -275,9 +281,18 @@ fn the_last_families_make_room() {
         rows.sort_unstable();
         rows.dedup();
         assert_eq!(rows.len(), expected.iter().sum::<usize>());
+        // A family that was given up does not come back.
+        let lost = || (0..3).filter(|&i| expected[i] == 0);
+        for i in lost() {
+            decoder.keep(seqs[i], families[i]).expect("is open");
+        }
+        decoder.generate(&seqs.map(|seq| (seq, 2)), &params).expect("samples");
+        assert!(lost().all(|i| decoder.tape_rows(seqs[i]).is_empty()));
         let mut tape = decoder.take_tape().expect("it was there");
-        assert_eq!(families.map(|family| tape.holds(family)), expected.map(|rows| rows > 0));
-        assert_eq!((tape.len(), tape.is_empty()), (rows.len(), rows.is_empty()));
+        assert!(lost().all(|i| !tape.holds(families[i])));
+        let kept = tape.len();
+        tape.forget(families[0]);
+        assert!(!tape.holds(families[0]) && (tape.len() < kept || expected[0] == 0));
         tape.restart(&model);
         assert!(tape.is_empty() && !tape.holds(families[0]));
     }

@@ -71,19 +71,26 @@ fn only_the_first_update_of_a_step_finds_its_weights() {
 
 #[test]
 fn groups_that_do_not_fit_are_computed_again() {
-    let config = alone();
+    let mut window = alone();
+    window.rollout.context = Context::Window(1);
+    for config in [alone(), window] {
+        shares_of_a_tape(&config);
+    }
+}
+
+fn shares_of_a_tape(config: &Config) {
     let row = Tape::row_bytes(&policy().model, Precision::F32) as f64;
-    let (all, expected) = step(&config, 0.1);
+    let (all, expected) = step(config, 0.1);
     let mut some = 0;
     for share in 1..8 {
         let rows = all.played.context_tokens * share / 8;
-        let (report, found) = step(&config, rows as f64 * row / 1e9);
+        let (report, found) = step(config, rows as f64 * row / 1e9);
         assert!(report.rows_taped <= rows && report.played == all.played);
         some += usize::from((1..all.rows).contains(&report.rows_taped));
         assert!(apart(&found, &expected) < 0.01 * config.optim.lr as f32);
     }
     assert!(some > 0, "never a part of the groups");
-    assert_eq!(step(&config, row / 2e9).0.rows_taped, 0);
+    assert_eq!(step(config, row / 2e9).0.rows_taped, 0);
 }
 
 #[test]

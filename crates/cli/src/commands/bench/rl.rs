@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
 use clap::Args;
 use empg::TokenId;
 use empg_llm::{PackedBatch, SamplingParams, Tape, TapeRow, Target, TargetGrad};
@@ -12,6 +13,7 @@ use super::figures::{Figures, Peaks};
 use super::subject::{
     Count, SubjectArgs, check_length, count, head, median, multiplied, step_name, text,
 };
+use crate::estimate::{available_memory, size};
 use crate::say;
 
 /// Rows of a micro-batch whose activations are all kept at once.
@@ -69,8 +71,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
         .with_threads(subject.threads());
-    let mut tape =
-        if *recompute { None } else { Tape::new(&model, subject.dtype.precision(), most) };
+    let mut tape = if *recompute { None } else { Some(tape(subject, &model, most)?) };
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
     let mut trained = 0;
     for step in 0..=steps.get() {
@@ -147,6 +148,20 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         figures.add(key, label, value, "");
     }
     figures.print(subject, &peaks, json)
+}
+
+/// A tape for so many tokens, if they fit into memory.
+fn tape(subject: &SubjectArgs, model: &empg_llm::Model, rows: usize) -> anyhow::Result<Tape> {
+    let precision = subject.dtype.precision();
+    let bytes = rows as u64 * Tape::row_bytes(model, precision) as u64;
+    if let Some(available) = available_memory().filter(|available| bytes > *available) {
+        bail!(
+            "forward passes of {rows} tokens take {}, {} are available: use --recompute",
+            size(bytes),
+            size(available)
+        );
+    }
+    Ok(Tape::new(model, precision, rows)?)
 }
 
 /// Completions of every prompt, group by group; a group's prompt is computed once.

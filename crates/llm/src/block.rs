@@ -98,9 +98,8 @@ impl Pass<'_> {
 
     /// Whether the feed-forward half goes through tile registers as a whole.
     fn by_tiles(&self) -> bool {
-        // Adapters read what lies between the products, and a tape has it in rows.
-        let whole = self.lora.is_none() && self.tape.is_none();
-        whole && tile_swiglu::wanted(self.precision, self.config.intermediate_size)
+        // Adapters read what lies between the products.
+        self.lora.is_none() && tile_swiglu::wanted(self.precision, self.config.intermediate_size)
     }
 
     /// Elements that the activations of gate and up take.
@@ -251,7 +250,7 @@ impl Pass<'_> {
         let Some((tape, taped)) = self.tape else { unreachable!("a pass with a tape") };
         let c = self.config;
         let (n, r, hidden) = (self.positions.len(), rows.len(), c.hidden_size);
-        let (qkv_size, both) = (c.qkv_size(), 2 * c.intermediate_size);
+        let qkv_size = c.qkv_size();
         let (workers, at) = (&mut buffers.workers, layer.index);
 
         let qkv = part(&mut acts.qkv, n * qkv_size);
@@ -293,18 +292,23 @@ impl Pass<'_> {
         let norm = self.weight(&layer.post_norm);
         let mut middle = part(&mut acts.middle, r * hidden);
         let mut inv = part(&mut acts.middle_inv, r);
-        let mut gate_up = part(&mut acts.gate_up, r * both);
+        let mut gate_up = part(&mut acts.gate_up, self.kept_gate_up(r));
+        let by_tiles = self.by_tiles();
         let jobs = self.tiles(0..r).into_iter().map(|tile| {
             let t = tile.len();
             let (middle, inv) = (cut(&mut middle, t * hidden), cut(&mut inv, t));
-            (tile, middle, inv, cut(&mut gate_up, t * both))
+            (tile, middle, inv, cut(&mut gate_up, self.kept_gate_up(t)))
         });
         run(workers, jobs.collect::<Vec<_>>(), |(tile, middle, inv, gate_up), buffer| {
             let taped: Vec<TapeRow> = rows[tile].iter().map(|&row| taped[row as usize]).collect();
             tape.read(at, Field::Middle, &taped, middle);
             let x = part(buffer, taped.len() * hidden);
             rms_norm::forward(middle, norm, c.rms_norm_eps, x, inv);
-            tape.read(at, Field::GateUp, &taped, gate_up);
+            if by_tiles {
+                tape.read_tiles(at, Field::GateUp, &taped, gate_up);
+            } else {
+                tape.read(at, Field::GateUp, &taped, gate_up);
+            }
         });
     }
 

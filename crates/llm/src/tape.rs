@@ -15,6 +15,8 @@ use crate::error::EngineError;
 use crate::large_pages::Floats;
 use crate::ops::bf16::{pair_columns, unpair_columns};
 use crate::ops::panels::Precision;
+use crate::ops::tile_product::TILE;
+use crate::ops::tiles::SIDE;
 use crate::packed::PackedBatch;
 use crate::params::Model;
 use crate::share::Disjoint;
@@ -289,6 +291,24 @@ impl Tape {
         }
     }
 
+    /// The same as tiles, in bf16: as [`dense_tiles`](crate::ops::pairing::dense_tiles) makes every sixteen
+    /// rows.
+    pub(crate) fn read_tiles(&self, layer: usize, field: Field, rows: &[TapeRow], out: &mut [f32]) {
+        assert!(self.shape.precision == Precision::Bf16, "tiles hold pairs");
+        let (first, width) = self.shape.place(field);
+        let (size, data) = (self.shape.row(), &self.layers[layer]);
+        // A row's lanes are whole lines, and a line is a tile's row.
+        let tiles = self.shape.lanes(width) / SIDE;
+        for (rows, out) in rows.chunks(SIDE).zip(out.chunks_mut(tiles * TILE)) {
+            for (r, &row) in rows.iter().enumerate() {
+                let lanes = &data[row as usize * size + first..][..tiles * SIDE];
+                for (lines, tile) in lanes.chunks_exact(SIDE).zip(out.chunks_exact_mut(TILE)) {
+                    tile[r * SIDE..][..SIDE].copy_from_slice(lines);
+                }
+            }
+        }
+    }
+
     /// Checks that `rows` are those of the batch, written with the model's weights.
     pub(crate) fn check(
         &self,
@@ -463,4 +483,69 @@ fn stamp(model: &Model) -> u64 {
 /// Whether training computes what sampling does.
 fn serves(model: &Model) -> bool {
     model.adapters.as_ref().is_none_or(|adapters| adapters.config.dropout == 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::pairing::dense_tiles;
+    use crate::ops::panels::Mat;
+
+    #[test]
+    fn fields_come_back_as_rows_and_as_tiles() {
+        let config = ModelConfig {
+            vocab_size: 11,
+            hidden_size: 39,
+            intermediate_size: 64,
+            num_layers: 2,
+            num_heads: 3,
+            num_kv_heads: 1,
+            head_dim: 10,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            qk_norm: false,
+            max_position_embeddings: 64,
+        };
+        let model = Model::init(config, 1).unwrap();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut tape = Tape::new(&model, precision, 40).unwrap();
+            let family = tape.family();
+            let mut rows = Vec::new();
+            tape.take(Some(family), &[1; 37], 0, &mut rows);
+            // Not in their order, and one that is not kept.
+            rows.reverse();
+            rows.push(MISSING);
+            let fields = [(Field::Input, 39), (Field::Qkv, 50), (Field::Middle, 39)];
+            let fields = || fields.into_iter().chain([(Field::GateUp, 128)]);
+            let numbers = |field: Field, width: usize| -> Vec<f32> {
+                let of = field as usize * 1000;
+                (0..38 * width).map(|i| ((i + of) as f32 * 0.37).sin()).collect()
+            };
+            for (field, width) in fields() {
+                // SAFETY: nobody else writes.
+                unsafe { tape.block(1, &rows).put(field, 0, &numbers(field, width)) };
+            }
+            rows.pop();
+            for (field, width) in fields() {
+                let (x, mut found) = (numbers(field, width), vec![0.0; 37 * width]);
+                tape.read(1, field, &rows, &mut found);
+                let off = x.iter().zip(&found).map(|(x, f)| (x - f).abs()).fold(0.0, f32::max);
+                let most = if precision == Precision::F32 { 0.0 } else { 1.0 / 256.0 };
+                assert!(off <= most, "{field:?}: {off}");
+            }
+            if precision == Precision::Bf16 {
+                let x = numbers(Field::GateUp, 128);
+                let mut found = vec![5.0; 3 * 4 * TILE];
+                let mut expected = found.clone();
+                tape.read_tiles(1, Field::GateUp, &rows, &mut found);
+                for (b, x) in x[..37 * 128].chunks(SIDE * 128).enumerate() {
+                    dense_tiles(Mat::new(x, x.len() / 128, 128), &mut expected[b * 4 * TILE..]);
+                }
+                assert_eq!(found, expected);
+            }
+        }
+    }
 }

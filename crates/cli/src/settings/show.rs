@@ -60,6 +60,7 @@ mod tests {
         config.env.observation_field = Some("message".into());
         config.env.reset.insert("split".into(), "{split}".into());
         config.model.lora = Some(empg_llm::LoraConfig::default());
+        config.model.tape_gb = 0.5;
         config.rollout.top_k = Some(5);
         config.rollout.top_p = Some(0.7);
         config.reward.overlong = Some(empg::Overlong { max: 10, buffer: 5, penalty: 1.0 });

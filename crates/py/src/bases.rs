@@ -1,10 +1,9 @@
 //! Base advantages from the rewards of groups, and DAPO's filter and shaping.
 
-use std::collections::HashMap;
-
 use empg::{DrGrpo, GroupError, Grpo, Overlong, Rloo, advantages_by_group, flat_by_group};
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::arrays::{bad, integers_as, numbers, shape_of};
 use crate::errors::plain;
@@ -18,18 +17,42 @@ fn grouped(
 ) -> PyResult<(Vec<f64>, Vec<usize>)> {
     let rewards = numbers("rewards", rewards)?;
     let groups = if groups.hasattr("tolist")? { &groups.call_method0("tolist")? } else { groups };
-    let mut seen: HashMap<String, usize> = HashMap::new();
+    let seen = PyDict::new(groups.py());
     let mut indices = Vec::with_capacity(rewards.len());
-    for (row, name) in groups.try_iter().map_err(|error| bad("groups", error))?.enumerate() {
-        let name = name?.repr().map_err(|error| bad("groups", format!("row {row}: {error}")))?;
-        let next = seen.len();
-        indices.push(*seen.entry(name.to_string()).or_insert(next));
+    for (row, id) in groups.try_iter().map_err(|error| bad("groups", error))?.enumerate() {
+        let wrong = |error: PyErr| bad("groups", format!("row {row}: {error}"));
+        let key = key(&id?, NESTED).map_err(wrong)?;
+        let index = if let Some(index) = seen.get_item(&key).map_err(wrong)? {
+            index.extract()?
+        } else {
+            let next = seen.len();
+            seen.set_item(key, next).map_err(wrong)?;
+            next
+        };
+        indices.push(index);
     }
     if indices.len() != rewards.len() {
         let (got, wanted) = (shape_of(&[indices.len()]), shape_of(&[rewards.len()]));
         return Err(bad("groups", format!("shape {got}, expected {wanted} as rewards")));
     }
     Ok((rewards, indices))
+}
+
+/// Sequences within sequences that an id may have.
+const NESTED: usize = 32;
+
+/// An id as Python compares it by hash and `==`: arrays and lists by what is in them, numbers of numpy
+/// and torch as Python's.
+fn key<'py>(id: &Bound<'py, PyAny>, nested: usize) -> PyResult<Bound<'py, PyAny>> {
+    let id = if id.hasattr("tolist")? { id.call_method0("tolist")? } else { id.clone() };
+    if !(id.is_instance_of::<PyList>() || id.is_instance_of::<PyTuple>()) {
+        return Ok(id);
+    }
+    if nested == 0 {
+        return Err(pyo3::exceptions::PyValueError::new_err("an id that is nested too deeply"));
+    }
+    let parts = id.try_iter()?.map(|part| key(&part?, nested - 1));
+    Ok(PyTuple::new(id.py(), parts.collect::<PyResult<Vec<_>>>()?)?.into_any())
 }
 
 fn compared<'py>(

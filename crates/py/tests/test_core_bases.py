@@ -33,6 +33,38 @@ def test_rows_are_compared_within_their_group(groups: Any) -> None:
         assert np.allclose(empg.rloo(REWARDS, groups)[members], own - others, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (1, np.int64(1)),
+        (1, 1.0),
+        ("a", np.str_("a")),
+        ([1, 2], (1, 2)),
+        ((1, np.int64(2)), np.array([1, 2])),
+        (frozenset({"a", "b"}), frozenset({"b", "a"})),
+    ],
+    ids=str,
+)
+def test_equal_ids_are_one_group(pair: tuple[Any, Any]) -> None:
+    assert empg.dr_grpo([1.0, 0.0], list(pair)).tolist() == [0.5, -0.5]
+
+
+def test_ids_that_print_alike_are_two_groups() -> None:
+    # Arrays of more than a thousand numbers are printed without their middle.
+    ids = [np.array([1, 2, 3, *[i] * 1100, 7, 8, 9]) for i in (0, 0, 1, 1)]
+    assert repr(ids[0]) == repr(ids[2])
+    assert empg.dr_grpo([1.0, 0.0, 5.0, 5.0], ids).tolist() == [0.5, -0.5, 0.0, 0.0]
+
+
+def test_ids_that_cannot_be_compared_are_named() -> None:
+    with pytest.raises(ValueError, match="groups: row 1: .*unhashable"):
+        empg.dr_grpo([1.0, 0.0], [1, {"a": 1}])
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="groups: row 0: .*nested too deeply"):
+        empg.dr_grpo([1.0], [endless])
+
+
 def test_flat_groups_have_no_advantage() -> None:
     rewards, groups = [0.1, 0.1, 1.0, 0.0, 4.0], [7, 7, 8, 8, 9]
     assert empg.flat_groups(rewards, groups).tolist() == [True, True, False, False, True]

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,32 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 pub struct HttpRetriever {
     url: String,
     options: HttpOptions,
-    agent: Agent,
+    /// The process that it is of, and its connections.
+    client: Mutex<(u32, Arc<Client>)>,
     /// The form that [`HttpForm::Auto`] has settled on.
     settled: AtomicU8,
+}
+
+/// Connections that are kept, and how many requests may be under way.
+#[derive(Debug)]
+struct Client {
+    agent: Agent,
     places: Places,
+}
+
+impl Client {
+    fn new(options: &HttpOptions) -> Arc<Self> {
+        let concurrency = options.concurrency.max(1);
+        let config = Agent::config_builder()
+            .timeout_global(Some(options.timeout))
+            .http_status_as_error(false)
+            .max_redirects(3)
+            .max_idle_connections(concurrency)
+            .max_idle_connections_per_host(concurrency)
+            .proxy(None)
+            .build();
+        Arc::new(Self { agent: config.into(), places: Places::new(concurrency) })
+    }
 }
 
 const UNSETTLED: u8 = 0;
@@ -134,22 +156,25 @@ impl HttpRetriever {
         if host.is_empty() || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return refuse("expected http://HOST:PORT/retrieve");
         }
-        let concurrency = options.concurrency.max(1);
-        let config = Agent::config_builder()
-            .timeout_global(Some(options.timeout))
-            .http_status_as_error(false)
-            .max_redirects(3)
-            .max_idle_connections(concurrency)
-            .max_idle_connections_per_host(concurrency)
-            .proxy(None)
-            .build();
         let settled = AtomicU8::new(match options.form {
             HttpForm::Auto => UNSETTLED,
             HttpForm::SearchR1 => SEARCH_R1,
             HttpForm::VerlAgent => VERL_AGENT,
         });
-        let places = Places::new(concurrency);
-        Ok(Self { url: url.to_owned(), options, agent: config.into(), settled, places })
+        let client = Mutex::new((std::process::id(), Client::new(&options)));
+        Ok(Self { url: url.to_owned(), options, client, settled })
+    }
+
+    /// The connections of a process. After a fork the child makes its own: on shared ones each would
+    /// read the other's answers.
+    fn client(&self, process: u32) -> Arc<Client> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.0 != process {
+            let lost = std::mem::replace(&mut *client, (process, Client::new(&self.options)));
+            // The parent goes on with it.
+            std::mem::forget(lost);
+        }
+        Arc::clone(&client.1)
     }
 
     /// The server's address.
@@ -221,8 +246,9 @@ impl HttpRetriever {
 
     /// One attempt: the answer's text, or the error and whether another attempt makes sense.
     fn post(&self, body: &[u8], attempts: u32) -> Result<String, (RetrieverError, bool)> {
-        let _place = self.places.take();
-        let sent = self
+        let client = self.client(std::process::id());
+        let _place = client.places.take();
+        let sent = client
             .agent
             .post(&self.url)
             .header("content-type", "application/json")
@@ -387,6 +413,20 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forked_process_has_connections_of_its_own() {
+        let options = HttpOptions { concurrency: 1, ..HttpOptions::default() };
+        let retriever = HttpRetriever::new("http://localhost:8000", options).unwrap();
+        let own = retriever.client(std::process::id());
+        assert!(Arc::ptr_eq(&own, &retriever.client(std::process::id())));
+        let child = std::process::id() + 1;
+        // A request that was under way in the parent takes no place of the child.
+        let _busy = own.places.take();
+        let forked = retriever.client(child);
+        assert!(!Arc::ptr_eq(&own, &forked) && Arc::ptr_eq(&forked, &retriever.client(child)));
+        drop(forked.places.take());
+    }
 
     #[test]
     fn addresses_that_cannot_be_used_are_refused() {

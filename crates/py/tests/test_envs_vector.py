@@ -318,6 +318,30 @@ def test_data_is_shared_between_environments(tmp_path):
         empg.envs.make("search", **options)
 
 
+def test_relative_data_is_that_of_the_folder_where_it_was_named(tmp_path, monkeypatch):
+    question = {"id": "q1", "data_source": "nq", "golden_answers": ["Ada"], "metadata": {"split": "train"}}
+    for name in ("here", "there"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        text = json.dumps(question | {"question": f"Who is {name}?"})
+        (tmp_path / name / "data" / "questions.jsonl").write_text(text)
+        (tmp_path / name / "passages.jsonl").write_text(json.dumps({"id": "0", "contents": f'"Ada"\nAda is {name}.'}))
+    envs = []
+    for name in ("here", "there"):
+        monkeypatch.chdir(tmp_path / name)
+        envs.append(empg.envs.make("search", data="data", corpus="passages.jsonl", num_envs=1))
+        assert envs[-1].reset(seed=0)[0] == (f"Who is {name}?",)
+        obs, *_ = envs[-1].step(["<search>Ada</search>"])
+        assert f"Ada is {name}." in obs[0]
+    # A link's parent is that of its target; an address is no path, and nothing is not this folder.
+    (tmp_path / "link").symlink_to(tmp_path / "here" / "data")
+    monkeypatch.chdir(tmp_path)
+    linked = empg.envs.make("search", data="link/../data", corpus="link/../passages.jsonl", num_envs=1)
+    assert linked.reset(seed=0)[0] == ("Who is here?",)
+    empg.envs.make("search", corpus="http://127.0.0.1:9/retrieve", num_envs=1)
+    with pytest.raises(FileNotFoundError):
+        empg.envs.make("search", data="", num_envs=1)
+
+
 def test_worlds_differ():
     worlds = [empg.envs.make("search", num_envs=1, world_seed=seed) for seed in (98, 99, 99)]
     first = [env.reset(seed=0)[0] for env in worlds]

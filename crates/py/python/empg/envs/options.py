@@ -161,6 +161,14 @@ def check(name: str, given: dict[str, Any]) -> None:
         )
 
 
+def _absolute(path: str) -> str:
+    # Open data is shared by its path, so it must name the same file after os.chdir. Not
+    # os.path.abspath: it takes link/.. for the folder that holds the link. An empty path names
+    # nothing and stays so, to be refused.
+    path = os.path.expanduser(path)
+    return os.path.join(os.getcwd(), path) if path and not os.path.isabs(path) else path
+
+
 def open_environments(
     name: str, count: int, given: dict[str, Any], *, autoreset: str, threads: int
 ) -> Environments:
@@ -181,7 +189,7 @@ def open_environments(
             path = os.fspath(value)
             if not isinstance(path, str):
                 raise TypeError(f"{key} is {value!r}: it is a str or a path")
-            rest[key] = os.path.expanduser(path)
+            rest[key] = _absolute(path) if key == "data" or "://" not in path else path
     return Environments(
         name,
         count,

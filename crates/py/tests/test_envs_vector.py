@@ -221,6 +221,43 @@ def test_seeds():
     assert len(random) == 4
 
 
+@pytest.mark.parametrize("first", [[True, False, True], [False, True, False]])
+def test_a_mask_leaves_the_seeds_of_the_others_for_later(first):
+    plain = empg.envs.make("households", num_envs=3, seed=8)
+    expected = list(plain.reset()[1]["task"])
+    after = list(plain.reset()[1]["task"])
+    mask = np.array(first)
+    env = empg.envs.make("households", num_envs=3, seed=8)
+    begun = env.reset(options={"reset_mask": mask})[1]["task"]
+    assert list(begun[mask]) == [t for t, m in zip(expected, mask, strict=True) if m]
+    # Whole or by the other mask: those that had begun play their next task.
+    _, info = env.reset()
+    assert list(info["task"]) == [a if m else e for a, e, m in zip(after, expected, mask, strict=True)]
+
+    env = empg.envs.make("households", num_envs=3, seed=8)
+    env.reset(options={"reset_mask": mask})
+    _, info = env.reset(options={"reset_mask": ~mask})
+    assert list(info["task"][~mask]) == [t for t, m in zip(expected, mask, strict=True) if not m]
+    # None in a list is the environment's own seed too, as long as it has not begun.
+    env = empg.envs.make("households", num_envs=3, seed=8)
+    assert list(env.reset(seed=[8, None, None])[1]["task"]) == expected
+
+
+def test_a_drawn_seed_is_one_for_all_masks():
+    env = empg.envs.make("households", num_envs=2)
+    masks = (np.array([True, False]), np.array([False, True]))
+    played = [env.reset(options={"reset_mask": mask})[1]["task"][i] for i, mask in enumerate(masks)]
+    again = empg.envs.make("households", num_envs=2).reset(seed=env.np_random_seed)[1]["task"]
+    assert played == list(again)
+    # A seed that is given to some draws that of the others as well.
+    others = []
+    for _ in range(2):
+        env = empg.envs.make("households", num_envs=2)
+        env.reset(seed=5, options={"reset_mask": masks[0]})
+        others.append(env.reset(options={"reset_mask": masks[1]})[1]["task"][1])
+    assert others[0] == others[1] and others[0] != "households/train/0"
+
+
 def test_tasks_can_be_chosen():
     env = empg.envs.make("households", num_envs=3)
     wanted = ["households/unseen/4", "households/train/0", "households/unseen/4"]

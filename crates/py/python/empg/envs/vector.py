@@ -80,7 +80,7 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         self.single_action_space = AnyText(ACTION_LENGTH)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._seeded = False
+        self._seeded = np.zeros(self.num_envs, dtype=np.bool_)
         self._observations: tuple[str, ...] = ("",) * self.num_envs
         self._tasks = np.full(self.num_envs, None, dtype=object)
         self._kinds = np.full(self.num_envs, None, dtype=object)
@@ -126,9 +126,10 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             An environment that cannot begin its episode, or is closed.
         """
         tasks, mask = _reset_options(options, self.num_envs)
-        seeds = self._seeds(seed)
+        begun = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
+        seeds = self._seeds(seed, begun)
         turns = self._core.reset(seeds, tasks, None if mask is None else mask.tolist())
-        self._seeded = True
+        self._seeded |= begun
         if mask is None:
             self._observations = cast("tuple[str, ...]", turns.observations)
         else:
@@ -171,14 +172,15 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         if "_core" in self.__dict__:
             self._core.close()
 
-    def _seeds(self, seed: Any) -> list[int | None] | None:
+    def _seeds(self, seed: Any, begun: Flags) -> list[int | None] | None:
+        fresh = begun & ~self._seeded
+        if seed is None and not fresh.any():
+            return None
+        if seed is None and not self._seeded.any():
+            seed = self._start()
         if seed is None:
-            if self._seeded:
-                return None
-            # Gymnasium's convention: without a seed, the first episodes are anybody's guess.
-            seed = self._first_seed
-            if seed is None:
-                seed = int(self.np_random.integers(0, 1 << 32))
+            # A mask left these out before. The others go on as they were.
+            seed = [None] * self.num_envs
         if hasattr(seed, "__index__"):
             first = as_seed(seed, "seed")
             super().reset(seed=first)
@@ -191,10 +193,17 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
                 f"seed has {len(seeds)} entries for {self.num_envs} environments: one of each is needed"
             )
         checked = [None if s is None else as_seed(s, f"seed[{i}]") for i, s in enumerate(seeds)]
-        if not self._seeded:
-            fill = int(self.np_random.integers(0, 1 << 32))
-            checked = [fill + i if s is None else s for i, s in enumerate(checked)]
+        for i in np.flatnonzero(fresh).tolist():
+            if checked[i] is None:
+                checked[i] = (self._start() + i) % (1 << 64)
         return checked
+
+    def _start(self) -> int:
+        # Gymnasium's convention: without a seed, the first episodes are anybody's guess. It is
+        # made once, for environments that a mask leaves for later too.
+        if self._first_seed is None:
+            self._first_seed = int(self.np_random.integers(0, 1 << 32))
+        return self._first_seed
 
     def _info(self, turns: Turns, mask: Flags | None) -> dict[str, Any]:
         began = turns.began

@@ -208,6 +208,37 @@ def test_a_failure_can_raise(mode):
         single.step("<search>who</search>")
 
 
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_the_others_go_on_when_a_failure_raises(mode):
+    env = failing(num_envs=2, on_failure="raise", autoreset_mode=mode)
+    quiet = failing(num_envs=2, autoreset_mode=mode)
+    # Either way environment 0 begins its second task in the round in which environment 1 fails.
+    if mode == "NextStep":
+        rounds = [["<answer>a</answer>", "x"], ["x", "<search>who</search>"]]
+    else:
+        rounds = [["<answer>a</answer>", "<search>who</search>"]]
+    for each in (env, quiet):
+        each.reset(seed=0)
+        for actions in rounds[:-1]:
+            each.step(actions)
+    quiet.step(rounds[-1])
+    with pytest.raises(RuntimeError, match="environment 1 failed"):
+        env.step(rounds[-1])
+    *_, info = env.step(["x", "x"])
+    *_, expected = quiet.step(["x", "x"])
+    assert list(info["task"]) == list(expected["task"])
+    assert list(info["task_type"]) == list(expected["task_type"])
+
+
+def test_a_failure_that_raises_leaves_the_observations_of_its_round():
+    env = failing(num_envs=2, on_failure="raise", autoreset_mode="Disabled")
+    first, _ = env.reset(seed=0)
+    with pytest.raises(RuntimeError, match="environment 1 failed"):
+        env.step(["x", "<search>who</search>"])
+    obs, _ = env.reset(options={"reset_mask": np.array([False, True])})
+    assert obs[0] == "" != first[0] and obs[1]
+
+
 def test_importing_empg_imports_no_host():
     code = (
         "import sys, empg, empg.envs; empg.envs.project('alfworld', '')\n"

@@ -157,11 +157,12 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             environments; a failure with ``on_failure="raise"``.
         """
         turns = self._core.step(actions)
-        if self._raises:
-            raise_failure(turns)
         ended = self._final(turns) if turns.ends is not None else None
         self._observations = cast("tuple[str, ...]", turns.observations)
         info = self._info(turns, None)
+        # Only now: the others have played their action, and may have begun another task.
+        if self._raises:
+            raise_failure(turns)
         if ended is not None:
             info.update(ended)
         return self._observations, turns.rewards, turns.terminated, turns.truncated, info

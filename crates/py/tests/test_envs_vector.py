@@ -13,7 +13,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 import empg.envs
 from gymnasium.utils.env_checker import data_equivalence, data_shares_objects
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 MODES = ["NextStep", "SameStep", "Disabled"]
@@ -326,6 +326,28 @@ def test_registry():
     assert sync.reset(seed=4)[0] == obs[:2]
     single = gymnasium.make("empg.envs.registration:empg/households-v0")
     assert single.reset(seed=4)[0] == obs[0]
+
+
+def test_gymnasiums_processes_take_no_shared_memory():
+    empg.envs.register()
+    make = lambda: empg.envs.make("households", admissible=False)
+    with pytest.raises(ValueError, match="shared_memory=False") as error:
+        AsyncVectorEnv([make] * 2)
+    cause = str(error.value.__cause__)
+    assert cause.startswith("AnyText(1048576) contains texts of any characters") and "vector_kwargs" in cause
+    with pytest.raises(ValueError, match="shared_memory=False"):
+        gymnasium.make_vec("empg/households-v0", num_envs=2, vectorization_mode="async")
+    env = gymnasium.make_vec(
+        "empg/households-v0",
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"shared_memory": False},
+        admissible=False,
+    )
+    plain = empg.envs.make("households", num_envs=2, admissible=False)
+    assert env.reset(seed=3)[0] == plain.reset(seed=3)[0]
+    assert env.step(("look", "inventory"))[0] == plain.step(("look", "inventory"))[0]
+    env.close()
 
 
 def test_closing():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Text
+from gymnasium.vector.utils import create_shared_memory
 from numpy.typing import NDArray
 
 #: Characters of samples; texts may hold any other.
@@ -52,3 +54,13 @@ class AnyText(Text):
 
     def __eq__(self, other: object, /) -> bool:
         return isinstance(other, AnyText) and self.max_length == other.max_length
+
+
+@create_shared_memory.register(AnyText)
+def _no_shared_memory(space: AnyText, n: int = 1, ctx: Any = None) -> NoReturn:
+    # Gymnasium's memory for texts holds characters of the charset only. Of this error its
+    # AsyncVectorEnv makes one that names shared_memory=False.
+    raise CustomSpaceError(
+        f"{space} contains texts of any characters, which shared memory cannot hold: pass "
+        "shared_memory=False to AsyncVectorEnv, or vector_kwargs={'shared_memory': False} to make_vec"
+    )

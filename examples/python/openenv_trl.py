@@ -4,7 +4,8 @@
     python examples/python/openenv_trl.py --model Qwen/Qwen3-0.6B  # in another
 
 TRL makes one `Household` for every rollout that is under way, calls `reset` with the columns of the
-example, offers the other public methods to the model as tools, and asks `get_reward` at the end.
+example, offers the other public methods to the model as tools, and asks `get_reward` at the end
+(TRL 1.8 or later: earlier ones take `get_reward` for a tool as well).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """EMPG inside TRL with a pretrained model that calls tools; every turn of the model is one step.
 
-    pip install 'empg[trl,envs]'
+    pip install 'empg[trl,envs]' 'trl>=1.8'
     accelerate launch examples/python/trl_tools.py --model Qwen/Qwen3-0.6B
     accelerate launch examples/python/trl_tools.py --model DIR --env alfworld --data DIR
 

@@ -14,11 +14,12 @@ pytest.importorskip("trl", reason="TRL is not installed")
 
 import tiny_trl as tiny
 import torch
+import trl
 from datasets import Dataset
 from trl import GRPOConfig
 
 import empg
-from empg.integrations.trl import EMPGTrainer, TextEnvironment, environment_factory
+from empg.integrations.trl import EMPGTrainer, TextEnvironment, environment_factory, host
 
 torch.set_num_threads(1)
 
@@ -142,6 +143,8 @@ class Walker(tiny.watched(EMPGTrainer)):  # type: ignore[misc]
 
 def test_households_as_tools(tmp_path):
     pytest.importorskip("gymnasium")
+    if tuple(map(int, trl.__version__.split(".")[:2])) < (1, 8):
+        pytest.skip("TRL before 1.8 takes get_reward for a tool")
     rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Play.\n"}]] * 2, "seed": [3, 4]})
     config = tiny.arguments(
         GRPOConfig, tmp_path, max_steps=1, max_completion_length=12000, learning_rate=0.0, shuffle_dataset=False,
@@ -160,6 +163,16 @@ def test_households_as_tools(tmp_path):
     check(trainer, [3] * 4)
     text = trainer.processing_class.batch_decode(trainer.batches[0]["prompt_ids"], skip_special_tokens=True)
     assert len(set(text[:2])) == len(set(text[2:])) == 1 and text[0] != text[2]
+
+
+def test_a_trl_that_takes_get_reward_for_a_tool_is_refused(monkeypatch):
+    for installed in ("1.0.0", "1.7.1"):
+        monkeypatch.setattr(host, "version", lambda _, installed=installed: installed)
+        with pytest.raises(ImportError, match=rf"TRL >= 1.8, and TRL {installed} .* pip install -U 'trl>=1.8'"):
+            environment_factory("households")
+    for installed in ("1.8.0", "1.16.0", "2.0"):
+        monkeypatch.setattr(host, "version", lambda _, installed=installed: installed)
+        environment_factory("households")
 
 
 class Plain:

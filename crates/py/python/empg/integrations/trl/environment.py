@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .host import check_environments
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -109,9 +111,12 @@ def environment_factory(
 
     Raises
     ------
+    ImportError
+        TRL before 1.8, which would offer ``get_reward`` to the model as a tool.
     ImportError, TypeError, ValueError, FileNotFoundError
         What :func:`empg.envs.make` raises, at the first environment.
     """
+    check_environments()
     from empg.envs import make
 
     def one() -> TextEnvironment:

@@ -7,13 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["OLDEST", "check_arguments", "check_installed", "check_order", "check_trainer", "no_checkpointing"]
+__all__ = ["OLDEST", "check_arguments", "check_environments", "check_installed", "check_order", "check_trainer", "no_checkpointing"]
 
 #: The oldest TRL that the tests have run with.
 OLDEST = (1, 0)
 
 #: The first TRL whose LUSPO loss sums over the tokens of a mask; earlier ones average over padding.
 _LUSPO = (1, 10)
+
+#: The first TRL that asks an environment's ``get_reward`` itself; earlier ones offer it to the model as a tool.
+_REWARDS = (1, 8)
 
 
 def _numbers(installed: str) -> tuple[int, ...]:
@@ -33,6 +36,17 @@ def check_installed() -> None:
         raise ImportError(
             f"empg.integrations.trl needs {wanted}, and TRL {installed} is installed: "
             "pip install -U 'empg[trl]'"
+        )
+
+
+def check_environments() -> None:
+    """Raises ImportError, saying what to install, unless TRL takes an environment's own reward."""
+    installed = version("trl")
+    if _numbers(installed) < _REWARDS:
+        wanted = f"{_REWARDS[0]}.{_REWARDS[1]}"
+        raise ImportError(
+            f"empg.integrations.trl.environment_factory needs TRL >= {wanted}, and TRL {installed} is installed, which "
+            f"would offer the environment's get_reward to the model as a tool: pip install -U 'trl>={wanted}'"
         )
 
 

@@ -13,7 +13,6 @@ mod write;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::thread;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -148,8 +147,7 @@ fn credit(
 ) -> anyhow::Result<CreditSummary> {
     let options = options(args);
     options.validate()?;
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let threads = if args.threads == 0 { cores() } else { args.threads };
+    let threads = crate::settings::threads(args.threads)?;
 
     let mut seen = Seen::default();
     let (mut file, start) = match source {

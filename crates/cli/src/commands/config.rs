@@ -82,7 +82,7 @@ pub(crate) fn run(args: ConfigArgs, json: bool) -> anyhow::Result<()> {
             }
             crate::say!("use it with: empg train --config {}", file.display());
             if json {
-                output::line(&json!({ "file": file }).to_string())?;
+                output::line(&json!({ "file": file.display().to_string() }).to_string())?;
             } else {
                 output::line(&file.display().to_string())?;
             }

@@ -7,9 +7,11 @@ use clap::Args;
 use empg_llm::{
     Dtype, GgufExport, GgufOptions, checkpoint_files_beside, export_gguf, is_gguf, write_files,
 };
+use empg_train::Policy;
 use serde_json::json;
 
 use crate::models::{self, Located, Which};
+use crate::settings::SettingsError;
 use crate::{output, say};
 
 /// Goes before the template in a tokenizer's settings.
@@ -56,6 +58,9 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
         bail!("--gguf names the model itself; name another file");
     }
     let Located { mut policy, side, name, .. } = models::locate(&model, checkpoint)?;
+    if names_base(&policy, &gguf)? {
+        bail!("--gguf names the model that the adapters belong to; name another file");
+    }
     let called = Path::new(&name);
     let called = if is_gguf(called) { called.file_stem() } else { called.file_name() };
     let options = GgufOptions {
@@ -81,6 +86,24 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses a run's folder for a model: whoever opened it would find the run's checkpoint.
+pub(crate) fn no_run(out: &Path) -> Result<(), SettingsError> {
+    if !out.join("manifest.json").exists() {
+        return Ok(());
+    }
+    let what = format!("--out {} is a run's; name another folder", out.display());
+    Err(SettingsError::Conflict(what))
+}
+
+/// Whether a path is the model that a policy's adapters belong to.
+fn names_base(policy: &Policy, path: &Path) -> anyhow::Result<bool> {
+    let base = policy.model.adapters.as_ref().and_then(|adapters| adapters.base.as_deref());
+    Ok(match base.map(Path::new).filter(|base| base.exists() && path.exists()) {
+        Some(base) => path.canonicalize()? == base.canonicalize()?,
+        None => false,
+    })
+}
+
 /// The model as `transformers` opens it, its adapters merged in.
 fn folder(
     model: &str,
@@ -98,12 +121,10 @@ fn folder(
     if out.exists() && out.canonicalize()? == Path::new(model).canonicalize().unwrap_or_default() {
         bail!("--out names the model itself; name another folder");
     }
+    no_run(out)?;
     let Located { mut policy, side, .. } = models::locate(model, checkpoint)?;
     let merged = policy.model.adapters.is_some();
-    let base = policy.model.adapters.as_ref().and_then(|adapters| adapters.base.as_deref());
-    if let Some(base) = base.filter(|base| Path::new(base).exists() && out.exists())
-        && out.canonicalize()? == Path::new(base).canonicalize()?
-    {
+    if names_base(&policy, out)? {
         bail!("--out names the model that the adapters belong to; name another folder");
     }
     policy.model.merge_adapters();

@@ -163,7 +163,7 @@ fn of_run(path: &Path, bins: usize, json: bool) -> anyhow::Result<()> {
         found.steps, found.max_error, found.rank_closed_form, found.rank_gradient
     )?;
     if json {
-        writeln!(out, "{}", json!({ "run": path, "coupling": found }))?;
+        writeln!(out, "{}", json!({ "run": path.display().to_string(), "coupling": found }))?;
     }
     out.flush()?;
     Ok(())

@@ -1,5 +1,6 @@
 //! `empg report`: one page about runs, or about any trainer's credited trajectories.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -92,7 +93,7 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
     let shown = shown(&contents.episodes).len();
     if json {
         let line = json!({
-            "report": out, "runs": runs, "episodes": episodes, "episodes_shown": shown, "bytes": html.len(),
+            "report": out.display().to_string(), "runs": runs, "episodes": episodes, "episodes_shown": shown, "bytes": html.len(),
             "seconds": started.elapsed().as_secs_f64(),
         });
         return Ok(output::line(&line.to_string())?);
@@ -154,6 +155,9 @@ pub(super) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         within.sort();
         found.extend(within);
     }
+    // A run that is named twice is one run.
+    let mut seen = BTreeSet::new();
+    found.retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
     Ok(found)
 }
 
@@ -175,8 +179,14 @@ fn recorded(data: &RunData, steps: usize) -> anyhow::Result<Vec<Episode>> {
     Ok(episodes)
 }
 
-/// Writes the page by one rename: a reader never sees half of it.
+/// Writes the page by one rename: a reader never sees half of it. What a link names is replaced, not the
+/// link, and pipes and devices are written to.
 pub(super) fn write(path: &Path, html: &str) -> anyhow::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return fs::write(path, html).with_context(|| format!("cannot write {}", path.display()));
+    }
+    let target = path.canonicalize();
+    let path = target.as_deref().unwrap_or(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
@@ -197,6 +207,32 @@ pub(super) fn write(path: &Path, html: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_is_named_twice_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("a");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("manifest.json"), "{}").unwrap();
+        let again = folder.path().join("a/../a");
+        let found = find(&[run.clone(), folder.path().to_owned(), again]).unwrap();
+        assert_eq!(found, [run]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_stays_and_its_file_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("page.html"), folder.path().join("link.html"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, "new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        // A device is written to.
+        write(Path::new("/dev/null"), "new").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
 
     #[test]
     fn episodes_that_are_left_out_are_told() {

@@ -5,7 +5,6 @@ mod packs;
 
 use std::io::{self, BufRead, Write};
 use std::num::NonZeroUsize;
-use std::thread;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -13,7 +12,7 @@ use clap::Args;
 use empg_llm::Model;
 
 use crate::models::{self, Which};
-use crate::settings::SettingsError;
+use crate::settings::{self, SettingsError};
 use line::Line;
 use packs::Packs;
 
@@ -55,8 +54,7 @@ pub(crate) fn run(args: ScoreArgs, _json: bool) -> anyhow::Result<()> {
         let why = format!("--temperature is {temperature}; scores need a positive finite one");
         return Err(SettingsError::Conflict(why).into());
     }
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let threads = if threads == 0 { cores() } else { threads };
+    let threads = settings::threads(threads)?;
     let model = models::locate(&model, Which::Last)?.policy.model;
     let begun = Instant::now();
     let (input, out) = (io::stdin().lock(), io::stdout().lock());

@@ -19,6 +19,7 @@ use empg_train::{
 };
 use serde_json::json;
 
+use super::export::no_run;
 use crate::progress::{duration, steps_bar};
 use crate::settings::{self, CommonArgs, SettingsError, SftFlags, SftSettings};
 use crate::{interrupt, models, output, table, tasks};
@@ -167,6 +168,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         true => with_vocabulary(models::open(base)?, tiny_preset_tokenizer()?, sft.seed)?,
     };
     policy.adapt(config.model.lora.as_ref(), base, sft.seed)?;
+    no_run(&out)?;
     check_folder(&out, policy.model.adapters.is_some())
         .map_err(|e| SettingsError::Conflict(format!("--out {e}")))?;
     policy.script(&config.rollout, &config.env.name)?;
@@ -282,7 +284,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     if json {
         let mut line = table::json(std::slice::from_ref(&evaluation));
-        line["out"] = json!(out);
+        line["out"] = json!(out.display().to_string());
         line["steps"] = json!(last.step);
         line["loss"] = json!(last.loss);
         line["ineffective"] = json!(evaluation.ineffective);

@@ -143,7 +143,7 @@ pub(crate) fn run(args: StudyArgs, json: bool) -> anyhow::Result<()> {
             "finished": cells.len(),
             "failed": failed,
             "seconds": started.elapsed().as_secs_f64(),
-            "tables": path,
+            "tables": path.display().to_string(),
             "report": report,
         });
         output::line(&line.to_string())?;

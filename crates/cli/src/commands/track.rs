@@ -89,22 +89,21 @@ pub(crate) fn run(args: TrackArgs, json: bool) -> anyhow::Result<()> {
     let mut patience = Patience::default();
     let mut pending: Vec<&mut Tracked> = tracked.iter_mut().collect();
     loop {
-        let mut pause = LOOK;
+        let mut failed = false;
         let mut still = Vec::new();
         for one in pending {
             match pass(one) {
                 Ok(status) => {
-                    patience.restore();
                     one.status = Some(status);
                     if follow && status == Status::Running {
                         still.push(one);
                     }
                 }
                 Err(error) if error.may_pass() && (follow || patience.failures() < retries) => {
-                    if patience.failures() == 0 {
+                    if patience.failures() == 0 && !failed {
                         crate::say!("warning: {error}; trying again");
                     }
-                    pause = patience.pause();
+                    failed = true;
                     still.push(one);
                 }
                 Err(error) => {
@@ -120,6 +119,13 @@ pub(crate) fn run(args: TrackArgs, json: bool) -> anyhow::Result<()> {
             break;
         }
         pending = still;
+        // Runs that fail together fail once.
+        let pause = if failed {
+            patience.pause()
+        } else {
+            patience.restore();
+            LOOK
+        };
         wait(pause, &stop)?;
     }
     report(&tracked, json)
@@ -153,7 +159,7 @@ fn report(tracked: &[Tracked], json: bool) -> anyhow::Result<()> {
         };
         if json {
             lines.push(json!({
-                "run": path, "run_id": id, "url": page, "points": points, "known": known,
+                "run": path.display().to_string(), "run_id": id, "url": page, "points": points, "known": known,
                 "status": status.word(),
             }));
         } else {

@@ -326,7 +326,7 @@ fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::R
     }
     if json {
         let line = json!({
-            "run": path,
+            "run": path.display().to_string(),
             "seconds": seconds,
             "before": table::json(&summary.before),
             "after": table::json(&summary.after),

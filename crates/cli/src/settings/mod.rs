@@ -327,6 +327,16 @@ fn unreadable(error: &anyhow::Error) -> SettingsError {
     SettingsError::Conflict(format!("the settings do not go together: {error}"))
 }
 
+/// Threads of a command: all cores for 0.
+pub(crate) fn threads(given: usize) -> Result<usize, SettingsError> {
+    const MOST: usize = 1024;
+    match given {
+        0 => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        1..=MOST => Ok(given),
+        _ => Err(SettingsError::Conflict(format!("--threads is {given}, must be at most {MOST}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -128,6 +128,27 @@ fn mistakes_are_told_with_what_to_do() {
     let ran = run_in(dir.path(), "export --model m.gguf --gguf m.gguf");
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("another file"), "{}", ran.stderr);
+    // Nor over the model that adapters belong to.
+    let base = dir.path().join("m.gguf");
+    let mut model = empg_llm::load_gguf(&base).unwrap().model;
+    let lora = empg_llm::LoraConfig { rank: 2, ..empg_llm::LoraConfig::default() };
+    model.adapt(lora, Some(base.display().to_string()), 1).unwrap();
+    let adapters = model.adapters.as_ref().unwrap();
+    let files = empg_llm::adapter_files(adapters, empg_llm::Dtype::F32).unwrap();
+    empg_llm::write_files(&dir.path().join("adapters"), &files).unwrap();
+    let before = std::fs::read(&base).unwrap();
+    let ran = run_in(dir.path(), "export --model adapters --gguf m.gguf");
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the adapters belong to"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(&base).unwrap(), before);
+    // A run's folder opens as the run.
+    std::fs::create_dir(dir.path().join("run")).unwrap();
+    std::fs::write(dir.path().join("run/manifest.json"), "{}").unwrap();
+    for command in ["export --model m.gguf --out run", "sft --model tiny --steps 1 --out run"] {
+        let ran = run_in(dir.path(), command);
+        assert_eq!(ran.code, Some(2), "{command}: {}", ran.stderr);
+        assert!(ran.stderr.contains("is a run's"), "{}", ran.stderr);
+    }
     let ran = run_in(dir.path(), "export --model missing.gguf --gguf out.gguf");
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("missing.gguf"), "{}", ran.stderr);

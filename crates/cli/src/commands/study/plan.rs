@@ -125,6 +125,14 @@ impl Plan {
         if file.seeds.is_empty() || file.environments.is_empty() || file.arms.is_empty() {
             bail!("seeds, environments and arms must each name at least one");
         }
+        let alone: BTreeSet<u64> = file.seeds.iter().copied().collect();
+        if alone.len() < file.seeds.len() {
+            bail!("seeds: one is named twice, and would count as two");
+        }
+        let names: BTreeSet<&str> = file.environments.iter().map(|e| e.name.as_str()).collect();
+        if names.len() < file.environments.len() {
+            bail!("two environments have the same name");
+        }
         if file.threads == 0 {
             bail!("threads must be at least 1: results depend on it");
         }
@@ -426,6 +434,15 @@ environments = ["search"]
         assert_eq!(plan.cells[0].settings["empg.enabled"], false);
         assert!(!plan.cells[0].settings.contains_key("seed"));
         assert!(plan.knows("search") && plan.knows("dapo") && !plan.knows("x"));
+    }
+
+    #[test]
+    fn what_is_named_twice_does_not_count_twice() {
+        let seeds = SMALL.replacen("seeds = [0, 1]", "seeds = [0, 1, 0]", 1);
+        assert!(plan(&seeds).unwrap_err().to_string().contains("seeds: one is named twice"));
+        let environments = SMALL.replacen("name = \"search\"", "name = \"households\"", 1);
+        let refused = plan(&environments).unwrap_err().to_string();
+        assert!(refused.contains("two environments have the same name"), "{refused}");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::config::Config;
-use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
+use crate::policy::Policy;
+use crate::rollout::{Episode, Job, RolloutSettings, rollout};
 use crate::seed;
 
 /// The tasks of an evaluation: the same ones with the same seeds every time.

@@ -8,7 +8,8 @@ use empg_llm::Tape;
 
 use crate::TrainError;
 use crate::config::{Config, Outcome, RewardConfig};
-use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout_on_tape};
+use crate::policy::Policy;
+use crate::rollout::{Episode, Job, RolloutSettings, rollout_on_tape};
 use crate::seed;
 
 /// The training tasks in the order in which they are drawn: every epoch a new permutation.

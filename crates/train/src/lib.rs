@@ -12,6 +12,7 @@ mod groups;
 mod metrics;
 mod optim;
 mod pack;
+mod policy;
 mod practice;
 mod rollout;
 mod score_norms;
@@ -31,8 +32,9 @@ pub use groups::{Collected, Collector};
 pub use metrics::{StepReport, Timings};
 pub use optim::{AdamW, OptimStats};
 pub use pack::{LossTarget, MicroBatch, PackStats, pack};
+pub use policy::{Policy, split_threads};
 pub use practice::Practice;
-pub use rollout::{Episode, Job, Policy, RolloutSettings, Taped, TurnText, rollout, split_threads};
+pub use rollout::{Episode, Job, RolloutSettings, Taped, TurnText, rollout};
 pub use score_norms::{SCORE_NORMS, StepNorms};
 pub use script::{Scene, Script, ScriptError, Spoken};
 pub use sft::{

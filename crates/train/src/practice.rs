@@ -9,7 +9,8 @@ use empg_env::{Manner, Split, TaskSet};
 
 use crate::TrainError;
 use crate::config::{Context, RolloutConfig};
-use crate::rollout::{Episode, Job, Policy, RolloutSettings, rollout};
+use crate::policy::Policy;
+use crate::rollout::{Episode, Job, RolloutSettings, rollout};
 use crate::script::Script;
 use crate::seed;
 use crate::voice::Voice;

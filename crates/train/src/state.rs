@@ -20,7 +20,7 @@ use crate::evaluate::{Evaluation, Panel};
 use crate::groups::{Collected, TaskStream};
 use crate::metrics::StepReport;
 use crate::optim::AdamW;
-use crate::rollout::Policy;
+use crate::policy::Policy;
 use crate::seed;
 use crate::trainer::{Reference, Trainer};
 

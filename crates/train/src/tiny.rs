@@ -7,7 +7,7 @@ use empg_llm::{Model, Names, Tokenizer, model_from_bytes, tiny_tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::rollout::{POSITIONS, Policy};
+use crate::policy::{POSITIONS, Policy};
 use crate::sft::{DemoTurn, Demonstration, Demonstrations};
 
 const CONFIG: &[u8] = include_bytes!("../assets/tiny/config.json");

@@ -8,7 +8,7 @@ use crate::TrainError;
 use crate::config::AlgoConfig;
 use crate::optim::{AdamW, OptimStats};
 use crate::pack::{LossTarget, MicroBatch};
-use crate::rollout::split_threads;
+use crate::policy::split_threads;
 use crate::seed;
 
 /// What the loss is made of.

@@ -2,14 +2,15 @@
 
 use rayon::prelude::*;
 
+use crate::large_pages::{Lent, Site};
 use crate::lora::Fused;
 use crate::ops::panels::Precision;
 use crate::ops::simd::level;
 use crate::pair_linear::PairLinear;
 use crate::pairs::Pair32;
 use crate::panel_linear::PanelLinear;
-use crate::params::Model;
-use crate::strips::{Link, Output};
+use crate::params::{LayerRanges, Model};
+use crate::strips::{Link, Output, PANEL};
 use crate::team::Team;
 use crate::thirds_linear::Split;
 
@@ -17,18 +18,18 @@ use crate::thirds_linear::Split;
 pub struct DecodeWeights<'m> {
     pub(crate) model: &'m Model,
     pub(crate) precision: Precision,
-    pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) head: Matrix,
+    pub(crate) layers: Vec<LayerWeights<'m>>,
+    pub(crate) head: Matrix<'m>,
 }
 
 /// The matrices of one block.
-pub(crate) struct LayerWeights {
-    pub(crate) qkv: Matrix,
-    pub(crate) out: Matrix,
-    pub(crate) perceptron: Perceptron,
+pub(crate) struct LayerWeights<'m> {
+    pub(crate) qkv: Matrix<'m>,
+    pub(crate) out: Matrix<'m>,
+    pub(crate) perceptron: Perceptron<'m>,
 }
 
-impl LayerWeights {
+impl LayerWeights<'_> {
     /// As a pass multiplies with them.
     fn in_order(&mut self) -> [Link<'_>; 4] {
         let [gate_up, down] = match &mut self.perceptron {
@@ -40,22 +41,22 @@ impl LayerWeights {
 }
 
 /// Gate and up, one below the other, and down.
-pub(crate) enum Perceptron {
+pub(crate) enum Perceptron<'m> {
     Plain {
-        gate_up: Matrix,
-        down: Matrix,
+        gate_up: Matrix<'m>,
+        down: Matrix<'m>,
     },
     /// In bf16, with gate and up in one product.
     Coupled {
-        gate_up: PairLinear,
-        down: PairLinear,
+        gate_up: PairLinear<'m>,
+        down: PairLinear<'m>,
     },
 }
 
 /// A weight in either number type.
-pub(crate) enum Matrix {
-    F32(PanelLinear),
-    Bf16(PairLinear),
+pub(crate) enum Matrix<'m> {
+    F32(PanelLinear<'m>),
+    Bf16(PairLinear<'m>),
 }
 
 /// Packed activations.
@@ -65,17 +66,17 @@ pub(crate) struct MatrixScratch {
     pub(crate) pairs: Vec<Pair32>,
 }
 
-impl Matrix {
+impl<'m> Matrix<'m> {
     fn new(
         precision: Precision,
         weight: &[f32],
-        outputs: usize,
-        inputs: usize,
+        shape: (usize, usize),
         bias: Option<&[f32]>,
+        site: Site<'m>,
     ) -> Self {
         match precision {
-            Precision::F32 => Self::F32(PanelLinear::new(weight, outputs, inputs, bias)),
-            Precision::Bf16 => Self::Bf16(PairLinear::new(weight, outputs, inputs, bias)),
+            Precision::F32 => Self::F32(PanelLinear::new(weight, shape, bias, site)),
+            Precision::Bf16 => Self::Bf16(PairLinear::new(weight, shape, bias, site)),
         }
     }
 
@@ -121,52 +122,75 @@ impl<'m> DecodeWeights<'m> {
     /// Repacks the weights of `model` for products in `precision`, on `threads` threads. In bf16
     /// the cached keys and values are rounded too; sums, norms and logits stay f32.
     pub fn with_precision(model: &'m Model, precision: Precision, threads: usize) -> Self {
+        Self::in_memory(model, precision, threads, &mut [])
+    }
+
+    /// The same in lent memory, as far as it goes; what it held is lost. A gradient's is idle while a
+    /// policy samples, and holds all of them.
+    pub fn in_memory(
+        model: &'m Model,
+        precision: Precision,
+        threads: usize,
+        memory: &'m mut [f32],
+    ) -> Self {
         // Detected here once rather than by the first of the threads.
         level();
         let c = &model.config;
-        let make = |weight: &[f32], outputs, inputs, bias| {
-            Matrix::new(precision, weight, outputs, inputs, bias)
+        let (hidden, inter) = (c.hidden_size, c.intermediate_size);
+        let shapes = [
+            (c.qkv_size(), hidden),
+            (hidden, c.attention_size()),
+            (2 * inter, hidden),
+            (hidden, inter),
+        ];
+        let head_shape = (c.vocab_size, hidden);
+        let mut memory = Lent(memory);
+        let mut site = |(outputs, inputs): (usize, usize)| {
+            memory.site(match precision {
+                Precision::F32 => outputs.div_ceil(PANEL) * inputs,
+                Precision::Bf16 => PairLinear::rows(outputs, inputs),
+            })
         };
-        let layer = |l: &crate::params::LayerRanges| LayerWeights {
-            qkv: make(
-                &model.merged_part(l.index, Fused::Qkv),
-                c.qkv_size(),
-                c.hidden_size,
-                l.qkv_bias.as_ref().map(|b| model.part(b)),
-            ),
-            out: make(
-                &model.merged_part(l.index, Fused::Out),
-                c.hidden_size,
-                c.attention_size(),
-                None,
-            ),
-            perceptron: {
-                let both = model.merged_part(l.index, Fused::GateUp);
-                let down = model.merged_part(l.index, Fused::Down);
-                let (hidden, inter) = (c.hidden_size, c.intermediate_size);
-                let couple = match precision {
-                    Precision::F32 => None,
-                    Precision::Bf16 => PairLinear::couple(&both, 2 * inter, hidden),
-                };
-                match couple {
-                    Some(gate_up) => Perceptron::Coupled {
-                        gate_up,
-                        down: PairLinear::new(&down, hidden, inter, None),
-                    },
-                    None => Perceptron::Plain {
-                        gate_up: make(&both, 2 * inter, hidden, None),
-                        down: make(&down, hidden, inter, None),
-                    },
-                }
-            },
-        };
+        // In the order of a pass.
         let ranges = model.layout.layers();
-        let head = || make(model.part(&model.layout.head()), c.vocab_size, c.hidden_size, None);
+        let sites: Vec<_> = ranges.iter().map(|range| (range, shapes.map(&mut site))).collect();
+        let head_site = site(head_shape);
+        let layer = |(l, sites): (&LayerRanges, [Site<'m>; 4])| {
+            let [qkv_shape, out_shape, both_shape, down_shape] = shapes;
+            let [qkv, out, gate_up, down] = sites;
+            let part = |which| model.merged_part(l.index, which);
+            let make =
+                |weight: &[f32], shape, site| Matrix::new(precision, weight, shape, None, site);
+            let bias = l.qkv_bias.as_ref().map(|b| model.part(b));
+            let (both_weight, down_weight) = (part(Fused::GateUp), part(Fused::Down));
+            let couples = precision == Precision::Bf16 && PairLinear::couples(both_shape.0);
+            let perceptron = if couples {
+                Perceptron::Coupled {
+                    gate_up: PairLinear::couple(&both_weight, both_shape, gate_up),
+                    down: PairLinear::new(&down_weight, down_shape, None, down),
+                }
+            } else {
+                Perceptron::Plain {
+                    gate_up: make(&both_weight, both_shape, gate_up),
+                    down: make(&down_weight, down_shape, down),
+                }
+            };
+            let qkv_weight = part(Fused::Qkv);
+            LayerWeights {
+                qkv: Matrix::new(precision, &qkv_weight, qkv_shape, bias, qkv),
+                out: make(&part(Fused::Out), out_shape, out),
+                perceptron,
+            }
+        };
+        let head = || {
+            let weight = model.part(&model.layout.head());
+            Matrix::new(precision, weight, head_shape, None, head_site)
+        };
         // The head is the largest: whoever does not make it takes layers in the meantime.
         let (head, layers) = if threads <= 1 {
-            (head(), ranges.iter().map(layer).collect())
+            (head(), sites.into_iter().map(layer).collect())
         } else {
-            rayon::join(head, || ranges.par_iter().map(layer).collect())
+            rayon::join(head, || sites.into_par_iter().map(layer).collect())
         };
         let mut weights = Self { model, precision, layers, head };
         let in_order = weights.layers.iter_mut().flat_map(LayerWeights::in_order);

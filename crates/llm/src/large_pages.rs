@@ -2,6 +2,8 @@
 //! addresses and the first touch of every page cost more than many a computation.
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
+
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
@@ -96,6 +98,59 @@ pub(crate) fn reserve<T>(rows: &mut Vec<T>, len: usize) {
     advise(rows);
 }
 
+/// Where panels are to lie: in a part of memory that was lent, or in their own.
+pub(crate) struct Site<'m>(Option<&'m mut [f32]>);
+
+/// Memory that is lent part by part, as long as it lasts.
+pub(crate) struct Lent<'m>(pub(crate) &'m mut [f32]);
+
+impl<'m> Lent<'m> {
+    /// A site for `rows` rows of a panel.
+    pub(crate) fn site(&mut self, rows: usize) -> Site<'m> {
+        let memory = std::mem::take(&mut self.0);
+        match memory.split_at_mut_checked(rows * size_of::<Lane32>() / size_of::<f32>()) {
+            Some((part, rest)) => {
+                self.0 = rest;
+                Site(Some(part))
+            }
+            None => Site(None),
+        }
+    }
+}
+
+impl<'m> Site<'m> {
+    /// Memory of the panels' own.
+    #[cfg(test)]
+    pub(crate) const OWN: Self = Self(None);
+
+    /// `count` panels as `pack` makes them, one after the other, `length` rows each. They are packed in
+    /// the cache: zeros first would touch the memory of all panels twice.
+    pub(crate) fn fill<T: bytemuck::Pod>(
+        self,
+        count: usize,
+        length: usize,
+        mut pack: impl FnMut(usize, &mut [T]),
+    ) -> Cow<'m, [T]> {
+        let mut panel = vec![T::zeroed(); length];
+        // Memory from elsewhere may begin anywhere.
+        let lent = self.0.and_then(|lent| bytemuck::try_cast_slice_mut(lent).ok());
+        if let Some(lent) = lent.filter(|lent: &&mut [T]| lent.len() == count * length) {
+            for (p, out) in lent.chunks_exact_mut(length.max(1)).enumerate() {
+                pack(p, &mut panel);
+                out.copy_from_slice(&panel);
+            }
+            return Cow::Borrowed(lent);
+        }
+        let mut panels = Vec::new();
+        reserve(&mut panels, count * length);
+        for p in 0..count {
+            pack(p, &mut panel);
+            panels.extend_from_slice(&panel);
+        }
+        Cow::Owned(panels)
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn advise<T>(rows: &mut Vec<T>) {
     const PAGE: usize = 4096;
@@ -130,6 +185,29 @@ mod tests {
                 assert!(floats.iter().all(|x| *x == 0.0));
             }
         }
+    }
+
+    #[test]
+    fn panels_lie_in_lent_memory_while_it_lasts() {
+        let mut memory = Floats::zeros(5 * 32 + 7);
+        let numbers = |p: usize, panel: &mut [Lane32]| {
+            for (k, row) in panel.iter_mut().enumerate() {
+                *row = Lane32([(10 * p + k) as f32; 32]);
+            }
+        };
+        let mut lent = Lent(&mut memory);
+        let first = lent.site(4).fill(2, 2, numbers);
+        let second = lent.site(2).fill(1, 2, numbers);
+        let own = Site::OWN.fill(2, 2, numbers);
+        assert!(matches!(first, Cow::Borrowed(_)) && matches!(second, Cow::Owned(_)));
+        assert_eq!(first.iter().map(|row| row.0[31]).collect::<Vec<_>>(), [0.0, 1.0, 10.0, 11.0]);
+        assert_eq!(own.iter().map(|row| row.0[0]).collect::<Vec<_>>(), [0.0, 1.0, 10.0, 11.0]);
+        assert_eq!(second.len(), 2);
+        // Nothing is left of the odd numbers at the end, and lines that begin elsewhere are no lines.
+        let odd = Lent(&mut memory[1..]).site(1).fill(1, 1, numbers);
+        assert!(matches!(odd, Cow::Owned(_)));
+        let none = Lent(&mut []).site(0).fill(0, 3, numbers);
+        assert!(none.is_empty());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use crate::large_pages::reserve;
+use std::borrow::Cow;
+
+use crate::large_pages::Site;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::ops::swiglu;
 use crate::ops::tiles;
@@ -19,13 +21,13 @@ use crate::team::Team;
 use crate::vector::Lane32;
 
 /// A linear layer for inference.
-pub(crate) struct PairLinear {
+pub(crate) struct PairLinear<'m> {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     /// Pairs of inputs; whole tiles where `tiles`.
     pub(crate) pairs: usize,
     /// (⌈outputs/32⌉, pairs, 32); zero beyond the last input and output.
-    pub(crate) panels: Vec<Pair32>,
+    pub(crate) panels: Cow<'m, [Pair32]>,
     /// ⌈outputs/32⌉ panels.
     pub(crate) bias: Option<Vec<Lane32>>,
     width: Width,
@@ -37,41 +39,55 @@ pub(crate) struct PairLinear {
     then: Option<Place>,
 }
 
-impl PairLinear {
+impl<'m> PairLinear<'m> {
     /// Rounds and packs `weight` (outputs, inputs): the same numbers that training multiplies with.
-    pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
-        Self::with(weight, outputs, inputs, bias, tiles::available(), false)
+    pub(crate) fn new(
+        weight: &[f32],
+        shape: (usize, usize),
+        bias: Option<&[f32]>,
+        site: Site<'m>,
+    ) -> Self {
+        Self::with(weight, shape, bias, tiles::available(), false, site)
     }
 
-    /// Gate and up, one below the other, for [`Self::swiglu`]; `None` where panels would hold
-    /// outputs of both.
-    pub(crate) fn couple(weight: &[f32], outputs: usize, inputs: usize) -> Option<Self> {
-        let takes = outputs.is_multiple_of(2 * PANEL);
-        takes.then(|| Self::with(weight, outputs, inputs, None, tiles::available(), true))
+    /// Gate and up, one below the other, for [`Self::swiglu`].
+    pub(crate) fn couple(weight: &[f32], shape: (usize, usize), site: Site<'m>) -> Self {
+        assert!(Self::couples(shape.0), "a panel of both");
+        Self::with(weight, shape, None, tiles::available(), true, site)
+    }
+
+    /// Whether no panel holds outputs of gate and of up.
+    pub(crate) fn couples(outputs: usize) -> bool {
+        outputs.is_multiple_of(2 * PANEL)
+    }
+
+    /// Pairs of inputs, whole tiles where these are used.
+    fn pairs(inputs: usize, tiles: bool) -> usize {
+        let pairs = inputs.div_ceil(2);
+        if tiles { pairs.next_multiple_of(tiles::SIDE) } else { pairs }
+    }
+
+    /// Rows of a panel of all outputs.
+    pub(crate) fn rows(outputs: usize, inputs: usize) -> usize {
+        outputs.div_ceil(PANEL) * Self::pairs(inputs, tiles::available())
     }
 
     fn with(
         weight: &[f32],
-        outputs: usize,
-        inputs: usize,
+        (outputs, inputs): (usize, usize),
         bias: Option<&[f32]>,
         tiles: bool,
         paired: bool,
+        site: Site<'m>,
     ) -> Self {
         assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
-        let (count, pairs) = (outputs.div_ceil(PANEL), inputs.div_ceil(2));
-        let pairs = if tiles { pairs.next_multiple_of(tiles::SIDE) } else { pairs };
-        let mut panels = Vec::new();
-        reserve(&mut panels, count * pairs);
+        let (count, pairs) = (outputs.div_ceil(PANEL), Self::pairs(inputs, tiles));
         let columns = Mat::new(weight, outputs, inputs).t();
-        // Packed in the cache: zeros first would touch the memory of all panels twice.
-        let mut panel = vec![Pair32::ZERO; pairs];
-        for p in 0..count {
+        let panels = site.fill(count, pairs, |p, panel: &mut [Pair32]| {
             let p = if paired { p / 2 + p % 2 * (count / 2) } else { p };
-            let lanes = bytemuck::cast_slice_mut(&mut panel);
+            let lanes = bytemuck::cast_slice_mut(panel);
             pack_block(columns, Precision::Bf16, Rounding::ByPlace, p, lanes);
-            panels.extend_from_slice(&panel);
-        }
+        });
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), outputs, "bias and shape disagree");
             let mut packed = vec![Lane32::ZERO; count];
@@ -308,7 +324,8 @@ mod tests {
             let bias = noise(outputs, 3);
             let exact_w = rounded_weights(&w, inputs);
             for ((width, tiles), threads) in all_ways().flat_map(|w| [(w, 1), (w, 3)]) {
-                let mut layer = PairLinear::with(&w, outputs, inputs, Some(&bias), tiles, false);
+                let mut layer =
+                    PairLinear::with(&w, (outputs, inputs), Some(&bias), tiles, false, Site::OWN);
                 layer.width = width;
                 let team = Team::new(threads);
                 let mut scratch = Vec::new();
@@ -347,10 +364,10 @@ mod tests {
         let numbers = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
         let (inputs, inter) = (70, 96);
         let both = numbers(2 * inter * inputs, 0.37);
-        assert!(PairLinear::couple(&both, 2 * 35, 2 * 96).is_none(), "a panel of both");
+        assert!(!PairLinear::couples(2 * 35) && PairLinear::couples(2 * 96), "a panel of both");
         for (width, tiles) in all_ways() {
             let layer = |w: &[f32], outputs, inputs, paired| {
-                let layer = PairLinear::with(w, outputs, inputs, None, tiles, paired);
+                let layer = PairLinear::with(w, (outputs, inputs), None, tiles, paired, Site::OWN);
                 PairLinear { width, ..layer }
             };
             let couple = layer(&both, 2 * inter, inputs, true);

@@ -4,7 +4,9 @@
 // Kernels must be inlined into the function that enables their instruction set.
 #![allow(unsafe_code, clippy::inline_always)]
 
-use crate::large_pages::reserve;
+use std::borrow::Cow;
+
+use crate::large_pages::Site;
 use crate::ops::panels::{Mat, Precision, Rounding, pack_block};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
@@ -15,31 +17,31 @@ use crate::team::Team;
 use crate::vector::{Lane32, Lanes, accumulators, by_width};
 
 /// A linear layer for inference.
-pub(crate) struct PanelLinear {
+pub(crate) struct PanelLinear<'m> {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     /// (⌈outputs/32⌉, inputs, 32)
-    pub(crate) panels: Vec<Lane32>,
+    pub(crate) panels: Cow<'m, [Lane32]>,
     /// ⌈outputs/32⌉ panels.
     pub(crate) bias: Option<Vec<Lane32>>,
     /// What is multiplied after this.
     then: Option<Place>,
 }
 
-impl PanelLinear {
+impl<'m> PanelLinear<'m> {
     /// Packs `weight` (outputs, inputs).
-    pub(crate) fn new(weight: &[f32], outputs: usize, inputs: usize, bias: Option<&[f32]>) -> Self {
+    pub(crate) fn new(
+        weight: &[f32],
+        (outputs, inputs): (usize, usize),
+        bias: Option<&[f32]>,
+        site: Site<'m>,
+    ) -> Self {
         assert_eq!(weight.len(), outputs * inputs, "weight and shape disagree");
         let count = outputs.div_ceil(PANEL);
-        let mut panels = Vec::new();
-        reserve(&mut panels, count * inputs);
         let columns = Mat::new(weight, outputs, inputs).t();
-        // As in `PairLinear`.
-        let mut panel = vec![Lane32::ZERO; inputs];
-        for p in 0..count {
-            pack_block(columns, Precision::F32, Rounding::Nearest, p, &mut panel);
-            panels.extend_from_slice(&panel);
-        }
+        let panels = site.fill(count, inputs, |p, panel: &mut [Lane32]| {
+            pack_block(columns, Precision::F32, Rounding::Nearest, p, panel);
+        });
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), outputs, "bias and shape disagree");
             let mut packed = vec![Lane32::ZERO; count];
@@ -170,7 +172,7 @@ mod tests {
         for (rows, inputs, outputs) in [(1, 7, 5), (3, 16, 32), (29, 24, 70), (12, 64, 33)] {
             let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
             let bias = noise(outputs, 3);
-            let layer = PanelLinear::new(&w, outputs, inputs, Some(&bias));
+            let layer = PanelLinear::new(&w, (outputs, inputs), Some(&bias), Site::OWN);
             let mut y = vec![1.0; rows * outputs];
             let mut scratch = Vec::new();
             let team = Team::new(rows % 3 + 1);

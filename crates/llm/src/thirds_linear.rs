@@ -21,7 +21,7 @@ pub(crate) struct Split {
     panels: Vec<Vec<Lane32>>,
 }
 
-impl PanelLinear {
+impl PanelLinear<'_> {
     pub(crate) fn by_tiles(&self) -> bool {
         thirds::wanted(self.inputs, self.outputs)
     }
@@ -97,6 +97,7 @@ impl PanelLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::large_pages::Site;
     use crate::ops::tiles;
 
     #[test]
@@ -109,7 +110,7 @@ mod tests {
         for (inputs, outputs) in [(256, 512), (800, 523)] {
             let w = numbers(outputs * inputs, 0.7123);
             let bias = numbers(outputs, 1.3);
-            let layer = PanelLinear::new(&w, outputs, inputs, Some(&bias));
+            let layer = PanelLinear::new(&w, (outputs, inputs), Some(&bias), Site::OWN);
             assert!(layer.by_tiles());
             let (mut split, mut alone) = (Split::default(), vec![0.0; outputs]);
             for (rows, threads) in [(0, 1), (1, 2), (5, 1), (33, 2), (290, 3)] {

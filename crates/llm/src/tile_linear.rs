@@ -24,7 +24,7 @@ const ROWS: usize = 2 * tiles::SIDE;
 /// Panels that a few rows are multiplied with at once, at most.
 const MOST: usize = 4;
 
-impl PairLinear {
+impl PairLinear<'_> {
     pub(crate) fn apply_by_tiles(
         &self,
         team: &Team,

@@ -4,12 +4,11 @@ use std::sync::atomic::AtomicBool;
 
 use empg::{Batch, End, Group, flat};
 use empg_env::{Split, Task, TaskSet};
-use empg_llm::Tape;
 
 use crate::TrainError;
 use crate::config::{Config, Outcome, RewardConfig};
 use crate::policy::Policy;
-use crate::rollout::{Episode, Job, RolloutSettings, rollout_on_tape};
+use crate::rollout::{Episode, Job, Lent, RolloutSettings, rollout_with};
 use crate::seed;
 
 /// The training tasks in the order in which they are drawn: every epoch a new permutation.
@@ -122,7 +121,7 @@ impl Collector<'_> {
         policy: &Policy,
         stream: &mut TaskStream,
         step: u64,
-        tape: &mut Option<Tape>,
+        Lent { tape, memory }: Lent<'_>,
     ) -> Result<Collected, TrainError> {
         let config = self.config;
         let dynamic = config.algo.dynamic_sampling.unwrap_or(false);
@@ -160,7 +159,8 @@ impl Collector<'_> {
                     });
                 }
             }
-            let episodes = rollout_on_tape(policy, self.tasks, &jobs, &settings, self.stop, tape)?;
+            let lent = Lent { tape: &mut *tape, memory: &mut *memory };
+            let episodes = rollout_with(policy, self.tasks, &jobs, &settings, self.stop, lent)?;
             let mut episodes = episodes.into_iter().peekable();
             while let Some(first) = episodes.next() {
                 let mut members = vec![first];

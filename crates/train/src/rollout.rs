@@ -139,18 +139,27 @@ pub fn rollout(
     settings: &RolloutSettings,
     stop: &AtomicBool,
 ) -> Result<Vec<Episode>, TrainError> {
-    rollout_on_tape(policy, tasks, jobs, settings, stop, &mut None)
+    let lent = Lent { tape: &mut None, memory: &mut [] };
+    rollout_with(policy, tasks, jobs, settings, stop, lent)
 }
 
-/// The same, and a tape of the policy as it is keeps what is computed, where one decoder computes it
-/// all: a large model's, which all threads share, or that of one thread.
-pub(crate) fn rollout_on_tape(
+/// What training lends to sampling.
+pub(crate) struct Lent<'a> {
+    /// Of the policy as it is: it keeps what is computed, where one decoder computes it all, a large
+    /// model's, which all threads share, or that of one thread.
+    pub(crate) tape: &'a mut Option<Tape>,
+    /// Where the decoders' weights may lie; what it holds is lost.
+    pub(crate) memory: &'a mut [f32],
+}
+
+/// The same with what training lends.
+pub(crate) fn rollout_with(
     policy: &Policy,
     tasks: &dyn TaskSet,
     jobs: &[Job],
     settings: &RolloutSettings,
     stop: &AtomicBool,
-    tape: &mut Option<Tape>,
+    Lent { tape, memory }: Lent<'_>,
 ) -> Result<Vec<Episode>, TrainError> {
     // Environments that are elsewhere may be used by so many at a time only.
     let places = tasks.elsewhere();
@@ -171,8 +180,8 @@ pub(crate) fn rollout_on_tape(
             _ => groups.push(vec![index]),
         }
     }
-    let weights =
-        DecodeWeights::with_precision(&policy.model, settings.precision, settings.threads);
+    let precision = settings.precision;
+    let weights = DecodeWeights::in_memory(&policy.model, precision, settings.threads, memory);
     let weights = Arc::new(weights);
     let workers = threads.min(groups.len().max(1));
     let shares: Vec<Vec<&[usize]>> = (0..workers)

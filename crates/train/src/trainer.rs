@@ -18,7 +18,7 @@ use crate::metrics::{StepReport, Timings};
 use crate::optim::AdamW;
 use crate::pack::{ReferenceLogprobs, pack, pack_on_tape};
 use crate::policy::{Policy, split_threads};
-use crate::rollout::Episode;
+use crate::rollout::{Episode, Lent};
 use crate::score_norms::SCORE_NORMS;
 use crate::seed;
 use crate::state;
@@ -281,7 +281,8 @@ impl Trainer {
             tape.restart(&self.policy.model);
         }
         let (policy, stream) = (&self.policy, &mut self.stream);
-        let collected = collector.collect(policy, stream, report.step, &mut tape)?;
+        let lent = Lent { tape: &mut tape, memory: self.workers.idle_gradient(&policy.model) };
+        let collected = collector.collect(policy, stream, report.step, lent)?;
         report.timings.rollout = begun.elapsed().as_secs_f64();
         report.played = collected.played.clone();
         report.groups = collected.batch.groups.len();

@@ -115,6 +115,17 @@ impl Workers {
         }
     }
 
+    /// The memory of the first worker's gradient, whatever it holds: the next gradient begins with zeros.
+    pub(crate) fn idle_gradient(&mut self, model: &Model) -> &mut [f32] {
+        let size = model.trainable().len();
+        self.slots.first_mut().map_or(&mut [], |slot| {
+            if slot.grads.len() != size {
+                slot.grads = Floats::zeros(size);
+            }
+            &mut slot.grads
+        })
+    }
+
     /// Seed of what the adapters' dropout leaves out in the next gradients.
     pub fn set_dropout_seed(&mut self, seed: u64) {
         self.dropout = Some(seed);

@@ -85,9 +85,19 @@ impl SubjectArgs {
         model: &'m Model,
         max_context: usize,
     ) -> anyhow::Result<Decoder<'m>> {
-        let precision = self.dtype.precision();
-        let weights = DecodeWeights::with_precision(model, precision, self.threads());
+        self.decoder_in(model, max_context, &mut [])
+    }
+
+    /// The same with its weights in lent memory.
+    pub(super) fn decoder_in<'m>(
+        &self,
+        model: &'m Model,
+        max_context: usize,
+        memory: &'m mut [f32],
+    ) -> anyhow::Result<Decoder<'m>> {
+        let (precision, threads) = (self.dtype.precision(), self.threads());
+        let weights = DecodeWeights::in_memory(model, precision, threads, memory);
         let decoder = Decoder::with_weights(Arc::new(weights), max_context)?;
-        Ok(decoder.with_threads(self.threads()))
+        Ok(decoder.with_threads(threads))
     }
 }

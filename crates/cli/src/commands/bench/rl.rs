@@ -76,7 +76,8 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut trained = 0;
     for step in 0..=steps.get() {
         let start = Instant::now();
-        let completions = sample(subject, &model, &prompts, group, new, step, &mut tape)?;
+        let lent = (&mut tape, &mut *grads);
+        let completions = sample(subject, &model, &prompts, group, new, step, lent)?;
         let sampling = start.elapsed().as_secs_f64();
 
         let middle = Instant::now();
@@ -164,7 +165,8 @@ fn tape(subject: &SubjectArgs, model: &empg_llm::Model, rows: usize) -> anyhow::
     Ok(Tape::new(model, precision, rows)?)
 }
 
-/// Completions of every prompt, group by group; a group's prompt is computed once.
+/// Completions of every prompt, group by group; a group's prompt is computed once. The decoder's weights
+/// lie in `memory`.
 fn sample(
     subject: &SubjectArgs,
     model: &empg_llm::Model,
@@ -172,9 +174,9 @@ fn sample(
     group: usize,
     new: usize,
     step: usize,
-    tape: &mut Option<Tape>,
+    (tape, memory): (&mut Option<Tape>, &mut [f32]),
 ) -> anyhow::Result<Vec<Completion>> {
-    let mut decoder = subject.decoder(model, prompts[0].len() + new)?;
+    let mut decoder = subject.decoder_in(model, prompts[0].len() + new, memory)?;
     if let Some(mut tape) = tape.take() {
         tape.restart(model);
         decoder = decoder.with_tape(tape)?;

@@ -7,6 +7,7 @@ use crate::cache::{BLOCK, BlockId, BlockPool, NewRows};
 use crate::cached_attention::{self, AttendScratch};
 use crate::decode_rows::{RowBuffers, by_rows, norm_rows};
 use crate::decode_weights::DecodeWeights;
+use crate::distributions::Draw;
 use crate::large_pages::Floats;
 use crate::ops::embedding;
 use crate::ops::panels::Precision;
@@ -157,13 +158,13 @@ impl Engine<'_, '_> {
                 weights.feed(team, l, att, x, tape.map(|tape| tape.part(part)), b);
             });
         }
-        if let Some(taping) = taping {
+        if let Some(taping) = &mut taping {
             taping.tape.keep_outputs(&taping.rows, &b.x);
         }
         let Some(mut draws) = draws else { return Vec::new() };
         let norm = model.part(&model.layout.final_norm());
         norm_rows(team, &b.x, norm, config.rms_norm_eps, None, &mut b.shared);
-        self.draw(runs, &mut draws, rows, b)
+        self.draw(runs, &mut draws, rows, taping, b)
     }
 
     /// att from the queries in qkv and everything cached; `narrow`: rows are the last ones of the
@@ -214,12 +215,13 @@ impl Engine<'_, '_> {
         });
     }
 
-    /// Logits of the rows in h, and what is drawn from them.
+    /// Logits of the rows in h, and what is drawn from them; a tape keeps the distributions.
     fn draw(
         &self,
         runs: &[Run<'_>],
         draws: &mut Draws<'_>,
         rows: usize,
+        taping: Option<Taping<'_>>,
         b: &mut Buffers,
     ) -> Vec<Drawn> {
         let config = &self.weights.model.config;
@@ -228,6 +230,13 @@ impl Engine<'_, '_> {
         let mut drawn: Vec<Drawn> = requests.iter().map(|r| (*r, None)).collect();
         let params = draws.params;
         let rngs = Disjoint::new(&mut *draws.rngs);
+        // Of the most probable token there is no distribution.
+        let mut taping = taping.filter(|_| params.temperature > 0.0);
+        let sites = match &mut taping {
+            Some(taping) => taping.tape.sites(&taping.rows),
+            None => vec![None; rows],
+        };
+        let writer = taping.as_mut().map(|taping| taping.tape.distributions().writer());
         for first in (0..rows).step_by(HEAD_ROWS) {
             let chunk = first..(first + HEAD_ROWS).min(rows);
             b.logits.fit(chunk.len() * vocab);
@@ -236,6 +245,7 @@ impl Engine<'_, '_> {
             self.weights.head.apply(self.team, h, &mut b.logits, into, &mut b.shared.linear);
             let (logits, threads) = (&b.logits, self.team.threads());
             let buffers = Disjoint::new(&mut b.threads);
+            let (sites, writer) = (&sites[chunk.clone()], &writer);
             let results = Disjoint::new(&mut drawn[chunk]);
             self.team.run(&|thread| {
                 // SAFETY: every thread has its own.
@@ -249,8 +259,24 @@ impl Engine<'_, '_> {
                     };
                     let logits = &logits[row * vocab..(row + 1) * vocab];
                     result.1 = sample(logits, params, rng, scratch);
+                    if let (Some(writer), Some(site), Some(_)) = (writer, sites[row], result.1) {
+                        // SAFETY: a site is one row's.
+                        unsafe { writer.put(site, scratch) };
+                    }
                 }
             });
+        }
+        if let Some(Taping { tape, rows }) = taping {
+            let inv_t = params.score_temperature().recip();
+            for ((row, site), (_, drawn)) in rows.into_iter().zip(sites).zip(&drawn) {
+                match (site, *drawn) {
+                    (Some(site), Some((token, score))) => {
+                        tape.drew(row, Draw { token, score, inv_t, site });
+                    }
+                    (Some(site), None) => tape.distributions().give_back(site),
+                    (None, _) => {}
+                }
+            }
         }
         drawn
     }

@@ -4,6 +4,7 @@ use empg::TokenScore;
 
 use crate::{
     block::Pass,
+    distributions::Draw,
     error::EngineError,
     large_pages::Floats,
     lora::{Grads, LoraPass},
@@ -91,6 +92,27 @@ enum Source<'a> {
     Tape(&'a Tape, &'a [TapeRow]),
 }
 
+impl<'a> Source<'a> {
+    /// By target row, what was sampled from it, if its distribution was kept and no other token is a
+    /// target there.
+    fn kept(self, batch: &PackedBatch, targets: &RowTargets, inv_t: f32) -> Option<Kept<'a>> {
+        let Source::Tape(tape, rows) = self else { return None };
+        let drawn = targets.rows.iter().enumerate().map(|(i, &row)| {
+            let draw = tape.draw(rows[row as usize], inv_t)?;
+            let mut tokens = targets.of(i).iter().map(|&t| batch.targets[t as usize].token);
+            tokens.all(|token| token == draw.token).then_some(draw)
+        });
+        Some(Kept { tape, draws: drawn.collect() })
+    }
+}
+
+/// Distributions that need no product with the head.
+struct Kept<'a> {
+    tape: &'a Tape,
+    /// By target row.
+    draws: Vec<Option<Draw>>,
+}
+
 /// The callback that turns a score into gradients.
 type Loss<'a> = &'a mut dyn FnMut(usize, TokenScore) -> TargetGrad;
 
@@ -113,7 +135,7 @@ impl Model {
             return Ok(Vec::new());
         }
         in_pool(ws.threads, || self.forward_blocks(batch, &targets.rows, Keep::Nothing, ws));
-        self.run_head(batch, &targets, temperature, None, ws)
+        self.run_head(batch, &targets, temperature, None, None, ws)
     }
 
     /// Scores every target, asks `loss` for the gradient at each and adds the gradients of all
@@ -197,8 +219,9 @@ impl Model {
                 tape.outputs(taped, part(&mut ws.streams[0], len));
             }
         }
+        let kept = source.kept(batch, &targets, 1.0 / temperature);
         let pull = Some((loss, &mut grads));
-        let scores = self.run_head(batch, &targets, temperature, pull, ws)?;
+        let scores = self.run_head(batch, &targets, temperature, kept.as_ref(), pull, ws)?;
         in_pool(ws.threads, || self.backward_blocks(source, batch, &targets.rows, &mut grads, ws));
         Ok(scores)
     }
@@ -279,12 +302,14 @@ impl Model {
     }
 
     /// Scores from the last block's output in `ws.streams[0]`. With a loss, also adds the head's
-    /// gradients and leaves the gradient of that output in `ws.d_rows`.
+    /// gradients and leaves the gradient of that output in `ws.d_rows`. Rows whose distributions were
+    /// kept are scored as they were in sampling.
     fn run_head(
         &self,
         batch: &PackedBatch,
         targets: &RowTargets,
         temperature: f32,
+        kept: Option<&Kept<'_>>,
         mut loss: Option<(Loss<'_>, &mut Grads<'_>)>,
         ws: &mut Workspace,
     ) -> Result<Vec<TokenScore>, EngineError> {
@@ -304,7 +329,11 @@ impl Model {
         let [factors, _] = factors;
         let (threads, precision) = (ws.threads, ws.precision);
         let linear = Linear { rows: 0, inputs: hidden, outputs: vocab, threads, precision };
-        linear.pack_forward(weight, w0);
+        let none = vec![None; if kept.is_some() { 0 } else { r }];
+        let draws = kept.map_or(&none[..], |kept| &kept.draws);
+        if draws.iter().any(Option::is_none) {
+            linear.pack_forward(weight, w0);
+        }
         if loss.is_some() {
             linear.pack_backward(weight, w1);
         }
@@ -330,26 +359,40 @@ impl Model {
             let jobs = normed
                 .chunks(share * hidden)
                 .zip(logits.chunks_mut(share * stride))
-                .zip(summaries.chunks_mut(share));
-            run(workers, jobs, |((x, logits), summaries), _| {
-                let rows = x.len() / hidden;
-                let sums = MatMut::strided(logits, rows, vocab, stride);
-                multiply(sums, Mat::new(x, rows, hidden), w0, Write::Replace, 1);
-                for (logits, summary) in logits.chunks_exact(stride).zip(summaries) {
-                    *summary = head::score(&logits[..vocab], inv_t);
+                .zip(summaries.chunks_mut(share))
+                .zip(draws[chunk.clone()].chunks(share));
+            run(workers, jobs, |(((x, logits), summaries), draws), _| {
+                let mut end = 0;
+                for draws in draws.chunk_by(|a, b| a.is_some() == b.is_some()) {
+                    let (start, rows) = (end, draws.len());
+                    end += rows;
+                    if draws[0].is_some() {
+                        continue;
+                    }
+                    let x = Mat::new(&x[start * hidden..end * hidden], rows, hidden);
+                    let logits = &mut logits[start * stride..end * stride];
+                    let sums = MatMut::strided(logits, rows, vocab, stride);
+                    multiply(sums, x, w0, Write::Replace, 1);
+                    let summaries = &mut summaries[start..end];
+                    for (logits, summary) in logits.chunks_exact(stride).zip(summaries) {
+                        *summary = head::score(&logits[..vocab], inv_t);
+                    }
                 }
             });
             // Gradients at the targets' own tokens, applied once the rows are rewritten.
             let mut own = Vec::new();
-            for (at, row) in chunk.enumerate() {
+            for (at, row) in chunk.clone().enumerate() {
                 let mut total = TargetGrad::default();
                 for &index in targets.of(row) {
                     let target = batch.targets[index as usize];
                     let place = at * stride + target.token as usize;
-                    let score = TokenScore {
-                        logprob: summaries[at].logprob(logits[place], inv_t),
-                        entropy: summaries[at].entropy,
-                    };
+                    let score = draws[first + at].map_or_else(
+                        || TokenScore {
+                            logprob: summaries[at].logprob(logits[place], inv_t),
+                            entropy: summaries[at].entropy,
+                        },
+                        |draw| draw.score,
+                    );
                     check_score(index as usize, target.row, score)?;
                     scores[index as usize] = score;
                     if let Some((loss, _)) = &mut loss {
@@ -383,11 +426,22 @@ impl Model {
                         })
                         .collect::<Vec<_>>();
                     let (summaries, pulls, normed, inv) = (&summaries, &pulls, &*normed, &*inv);
+                    let kept = kept.map(|kept| (kept.tape, &kept.draws[chunk.clone()]));
                     run(workers, jobs, |(rows, d, d_normed, d_rows, own, packed), _| {
                         let row = |(at, logits): (usize, &mut [f32])| {
-                            let (summary, pull) = (summaries[at], pulls[at]);
+                            let (summary, TargetGrad { dlogprob, dentropy }) =
+                                (summaries[at], pulls[at]);
                             let logits = &mut logits[..vocab];
-                            head::backward(logits, inv_t, summary, pull.dlogprob, pull.dentropy);
+                            match kept.and_then(|(tape, draws)| Some((tape, draws[at]?))) {
+                                Some((tape, draw)) => {
+                                    tape.distribution(&draw, logits);
+                                    let entropy = draw.score.entropy;
+                                    head::backward_from(logits, inv_t, entropy, dlogprob, dentropy);
+                                }
+                                None => {
+                                    head::backward(logits, inv_t, summary, dlogprob, dentropy);
+                                }
+                            }
                         };
                         rows.clone().zip(d.chunks_exact_mut(stride)).for_each(row);
                         for (place, dlogprob) in own {

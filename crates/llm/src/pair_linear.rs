@@ -12,11 +12,12 @@ use crate::ops::swiglu;
 use crate::ops::tiles;
 use crate::pairs::{Pair32, PairLanes, Width, by_pair_width, pack_rows, packed_len};
 use crate::share::Disjoint;
+use crate::streaming::{write, written};
 use crate::strips::{
     Link, Output, PANEL, Place, RUN, Rows, STRIP, Strips, To, blocks, calls, multiply_strips,
     pack_blocks, sums_of,
 };
-use crate::tape::{Field, TapeRows, write, written};
+use crate::tape::{Field, TapeRows};
 use crate::team::Team;
 use crate::vector::Lane32;
 

@@ -11,15 +11,17 @@ use std::ops::Range;
 use empg::TokenId;
 
 use crate::config::ModelConfig;
+use crate::distributions::{Distributions, Draw};
 use crate::error::EngineError;
 use crate::large_pages::Floats;
-use crate::ops::bf16::{pair_columns, unpair_columns};
+use crate::ops::bf16::unpair_columns;
 use crate::ops::panels::Precision;
 use crate::ops::tile_product::TILE;
 use crate::ops::tiles::SIDE;
 use crate::packed::PackedBatch;
 use crate::params::Model;
 use crate::share::Disjoint;
+use crate::streaming::{write, written};
 use crate::vector::LINE;
 
 /// A row of a tape.
@@ -100,7 +102,7 @@ pub enum TapeError {
     /// The system refuses the memory.
     #[error("there is no memory for {rows} tokens")]
     Memory {
-        /// Rows asked for.
+        /// Rows or distributions asked for.
         rows: usize,
     },
 }
@@ -112,6 +114,8 @@ struct Row {
     position: u32,
     /// A token was sampled behind it: it has an output.
     drawn: bool,
+    /// Which one, if the distribution was kept.
+    draw: Option<Draw>,
 }
 
 /// The forward passes of sampled tokens, up to a limit of memory. In bf16 the numbers are rounded to
@@ -132,6 +136,7 @@ pub struct Tape {
     layers: Vec<Floats>,
     /// (capacity, hidden): the last block's output, of rows that a token was sampled from.
     outputs: Floats,
+    distributions: Distributions,
 }
 
 impl Tape {
@@ -162,13 +167,29 @@ impl Tape {
             families: Vec::new(),
             layers: layers.collect::<Result<_, _>>()?,
             outputs: buffer(shape.hidden)?,
+            distributions: Distributions::new(precision, model.config.vocab_size),
         })
+    }
+
+    /// Room for as many distributions of tokens, so that training does not multiply with the head again
+    /// where a row's token is learned from that was sampled there.
+    ///
+    /// # Errors
+    /// More than the system can promise memory for.
+    pub fn with_distributions(mut self, count: usize) -> Result<Self, TapeError> {
+        self.distributions.reserve(count).map_err(|_| TapeError::Memory { rows: count })?;
+        Ok(self)
     }
 
     /// Bytes that one row takes.
     pub fn row_bytes(model: &Model, precision: Precision) -> usize {
         let shape = Shape::new(&model.config, precision);
         (model.layout.layers().len() * shape.row() + shape.hidden) * size_of::<f32>()
+    }
+
+    /// Bytes that one distribution takes.
+    pub fn distribution_bytes(model: &Model, precision: Precision) -> usize {
+        Distributions::new(precision, model.config.vocab_size).bytes()
     }
 
     /// Rows that are kept.
@@ -195,7 +216,10 @@ impl Tape {
     /// Gives up a family of which nothing is being computed: nobody will learn from it.
     pub fn forget(&mut self, family: TapeFamily) {
         let rows = self.families.get_mut(family.0 as usize).and_then(Option::take);
-        self.free.extend(rows.unwrap_or_default());
+        for row in rows.unwrap_or_default() {
+            self.distributions.release(self.rows[row as usize].draw.take());
+            self.free.push(row);
+        }
     }
 
     /// Forgets all rows; what is written next is of these weights.
@@ -203,6 +227,7 @@ impl Tape {
         self.rows.clear();
         self.free.clear();
         self.families.clear();
+        self.distributions.clear();
         self.stamp = stamp(model);
     }
 
@@ -243,7 +268,7 @@ impl Tape {
             return;
         };
         for (&token, position) in tokens.iter().zip(position as u32..) {
-            let row = Row { token, position, drawn: false };
+            let row = Row { token, position, drawn: false, draw: None };
             let at = self.free.pop().unwrap_or(self.rows.len() as TapeRow);
             match self.rows.get_mut(at as usize) {
                 Some(old) => *old = row,
@@ -268,6 +293,34 @@ impl Tape {
                 self.outputs[row as usize * hidden..][..hidden].copy_from_slice(x);
             }
         }
+    }
+
+    /// Where distributions behind rows are written.
+    pub(crate) fn sites(&mut self, rows: &[TapeRow]) -> Vec<Option<u32>> {
+        let mut site =
+            |row: &TapeRow| if *row == MISSING { None } else { self.distributions.take() };
+        rows.iter().map(&mut site).collect()
+    }
+
+    /// The distributions themselves.
+    pub(crate) fn distributions(&mut self) -> &mut Distributions {
+        &mut self.distributions
+    }
+
+    /// Says what was sampled from a row's distribution, which was written.
+    pub(crate) fn drew(&mut self, row: TapeRow, draw: Draw) {
+        let old = self.rows[row as usize].draw.replace(draw);
+        self.distributions.release(old);
+    }
+
+    /// What was sampled from a row at a temperature, if its distribution is there.
+    pub(crate) fn draw(&self, row: TapeRow, inv_t: f32) -> Option<Draw> {
+        self.rows[row as usize].draw.filter(|draw| draw.inv_t == inv_t)
+    }
+
+    /// out (V): a distribution.
+    pub(crate) fn distribution(&self, draw: &Draw, out: &mut [f32]) {
+        self.distributions.read(draw, out);
     }
 
     /// out (R, hidden): rows of the last block's output.
@@ -394,77 +447,6 @@ impl<'a> TapeRows<'a> {
         };
         // SAFETY: the function's contract.
         Some(unsafe { self.data.part(start + columns.start..start + columns.end) })
-    }
-}
-
-/// Writes numbers that nobody reads soon: around the caches, where whole lines are written.
-pub(crate) fn write(precision: Precision, x: &[f32], lanes: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if x86::takes(precision, x, lanes) {
-        // SAFETY: `takes` found what this needs.
-        unsafe { x86::write(precision, x, lanes) };
-        return;
-    }
-    match precision {
-        Precision::F32 => lanes.copy_from_slice(x),
-        Precision::Bf16 => pair_columns(x, lanes),
-    }
-}
-
-/// Behind the last [`write`] of a thread before others are told of it: whoever reads the lines later
-/// finds them written.
-pub(crate) fn written() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every processor of the target has it.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{_mm512_loadu_ps, _mm512_stream_ps};
-
-    use crate::ops::bf16::{native, x86::pairs16};
-    use crate::ops::panels::Precision;
-    use crate::ops::simd::{Level, level};
-
-    /// Whole lines on whole lines, on a processor that has what [`write`] uses.
-    pub(super) fn takes(precision: Precision, x: &[f32], lanes: &[f32]) -> bool {
-        let whole = lanes.len().is_multiple_of(16) && lanes.as_ptr().addr().is_multiple_of(64);
-        whole
-            && match precision {
-                Precision::F32 => x.len() == lanes.len() && level() == Level::Avx512,
-                Precision::Bf16 => x.len() == 2 * lanes.len() && native(),
-            }
-    }
-
-    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    fn write_pairs(x: &[f32], lanes: &mut [f32]) {
-        for (x, lanes) in x.as_chunks::<32>().0.iter().zip(lanes.as_chunks_mut::<16>().0) {
-            // SAFETY: both arrays are as long as what is read and written; lines are aligned.
-            unsafe { _mm512_stream_ps(lanes.as_mut_ptr(), pairs16(x.as_ptr())) };
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    fn write_numbers(x: &[f32], lanes: &mut [f32]) {
-        for (x, lanes) in x.as_chunks::<16>().0.iter().zip(lanes.as_chunks_mut::<16>().0) {
-            // SAFETY: as above.
-            unsafe { _mm512_stream_ps(lanes.as_mut_ptr(), _mm512_loadu_ps(x.as_ptr())) };
-        }
-    }
-
-    /// # Safety
-    /// [`takes`] is true.
-    pub(super) unsafe fn write(precision: Precision, x: &[f32], lanes: &mut [f32]) {
-        // SAFETY: the function's contract.
-        unsafe {
-            match precision {
-                Precision::F32 => write_numbers(x, lanes),
-                Precision::Bf16 => write_pairs(x, lanes),
-            }
-        }
     }
 }
 

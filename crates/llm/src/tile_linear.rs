@@ -12,8 +12,9 @@ use crate::ops::tiles::{self, Call, Tiles};
 use crate::pair_linear::{PairLinear, keep_couple};
 use crate::pairs::Pair32;
 use crate::share::Disjoint;
+use crate::streaming::written;
 use crate::strips::{Output, PACK_TOGETHER, PANEL};
-use crate::tape::{TapeRows, written};
+use crate::tape::TapeRows;
 use crate::team::{Team, part};
 use crate::vector::Lane32;
 

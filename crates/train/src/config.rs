@@ -82,7 +82,8 @@ pub struct ModelSource {
     pub gradient_checkpointing: bool,
     /// Memory (GB, 10⁹ bytes) in which sampling keeps its forward passes, so that the first update of
     /// a step goes backward from them instead of computing them again; 0 keeps none. Whole groups are
-    /// kept, as many as fit; of `algo.minibatches` only the first finds its weights.
+    /// kept, as many as fit; a quarter is for the distributions that tokens were sampled from. Of
+    /// `algo.minibatches` only the first finds its weights.
     #[serde(skip_serializing_if = "is_zero")]
     pub tape_gb: f64,
     /// Trains low-rank adapters beside the frozen weights instead of the weights.

@@ -503,12 +503,13 @@ impl Trainer {
     }
 }
 
-/// A tape as long as the configuration allows.
+/// A tape as long as the configuration allows; a quarter of it is for distributions.
 fn blank_tape(policy: &Policy, config: &Config) -> Result<Option<Tape>, ConfigError> {
     let wrong = |what: String| ConfigError { key: "model.tape_gb", what };
     let precision = config.model.precision();
     let bytes = (config.model.tape_gb * 1e9) as usize;
-    let rows = bytes / Tape::row_bytes(&policy.model, precision);
+    let distributions = bytes / 4 / Tape::distribution_bytes(&policy.model, precision);
+    let rows = bytes / 4 * 3 / Tape::row_bytes(&policy.model, precision);
     if rows == 0 {
         return Ok(None);
     }
@@ -517,7 +518,8 @@ fn blank_tape(policy: &Policy, config: &Config) -> Result<Option<Tape>, ConfigEr
                     each thread: leave it at 0, or set threads = 1";
         return Err(wrong(what.into()));
     }
-    let tape = Tape::new(&policy.model, precision, rows);
+    let tape = Tape::new(&policy.model, precision, rows)
+        .and_then(|tape| tape.with_distributions(distributions));
     tape.map(Some).map_err(|e| wrong(format!("is {}: {e}", config.model.tape_gb)))
 }
 

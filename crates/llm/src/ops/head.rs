@@ -87,6 +87,27 @@ fn backward_impl<const FMA: bool>(
 }
 
 #[inline(always)]
+fn backward_from_impl<const FMA: bool>(
+    p: &mut [f32],
+    inv_t: f32,
+    entropy: f32,
+    dlogprob: f32,
+    dentropy: f32,
+) {
+    if dentropy == 0.0 {
+        for p in p {
+            *p = -inv_t * *p * dlogprob;
+        }
+        return;
+    }
+    for p in p {
+        // p ln p goes to 0 with p.
+        let log_p = if *p > 0.0 { p.ln() } else { 0.0 };
+        *p = -inv_t * *p * mul_add::<FMA>(dentropy, log_p + entropy, dlogprob);
+    }
+}
+
+#[inline(always)]
 fn probabilities_impl<const FMA: bool>(logits: &mut [f32], inv_t: f32, row: RowScore) {
     for z in logits {
         *z = exp::<FMA>(mul_add::<FMA>(*z - row.shift, inv_t, -row.log_z));
@@ -107,9 +128,33 @@ vectorised! {
     ) = backward_impl
 }
 
+vectorised! {
+    /// The same from a row's probabilities and their entropy.
+    pub(crate) fn backward_from(
+        p: &mut [f32], inv_t: f32, entropy: f32, dlogprob: f32, dentropy: f32,
+    ) = backward_from_impl
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probabilities_give_the_gradient_of_their_logits() {
+        let mut logits: Vec<f32> = (0..333).map(|i| (i as f32 * 1.7).sin() * 6.0).collect();
+        logits[7] = -300.0;
+        for (inv_t, dentropy) in [(1.0, 0.0), (0.7, 0.4)] {
+            let row = score(&logits, inv_t);
+            let (mut expected, mut found) = (logits.clone(), logits.clone());
+            backward(&mut expected, inv_t, row, -0.3, dentropy);
+            probabilities(&mut found, inv_t, row);
+            backward_from(&mut found, inv_t, row.entropy, -0.3, dentropy);
+            if dentropy == 0.0 {
+                assert_eq!(found, expected);
+            }
+            assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() < 1e-6));
+        }
+    }
 
     #[test]
     fn a_long_tail_counts() {

@@ -51,9 +51,12 @@ struct Played {
 /// Two groups of three: a shared prompt, a turn, an observation, another turn. The prompts take more
 /// than one pass.
 fn play(model: &Model, precision: Precision, threads: usize) -> Played {
+    play_on(model, precision, threads, Tape::new(model, precision, 2000).expect("a tape"))
+}
+
+fn play_on(model: &Model, precision: Precision, threads: usize, tape: Tape) -> Played {
     let params = SamplingParams { max_tokens: 5, ..SamplingParams::default() };
     let weights = Arc::new(DecodeWeights::with_precision(model, precision, threads));
-    let tape = Tape::new(model, precision, 2000).expect("a tape");
     let decoder = Decoder::with_weights(weights, 700).expect("a decoder").with_threads(threads);
     let mut decoder = decoder.with_tape(tape).expect("its tape");
     let prompts = [tokens(530, 1), tokens(20, 2)];
@@ -213,6 +216,113 @@ fn scores_are_those_that_were_sampled() {
             assert!((a.logprob - b.logprob).abs() < 1e-5 && (a.entropy - b.entropy).abs() < 1e-5);
         }
     }
+}
+
+/// The gradients of a loss with entropies of such weight.
+fn loss(dentropy: f32) -> impl FnMut(usize, TokenScore) -> TargetGrad {
+    move |i, _| TargetGrad { dentropy: dentropy * (i as f32).cos(), ..coefficients(i) }
+}
+
+/// Scores and gradient from a tape, of losses at a temperature with entropies or without.
+fn from_tape(
+    model: &Model,
+    played: &Played,
+    precision: Precision,
+    (temperature, dentropy): (f32, f32),
+) -> (Vec<TokenScore>, Floats) {
+    let Played { batch, rows, tape, .. } = played;
+    let mut grads = Floats::zeros(model.trainable().len());
+    let (mut loss, mut ws) = (loss(dentropy), workspace(precision, 2));
+    let scores =
+        model.backward_from_tape((tape, rows), batch, temperature, &mut loss, &mut grads, &mut ws);
+    (scores.expect("is on the tape"), grads)
+}
+
+#[test]
+fn distributions_stand_in_for_products_with_the_head() {
+    // One token a lane, two a lane and one over, whole lines.
+    for (precision, vocab_size, threads) in [
+        (Precision::F32, 61, 1),
+        (Precision::Bf16, 61, 2),
+        (Precision::F32, 64, 2),
+        (Precision::Bf16, 64, 1),
+    ] {
+        let model = model(ModelConfig { vocab_size, ..config() });
+        let without = play(&model, precision, threads);
+        // All of them, some, none.
+        for count in [60, 13, 0] {
+            let tape = Tape::new(&model, precision, 2000).expect("a tape");
+            let tape = tape.with_distributions(count).expect("room");
+            let kept = play_on(&model, precision, threads, tape);
+            for at in [(1.0, 0.0), (1.0, 0.3), (0.8, 0.3)] {
+                let (computed, expected) = from_tape(&model, &without, precision, at);
+                let (scores, found) = from_tape(&model, &kept, precision, at);
+                for (a, b) in scores.iter().zip(&computed) {
+                    assert!((a.logprob - b.logprob).abs() < 1e-5);
+                    assert!((a.entropy - b.entropy).abs() < 1e-5);
+                }
+                let far = distance(&found, &expected);
+                if precision == Precision::F32 {
+                    assert!(far < 1e-6, "{count} {at:?}: {far}");
+                } else {
+                    // In bfloat16 as far from exact numbers as with products.
+                    let mut exact = Floats::zeros(found.len());
+                    let mut loss = loss(at.1);
+                    let mut ws = workspace(Precision::F32, threads);
+                    let done =
+                        model.forward_backward(&kept.batch, at.0, &mut loss, &mut exact, &mut ws);
+                    done.expect("computes");
+                    let (found, computed) = (distance(&found, &exact), distance(&expected, &exact));
+                    assert!(found < 1.1 * computed, "{count} {at:?}: {found}, {computed}");
+                }
+                // Of another temperature than the sampler's there is none.
+                let used = precision == Precision::Bf16 && count > 0 && at.0 == 1.0;
+                assert_eq!(far > 1e-5, used, "{precision:?} {count} {at:?}: {far}");
+            }
+            // What was sampled, to the bit, but where a group's prompts end in one row.
+            let (scores, _) = from_tape(&model, &kept, precision, (1.0, 0.0));
+            let equal = |i: &usize| scores[*i] == kept.sampled[*i];
+            let equal = (0..scores.len()).filter(equal).count();
+            assert!(count < 60 || equal >= scores.len() - 6, "{equal} of {}", scores.len());
+        }
+        let count = usize::MAX;
+        let refused = Tape::new(&model, precision, 1).expect("a tape").with_distributions(count);
+        assert_eq!(refused.map(drop), Err(TapeError::Memory { rows: count }));
+    }
+}
+
+#[test]
+fn a_forgotten_family_gives_its_distributions_back() {
+    let model = model(config());
+    let tape = Tape::new(&model, Precision::Bf16, 100).expect("a tape");
+    let decoder = Decoder::with_weights(
+        Arc::new(DecodeWeights::with_precision(&model, Precision::Bf16, 1)),
+        100,
+    );
+    let tape = tape.with_distributions(8).expect("room");
+    let mut decoder = decoder.expect("a decoder").with_tape(tape).expect("its tape");
+    let params = SamplingParams { max_tokens: 8, ..SamplingParams::default() };
+    let mut far = Vec::new();
+    for round in 0..2 {
+        let prompt = tokens(9, round);
+        let seq = decoder.open(&prompt).expect("opens");
+        let family = decoder.tape_family().expect("a tape");
+        decoder.keep(seq, family).expect("is open");
+        let turn = &decoder.generate(&[(seq, 3)], &params).expect("samples")[0];
+        let mut batch = PackedBatch::default();
+        batch.push(&[&prompt[..], &turn.tokens[..7]].concat(), None);
+        batch.targets =
+            turn.tokens.iter().zip(8..).map(|(&token, row)| Target { row, token }).collect();
+        let rows = decoder.tape_rows(seq);
+        let mut tape = decoder.take_tape().expect("it was there");
+        let played = Played { batch, rows, sampled: Vec::new(), tape };
+        let (scores, _) = from_tape(&model, &played, Precision::Bf16, (1.0, 0.0));
+        far.push(scores == turn.scores);
+        tape = played.tape;
+        tape.forget(family);
+        decoder = decoder.with_tape(tape).expect("its tape");
+    }
+    assert_eq!(far, [true, true], "scores are the sampler's where its distributions are kept");
 }
 
 #[test]

@@ -71,7 +71,8 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut grads = empg_llm::Floats::zeros(model.layout.len());
     let mut adam = AdamW::new(OptimConfig::default(), model.params.len(), 1 + steps.get() as u64)
         .with_threads(subject.threads());
-    let mut tape = if *recompute { None } else { Some(tape(subject, &model, most)?) };
+    let mut tape =
+        if *recompute { None } else { Some(tape(subject, &model, (most, batch * group * new))?) };
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
     let mut trained = 0;
     for step in 0..=steps.get() {
@@ -122,6 +123,9 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     }
 
     let kept = if tape.is_some() { trained } else { 0 };
+    // Of a group's first tokens, which are sampled from one row, none is kept.
+    let firsts = if group == 1 { 0 } else { batch * group };
+    let heads = if tape.is_some() { sampled - firsts as f64 } else { 0.0 };
     // Without sharing every completion carries its prompt, in sampling and in training.
     let computed = batch * seq + batch * group * (new - 1);
     let separate = batch * group * (seq + new - 1);
@@ -131,7 +135,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         tokens: sampled,
         // Forward in sampling, forward and backward in training; the head at sampled tokens.
         flop: blocks * (2 * computed + 4 * trained + 2 * (trained - kept)) as f64
-            + head * 8.0 * sampled,
+            + head * (8.0 * sampled - 2.0 * heads),
         bytes: None,
         more: Vec::new(),
     };
@@ -145,16 +149,22 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         ("tokens_training_unshared", "… without sharing prompts", separate as f64),
         ("tokens_training_kept", "… forward passes kept while sampling", kept as f64),
         ("head_rows_training", "rows of the head in training", sampled),
+        ("head_rows_training_kept", "… distributions kept while sampling", heads),
     ] {
         figures.add(key, label, value, "");
     }
     figures.print(subject, &peaks, json)
 }
 
-/// A tape for so many tokens, if they fit into memory.
-fn tape(subject: &SubjectArgs, model: &empg_llm::Model, rows: usize) -> anyhow::Result<Tape> {
+/// A tape for so many tokens, and distributions of some, if they fit into memory.
+fn tape(
+    subject: &SubjectArgs,
+    model: &empg_llm::Model,
+    (rows, sampled): (usize, usize),
+) -> anyhow::Result<Tape> {
     let precision = subject.dtype.precision();
-    let bytes = rows as u64 * Tape::row_bytes(model, precision) as u64;
+    let bytes = rows as u64 * Tape::row_bytes(model, precision) as u64
+        + sampled as u64 * Tape::distribution_bytes(model, precision) as u64;
     if let Some(available) = available_memory().filter(|available| bytes > *available) {
         bail!(
             "forward passes of {rows} tokens take {}, {} are available: use --recompute",
@@ -162,7 +172,7 @@ fn tape(subject: &SubjectArgs, model: &empg_llm::Model, rows: usize) -> anyhow::
             size(available)
         );
     }
-    Ok(Tape::new(model, precision, rows)?)
+    Ok(Tape::new(model, precision, rows)?.with_distributions(sampled)?)
 }
 
 /// Completions of every prompt, group by group; a group's prompt is computed once. The decoder's weights

@@ -1,10 +1,12 @@
 //! From a study's file to its cells, every one with settings that have been checked.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use empg_report::study::{Arm, Cell, CellKey, Comparison, Layout};
+use empg_train::Config;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -92,6 +94,8 @@ pub(super) struct Plan {
     environments: Vec<String>,
     arms: Vec<Arm>,
     comparisons: Vec<Comparison>,
+    /// The settings that a cell has where nothing else is said.
+    defaults: BTreeMap<String, serde_json::Value>,
     /// By seed first: an interrupted study has all arms for its first seeds.
     pub(super) cells: Vec<PlannedCell>,
     /// Where the cells' files lie.
@@ -211,6 +215,10 @@ impl Plan {
             environments,
             arms: variants.into_iter().map(|v| v.arm).collect(),
             comparisons,
+            defaults: bearing(
+                &Config { threads: file.threads, ..Config::default() }.resolve()?,
+                &Table::new(),
+            )?,
             cells,
         })
     }
@@ -232,9 +240,14 @@ impl Plan {
     pub(super) fn finished(&self, cell: &PlannedCell) -> anyhow::Result<Option<Cell>> {
         let path = self.file(&cell.key);
         let Some(done) = Cell::read(&path)? else { return Ok(None) };
-        for (key, now) in &cell.settings {
-            // Keys that one side does not know came with another version's defaults.
-            if let Some(then) = done.settings.get(key).filter(|then| *then != now) {
+        let (defaults, then, now) =
+            (comparable(&self.defaults), comparable(&done.settings), comparable(&cell.settings));
+        for key in then.keys().chain(now.keys()) {
+            // A key may be left out at its default, or have come with another version.
+            let [then, now] = [&then, &now].map(|side| side.get(key).or(defaults.get(key)));
+            if then != now {
+                let [then, now] = [then, now]
+                    .map(|value| value.map_or("nothing".to_owned(), ToString::to_string));
                 bail!(
                     "{}: this cell was run with {key} = {then}, the study has {now} now; remove the \
                      file to run the cell again, or give the study another name",
@@ -331,9 +344,13 @@ fn resolve(
         threads: Some(threads),
         ..CommonArgs::default()
     };
-    let config = settings::resolve(TrainingArgs { common, ..TrainingArgs::default() })?;
+    bearing(&settings::resolve(TrainingArgs { common, ..TrainingArgs::default() })?, layer)
+}
+
+/// Those of a resolved configuration, with what `layer` names.
+fn bearing(config: &Config, layer: &Table) -> anyhow::Result<BTreeMap<String, serde_json::Value>> {
     let mut flat = BTreeMap::new();
-    flatten("", serde_json::to_value(&config)?, &mut flat);
+    flatten("", serde_json::to_value(config)?, &mut flat);
     flat.retain(|key, _| {
         !["env.data", "env.corpus", "model.path", "rollout.prompt", "seed"].contains(&key.as_str())
             && !key.starts_with("checkpoint.")
@@ -356,6 +373,19 @@ fn resolve(
         flat.insert(format!("{section}.{key}"), name.into());
     }
     Ok(flat)
+}
+
+/// Settings by keys that do not depend on their values: a context is `full`, or `window` by the turns.
+fn comparable(
+    settings: &BTreeMap<String, serde_json::Value>,
+) -> BTreeMap<&str, Cow<'_, serde_json::Value>> {
+    const CONTEXT: &str = "rollout.context";
+    let one = |(key, value)| match str::strip_prefix(key, CONTEXT).and_then(|k| k.strip_prefix('.'))
+    {
+        Some(kind) => (CONTEXT, Cow::Owned(serde_json::json!({ kind: value }))),
+        None => (key, Cow::Borrowed(value)),
+    };
+    settings.iter().map(|(key, value)| one((key.as_str(), value))).collect()
 }
 
 fn flatten(prefix: &str, value: serde_json::Value, into: &mut BTreeMap<String, serde_json::Value>) {
@@ -479,29 +509,106 @@ environments = ["search"]
         }
     }
 
-    #[test]
-    fn cells_of_other_settings_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("small.toml");
-        std::fs::write(&file, SMALL).unwrap();
-        let plan = Plan::read(&file).unwrap();
-        std::fs::create_dir(&plan.folder).unwrap();
+    /// What becomes of the cell of `plan` that was run with other settings.
+    fn finished(
+        plan: &Plan,
+        change: impl FnOnce(&mut BTreeMap<String, serde_json::Value>),
+    ) -> anyhow::Result<Option<Cell>> {
         let planned = &plan.cells[0];
         let mut settings = planned.settings.clone();
-        settings.insert("optim.from_the_past".into(), 1.into());
-        settings.remove("optim.lr");
-        let mut cell: Cell = serde_json::from_value(serde_json::json!({
+        change(&mut settings);
+        let cell: Cell = serde_json::from_value(serde_json::json!({
             "format": 1, "environment": "households", "arm": "dapo", "seed": 0, "empg": "0",
             "settings": settings, "steps": 3, "seconds": 1.0, "before": [], "after": [],
             "curves": {},
         }))
         .unwrap();
-        let path = plan.file(&planned.key);
-        cell.write(&path).unwrap();
-        assert_eq!(plan.finished(planned).unwrap(), Some(cell.clone()));
-        cell.settings.insert("steps".into(), 4.into());
-        cell.write(&path).unwrap();
-        let error = plan.finished(planned).unwrap_err().to_string();
-        assert!(error.contains("steps = 4") && error.contains("has 3 now"), "{error}");
+        cell.write(&plan.file(&planned.key)).unwrap();
+        plan.finished(planned)
+    }
+
+    fn written(folder: &Path, text: &str) -> Plan {
+        let file = folder.join("small.toml");
+        std::fs::write(&file, text).unwrap();
+        let plan = Plan::read(&file).unwrap();
+        std::fs::create_dir_all(&plan.folder).unwrap();
+        plan
+    }
+
+    #[test]
+    fn cells_of_other_settings_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = written(folder.path(), SMALL);
+        assert!(finished(&plan, |_| ()).unwrap().is_some());
+        // Another version had no such key.
+        let fewer = finished(&plan, |s| {
+            for key in ["rollout.system", "env.retries", "env.corpus", "model.path"] {
+                assert!(s.remove(key).is_some(), "{key}");
+            }
+        });
+        assert!(fewer.unwrap().is_some());
+        for (key, value, now) in [
+            ("steps", 4.into(), "3"),
+            ("optim.from_the_past", 1.into(), "nothing"),
+            ("model.lora.rank", 16.into(), "nothing"),
+            ("model.tape_gb", 0.5.into(), "nothing"),
+            ("rollout.top_k", 5.into(), "nothing"),
+            ("reward.overlong.penalty", 0.5.into(), "nothing"),
+            ("env.url", "http://a".into(), "nothing"),
+        ] {
+            let shown = serde_json::Value::to_string(&value);
+            let error = finished(&plan, |s| drop(s.insert(key.into(), value))).unwrap_err();
+            let expected = format!("{key} = {shown}, the study has {now} now");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_a_study_came_to_have_do_not_take_old_cells() {
+        let folder = tempfile::tempdir().unwrap();
+        for (to, key) in [
+            ("model = { lora = { rank = 16 } }", "model.lora."),
+            ("model = { tape_gb = 0.5 }", "model.tape_gb = nothing"),
+            ("rollout = { top_k = 5 }", "rollout.top_k = nothing, the study has 5 now"),
+            ("rollout = { top_p = 0.5 }", "rollout.top_p = nothing"),
+            (
+                "reward = { overlong = { max = 64, buffer = 16, penalty = 1.0 } }",
+                "reward.overlong.",
+            ),
+            ("env = { url = \"ws://a\" }", "env.url = nothing"),
+        ] {
+            let text = SMALL.replacen("steps = 3", &format!("steps = 3\n{to}"), 1);
+            let plan = written(folder.path(), &text);
+            assert!(finished(&plan, |_| ()).unwrap().is_some());
+            let then = self::plan(SMALL).unwrap().cells[0].settings.clone();
+            let error = finished(&plan, |s| *s = then).unwrap_err().to_string();
+            assert!(error.contains(key), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn contexts_are_compared_whatever_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            SMALL.replacen("steps = 3", "steps = 3\nrollout = { context = { window = 2 } }", 1);
+        let (window, full) = (written(folder.path(), &text), plan(SMALL).unwrap());
+        assert!(finished(&window, |_| ()).unwrap().is_some());
+        let then = full.cells[0].settings.clone();
+        let error = finished(&window, |s| *s = then).unwrap_err().to_string();
+        let expected = r#"rollout.context = "full", the study has {"window":2} now"#;
+        assert!(error.contains(expected), "{error}");
+        let three =
+            finished(&window, |s| drop(s.insert("rollout.context.window".into(), 3.into())));
+        assert!(three.unwrap_err().to_string().contains(r#"{"window":3}"#));
+    }
+
+    #[test]
+    fn the_recorded_study_is_finished() {
+        let studies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../studies");
+        let plan = Plan::read(&studies.join("paper-laptop.toml")).unwrap();
+        assert_eq!(plan.cells.len(), 144);
+        for cell in &plan.cells {
+            assert!(plan.finished(cell).unwrap().is_some(), "{}", cell.key.name());
+        }
     }
 }

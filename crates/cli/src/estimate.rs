@@ -36,21 +36,38 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     // The weights and two moments of what is trained; without adapters there is a reference, too.
     let trained = adapters.map_or(parameters, |count| count as u64);
     let kept = parameters * 4 * if adapters.is_some() { 1 } else { 2 } + trained * 8;
-    // While episodes are played and learned from, the decoder's copy of the weights, and a gradient
-    // per worker.
-    let copies = parameters * 4 + trained * 4 * threads;
-    let batch = rollouts.max(config.eval.episodes as u64);
-    let live = batch.min(LIVE * threads);
-    let decoding = live * context * kv;
+    // A gradient per worker. Where all weights are trained, the decoder's copy of them lies in one
+    // while training episodes are played, and beside them in an evaluation.
+    let gradients = trained * 4 * threads;
+    let copy = parameters * 4;
+    let copies = gradients + if adapters.is_some() { copy } else { 0 };
+    // Groups stay together, whatever their size.
+    let wave = LIVE.max(config.rollout.group_size as u64) * threads;
+    let played = rollouts.min(wave) * context * kv;
+    // A whole split may be of any size.
+    let panel = match config.eval.episodes as u64 {
+        0 => LIVE * threads,
+        episodes => episodes.min(LIVE * threads),
+    };
+    let evaluated = panel * context * kv;
     // What the backward pass keeps of every token, and as much again for its own buffers.
     let width = 4 * hidden + model.qkv_size() as u64 + 3 * model.intermediate_size as u64;
-    let rows = (config.algo.micro_batch_tokens as u64).min((rollouts * context).div_ceil(threads));
-    let training = threads * rows * 4 * (layers * width + 2 * hidden);
+    // A segment that is longer than a micro-batch has one of its own.
+    let batch = rollouts * context;
+    let share = (config.algo.micro_batch_tokens as u64).min(batch.div_ceil(threads));
+    let rows = (threads * share.max(context)).min(batch);
+    let training = rows * 4 * (layers * width + 2 * hidden);
     // A token with its score, a few words of text each.
     let episodes = 2 * rollouts * context * 24;
-    // The two phases take turns, but the allocator does not give everything back in between.
     let tape = (config.model.tape_gb * 1e9) as u64;
-    let step = copies + decoding.max(training) + decoding.min(training) / 2 + episodes + tape;
+    // The workers keep their buffers until a checkpoint is due. Where every step has one, playing and
+    // learning take turns, but the allocator does not give everything back in between.
+    let kept_back = played.min(training) / if config.checkpoint.every == 1 { 2 } else { 1 };
+    let learning = copies + played.max(training) + kept_back;
+    // Behind the update and before the checkpoint.
+    let evaluating =
+        if config.eval.splits.is_empty() { 0 } else { gradients + copy + evaluated + training };
+    let step = learning.max(evaluating) + episodes + tape;
     // A checkpoint lies in memory as it is written, when all that is gone.
     let checkpoint = trained * 12 + (4 << 20);
     let memory = BASE + kept + step.max(checkpoint);
@@ -105,5 +122,55 @@ mod tests {
         taped.model.tape_gb = 1.5;
         assert_eq!(estimate(&taped, &model).memory, small.memory + 1_500_000_000);
         assert_eq!((size(3_100_000), size(2_450_000_000)), ("4 MB".into(), "2.5 GB".into()));
+    }
+
+    /// Memory with a small change to the defaults.
+    fn memory(change: impl FnOnce(&mut Config)) -> u64 {
+        let model = empg_train::tiny().unwrap().model;
+        let mut config = Config { threads: 2, ..Config::default() }.resolve().unwrap();
+        config.checkpoint.every = 1;
+        change(&mut config);
+        estimate(&config, &model).memory
+    }
+
+    #[test]
+    fn a_segment_longer_than_a_micro_batch_is_one() {
+        let of = |tokens: usize| memory(|c| c.algo.micro_batch_tokens = tokens);
+        assert_eq!(of(1), of(1024));
+        assert!(of(1024) < of(2048));
+        let one = |tokens: usize| {
+            memory(|c| {
+                (c.rollout.groups, c.rollout.group_size) = (1, 1);
+                c.algo.micro_batch_tokens = tokens;
+            })
+        };
+        assert_eq!(one(1), one(8192), "there is only one");
+    }
+
+    #[test]
+    fn a_whole_split_is_no_empty_one() {
+        let of = |episodes: usize| memory(|c| c.eval.episodes = episodes);
+        assert_eq!((of(0), of(10_000)), (of(256), of(256)));
+        assert!(of(8) < of(0));
+    }
+
+    #[test]
+    fn what_is_kept_between_steps_counts() {
+        let of = |every: u64| {
+            memory(|c| {
+                c.eval.splits.clear();
+                c.checkpoint.every = every;
+            })
+        };
+        assert!(of(1) < of(10));
+        assert_eq!((of(0), of(2)), (of(10), of(10)));
+    }
+
+    #[test]
+    fn the_decoders_weights_lie_in_the_gradient_and_beside_it_in_an_evaluation() {
+        let model = empg_train::tiny().unwrap().model;
+        let with = memory(|c| c.eval.episodes = 256);
+        let without = memory(|c| c.eval.splits.clear());
+        assert!(with - without > model.params.len() as u64 * 4);
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use empg_llm::{
-    ADAPTER_CONFIG_FILE, CHAT_TEMPLATE, ChatTemplate, GenerationConfig, LoadedModel, SideFiles,
-    TURN_END, adapter_base, load_path,
+    ADAPTER_CONFIG_FILE, CHAT_TEMPLATE, ChatTemplate, GenerationConfig, LoadedModel, TURN_END,
+    adapter_base, load_path,
 };
 use empg_run::{CheckpointRef, Run};
 use empg_train::{Config, Policy, tiny};
@@ -19,8 +19,6 @@ use crate::settings;
 pub(crate) struct Located {
     /// Weights and tokenizer.
     pub(crate) policy: Policy,
-    /// What it says beside its weights.
-    pub(crate) side: SideFiles,
     /// What it is called in output.
     pub(crate) name: String,
     /// The configuration of the run that made it.
@@ -78,24 +76,17 @@ pub(crate) fn open(model: &str) -> anyhow::Result<Policy> {
     if model == "tiny" {
         return tiny().context("loading the embedded policy");
     }
-    Ok(parts(load(model)?).1)
-}
-
-fn parts(loaded: LoadedModel) -> (SideFiles, Policy) {
-    let end_tokens = loaded.end_tokens();
-    let LoadedModel { model, tokenizer, side, .. } = loaded;
-    (side, Policy { model, tokenizer, end_tokens })
+    Ok(load(model)?.into())
 }
 
 /// A model with all that comes with it, from `tiny`, a directory, a GGUF file or an id on the
 /// Hugging Face Hub. What exists as a path is never taken for an id.
 pub(crate) fn load(model: &str) -> anyhow::Result<LoadedModel> {
     if model == "tiny" {
-        let Policy { model, tokenizer, .. } = open(model)?;
+        let Policy { model, tokenizer, side, .. } = open(model)?;
         let chat_template = Some(ChatTemplate::new(CHAT_TEMPLATE, BTreeMap::new())?);
         let eos = tokenizer.token_id(TURN_END).into_iter().collect();
         let generation = GenerationConfig { eos, ..GenerationConfig::default() };
-        let side = SideFiles::default();
         return Ok(LoadedModel { model, tokenizer, chat_template, generation, side });
     }
     read(&resolve(model)?)
@@ -148,16 +139,14 @@ fn load_folder(path: &Path) -> anyhow::Result<LoadedModel> {
 pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
     let dir = Path::new(path);
     if path == "tiny" || !dir.join("manifest.json").exists() {
-        let (side, policy) = parts(load(path)?);
+        let policy = load(path)?.into();
         let run = if path == "tiny" { None } else { run_around(dir) };
-        return Ok(Located { policy, side, name: path.to_owned(), run });
+        return Ok(Located { policy, name: path.to_owned(), run });
     }
     let run = Run::open(dir)?;
     let checkpoint = checkpoint_of(&run, which)?;
-    let (side, policy) = parts(load_folder(&checkpoint.dir)?);
     Ok(Located {
-        policy,
-        side,
+        policy: load_folder(&checkpoint.dir)?.into(),
         name: checkpoint.dir.display().to_string(),
         run: Some(settings::of_run(&run.config()?, dir.join("config.toml"))?),
     })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use empg::TokenId;
 use serde_json::{Map, Value, json};
 
+use crate::chat::CHAT_TEMPLATE;
 use crate::chat_template::ChatTemplate;
 use crate::checkpoint::{CONFIG_FILE, CheckpointError, pretty, tokenizer_config};
 use crate::config::ModelConfig;
@@ -14,6 +15,7 @@ use crate::directory::optional;
 use crate::generation::GenerationConfig;
 use crate::gguf::GgufVocabulary;
 use crate::loaded::chat_template;
+use crate::tiny_tokenizer::TURN_END;
 use crate::tokenizer::Tokenizer;
 
 /// Special tokens and, in older folders, the chat template.
@@ -109,6 +111,45 @@ impl SideFiles {
             self.files.insert(GENERATION, bytes);
         }
         Ok(self)
+    }
+
+    /// Those of a model that has been trained in ChatML: its end of a turn goes before the other end
+    /// tokens unless it is one of them, and where there is no chat template they are ChatML's. What
+    /// says nothing goes on saying nothing.
+    ///
+    /// # Errors
+    /// Files that are no JSON objects.
+    pub fn trained_in_chatml(
+        &self,
+        config: &ModelConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, CheckpointError> {
+        let mut side = self.clone();
+        let Some(end) = tokenizer.token_id(TURN_END) else { return Ok(side) };
+        if !side.ids.is_empty() {
+            ends_with(&mut side.ids, end);
+        }
+        let object = |file: &str, bytes: &[u8]| {
+            serde_json::from_slice::<Map<String, Value>>(bytes)
+                .map_err(|e| refuse(file.into(), e.to_string()))
+        };
+        if let Some(bytes) = side.files.get_mut(GENERATION) {
+            let mut generation = object(GENERATION, bytes)?;
+            if ends_with(&mut generation, end) {
+                *bytes = pretty(&generation.into());
+            }
+        }
+        let words = WORDS.iter().any(|name| side.files.contains_key(name));
+        if words && matches!(side.chat_template(), Ok(None)) {
+            let mut words = match side.files.get(TOKENIZER_CONFIG) {
+                Some(bytes) => object(TOKENIZER_CONFIG, bytes)?,
+                None => tokenizer_config(config, tokenizer),
+            };
+            words.insert("chat_template".to_owned(), json!(CHAT_TEMPLATE));
+            words.insert("eos_token".to_owned(), json!(TURN_END));
+            side.files.insert(TOKENIZER_CONFIG, pretty(&words.into()));
+        }
+        Ok(side)
     }
 
     /// The chat template with the special tokens that it may name.

@@ -1,7 +1,7 @@
-//! The policy: a model, its tokenizer, and what ends its turns.
+//! The policy: a model, its tokenizer, what ends its turns, and what else its authors say.
 
 use empg::TokenId;
-use empg_llm::{LoraConfig, Model, ModelConfig, Tokenizer};
+use empg_llm::{LoadedModel, LoraConfig, Model, ModelConfig, SideFiles, Tokenizer};
 
 use crate::TrainError;
 use crate::config::{ConfigError, RolloutConfig};
@@ -17,6 +17,8 @@ pub struct Policy {
     pub tokenizer: Tokenizer,
     /// Tokens that end a turn beside ChatML's: those that the model's authors name.
     pub end_tokens: Vec<TokenId>,
+    /// What its authors say beside the weights, to be written with them again.
+    pub side: SideFiles,
 }
 
 /// Longest context of a new policy. The configuration's default is a quarter of it: pages of a real
@@ -93,7 +95,20 @@ impl Policy {
             qk_norm: false,
             max_position_embeddings: POSITIONS,
         };
-        Ok(Self { model: Model::init(config, seed)?, tokenizer, end_tokens: Vec::new() })
+        Ok(Self {
+            model: Model::init(config, seed)?,
+            tokenizer,
+            end_tokens: Vec::new(),
+            side: SideFiles::default(),
+        })
+    }
+}
+
+impl From<LoadedModel> for Policy {
+    fn from(loaded: LoadedModel) -> Self {
+        let end_tokens = loaded.end_tokens();
+        let LoadedModel { model, tokenizer, side, .. } = loaded;
+        Self { model, tokenizer, end_tokens, side }
     }
 }
 

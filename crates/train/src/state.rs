@@ -8,7 +8,7 @@ use empg::Credit;
 use empg_env::TaskSet;
 use empg_llm::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, Dtype, Layout, TensorFile, TensorView, adapter_files,
-    adapters_from_bytes, checkpoint_files, load_path, model_from_bytes, tokenizer_files,
+    adapters_from_bytes, checkpoint_files_beside, load_path, model_from_bytes, tokenizer_files,
     write_tensors,
 };
 use empg_run::{CheckpointFiles, CheckpointRef, RunDir, TrajectoryRow};
@@ -45,9 +45,7 @@ struct TrainerState {
 /// # Errors
 /// Files that are missing, damaged or do not belong together.
 pub fn load_policy(dir: &Path) -> Result<Policy, TrainError> {
-    let loaded = load_path(dir)?;
-    let end_tokens = loaded.end_tokens();
-    Ok(Policy { model: loaded.model, tokenizer: loaded.tokenizer, end_tokens })
+    Ok(load_path(dir)?.into())
 }
 
 impl Trainer {
@@ -125,15 +123,17 @@ impl Trainer {
     }
 }
 
-/// The files of a policy: all weights as `transformers` opens them, or, where it has adapters, those as
-/// PEFT opens them.
+/// The files of a policy: all weights as `transformers` opens them, with what its authors say beside
+/// them, or, where it has adapters, those as PEFT opens them.
 ///
 /// # Errors
-/// See [`checkpoint_files`] and [`adapter_files`].
+/// See [`checkpoint_files_beside`], [`SideFiles::trained_in_chatml`](empg_llm::SideFiles::trained_in_chatml)
+/// and [`adapter_files`].
 pub fn policy_files(policy: &Policy) -> Result<Vec<(&'static str, Vec<u8>)>, TrainError> {
-    let Policy { model, tokenizer, .. } = policy;
+    let Policy { model, tokenizer, side, .. } = policy;
     let Some(adapters) = &model.adapters else {
-        return Ok(checkpoint_files(model, tokenizer, Dtype::F32)?);
+        let side = side.trained_in_chatml(&model.config, tokenizer)?;
+        return Ok(checkpoint_files_beside(model, tokenizer, Dtype::F32, &side)?);
     };
     let mut files = adapter_files(adapters, Dtype::F32)?;
     files.extend(tokenizer_files(&model.config, tokenizer));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use empg_env::{DemonstrationTurn, Manner, Showing, Split, TaskSet, households, search, webshop};
-use empg_llm::{Model, Names, Tokenizer, model_from_bytes, tiny_tokenizer};
+use empg_llm::{Model, Names, SideFiles, Tokenizer, model_from_bytes, tiny_tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -20,7 +20,7 @@ const TOKENIZER: &[u8] = include_bytes!("../assets/tiny/tokenizer.json");
 /// Not expected: the embedded files are tested.
 pub fn tiny() -> Result<Policy, TrainError> {
     let (model, tokenizer) = model_from_bytes(CONFIG, WEIGHTS, TOKENIZER)?;
-    Ok(Policy { model, tokenizer, end_tokens: Vec::new() })
+    Ok(Policy { model, tokenizer, end_tokens: Vec::new(), side: SideFiles::default() })
 }
 
 /// The tokenizer of `tiny`: one token per instance name of a household, per word of the generated
@@ -194,5 +194,7 @@ pub fn extend_vocabulary(
             *x *= scale;
         }
     }
-    Ok(Policy { model: grown, tokenizer, end_tokens: policy.end_tokens.clone() })
+    // What lay beside the weights was ours, about the smaller vocabulary.
+    let (end_tokens, side) = (policy.end_tokens.clone(), SideFiles::default());
+    Ok(Policy { model: grown, tokenizer, end_tokens, side })
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     if gguf.exists() && source.exists() && gguf.canonicalize()? == source.canonicalize()? {
         bail!("--gguf names the model itself; name another file");
     }
-    let Located { mut policy, side, name, .. } = models::locate(&model, checkpoint)?;
+    let Located { mut policy, name, .. } = models::locate(&model, checkpoint)?;
     if names_base(&policy, &gguf)? {
         bail!("--gguf names the model that the adapters belong to; name another file");
     }
@@ -65,7 +65,7 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     let called = if is_gguf(called) { called.file_stem() } else { called.file_name() };
     let options = GgufOptions {
         name: called.map(|name| name.to_string_lossy().into_owned()),
-        ..GgufOptions::of_model(&side, &policy.tokenizer)?
+        ..GgufOptions::of_model(&policy.side, &policy.tokenizer)?
     };
     if options.eos.is_none() {
         say!("warning: the model names no end token; llama.cpp assumes one for such files");
@@ -122,13 +122,13 @@ fn folder(
         bail!("--out names the model itself; name another folder");
     }
     no_run(out)?;
-    let Located { mut policy, side, .. } = models::locate(model, checkpoint)?;
+    let Located { mut policy, .. } = models::locate(model, checkpoint)?;
     let merged = policy.model.adapters.is_some();
     if names_base(&policy, out)? {
         bail!("--out names the model that the adapters belong to; name another folder");
     }
     policy.model.merge_adapters();
-    let files = checkpoint_files_beside(&policy.model, &policy.tokenizer, dtype, &side)?;
+    let files = checkpoint_files_beside(&policy.model, &policy.tokenizer, dtype, &policy.side)?;
     if out.join(TEMPLATE).exists() && files.iter().all(|(name, _)| *name != TEMPLATE) {
         bail!(
             "{} holds the {TEMPLATE} of another model, which would be taken for this one's: remove \

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use empg_llm::{
-    CheckpointError, Decoder, Dtype, GgufOptions, INDEX_FILE, LoadedModel, PackedBatch,
-    SamplingParams, SideFiles, Target, Workspace, checkpoint_files_beside, index_files,
-    load_directory, load_gguf, load_model, load_path, write_files,
+    CHAT_TEMPLATE, CheckpointError, Decoder, Dtype, GgufOptions, INDEX_FILE, LoadedModel,
+    PackedBatch, SamplingParams, SideFiles, Target, Workspace, checkpoint_files_beside,
+    index_files, load_directory, load_gguf, load_model, load_path, write_files,
 };
 use serde::Deserialize;
 
@@ -282,4 +282,34 @@ fn adapters_say_what_they_were_trained_with_and_their_model_the_rest() {
     // What the adapters' folder says itself goes before all.
     fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": 7}"#).expect("w");
     assert_eq!(rewritten(&over()).1.generation.eos, [7]);
+}
+
+#[test]
+fn a_model_trained_in_chatml_says_so_and_keeps_the_rest() {
+    let trained = |dir: &Path| {
+        let LoadedModel { side, model, tokenizer, .. } = load_directory(dir).expect("loads");
+        let again = side.trained_in_chatml(&model.config, &tokenizer).expect("JSON");
+        (side, again)
+    };
+    let (before, after) = trained(&folder("qwen2"));
+    assert_eq!(after, before, "it ends turns so already, and has a template");
+    let copy = Copy::new("trained");
+    fs::write(copy.0.join("generation_config.json"), r#"{"eos_token_id": 0, "top_k": 20}"#)
+        .expect("writes");
+    fs::remove_file(copy.0.join("chat_template.jinja")).expect("removes");
+    let words = r#"{"eos_token": "<|endoftext|>", "tokenizer_class": "TokenizersBackend"}"#;
+    fs::write(copy.0.join("tokenizer_config.json"), words).expect("writes");
+    let loaded = load_directory(&copy.0).expect("loads");
+    let side = trained(&copy.0).1;
+    let (dir, again) = rewritten(&LoadedModel { side: side.clone(), ..loaded });
+    assert_eq!((again.generation.eos, again.generation.top_k), (vec![2, 0], Some(20)));
+    assert_eq!(again.chat_template.expect("a template").source(), CHAT_TEMPLATE);
+    let words = json(&dir.path().join("tokenizer_config.json"));
+    assert_eq!(words["eos_token"], "<|im_end|>");
+    assert_eq!(words["tokenizer_class"], "TokenizersBackend", "the rest is the authors'");
+    assert_eq!(trained(dir.path()).1, side, "once is enough");
+    // What says nothing is written as ever.
+    let LoadedModel { model, tokenizer, .. } = load_directory(&copy.0).expect("loads");
+    let nothing = SideFiles::default().trained_in_chatml(&model.config, &tokenizer);
+    assert_eq!(nothing.expect("nothing to read"), SideFiles::default());
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use empg_llm::write_files;
 use empg_run::{Run, RunDir};
-use empg_train::{Config, Silent, TrainError, Trainer};
+use empg_train::{Config, Silent, TrainError, Trainer, load_policy, policy_files};
 
 use crate::toy::{Lamps, config, policy};
 
@@ -98,4 +99,44 @@ fn another_reference_is_refused() {
     let refused =
         Trainer::resume(config(), Arc::new(Lamps::default()), other, &checkpoint.unwrap());
     assert!(matches!(refused, Err(TrainError::Checkpoint(_))));
+}
+
+#[test]
+fn what_lies_beside_the_weights_stays_beside_them() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens/qwen2-tiny");
+    let policy = load_policy(&model).unwrap();
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("run");
+    let mut run = RunDir::create(&dir, "", &serde_json::json!({})).unwrap();
+    let lamps = || Arc::new(Lamps::default());
+    let mut trainer = Trainer::new(config(), lamps(), policy.clone()).unwrap();
+    let mut observer = StopAfterOne(trainer.stop_flag());
+    trainer.run(Some(&mut run), &mut observer).unwrap_err();
+    drop((run, trainer));
+    let (mut run, checkpoint) = RunDir::resume(&dir).unwrap();
+    let mut trainer =
+        Trainer::resume(config(), lamps(), policy.clone(), &checkpoint.unwrap()).unwrap();
+    trainer.run(Some(&mut run), &mut Silent).unwrap();
+    let checkpoint = dir.join("checkpoints/step-000003");
+    for file in ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"] {
+        let [one, other] = [&model, &checkpoint].map(|dir| fs::read(dir.join(file)).unwrap());
+        assert_eq!(other, one, "{file}");
+    }
+    let again = load_policy(&checkpoint).unwrap();
+    assert_eq!((again.side, &again.end_tokens), (policy.side, &policy.end_tokens));
+    assert_eq!(again.end_tokens, [0, 2]);
+}
+
+#[test]
+fn a_checkpoint_of_a_checkpoint_has_its_bytes() {
+    let policy = policy();
+    let files = policy_files(&policy).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &files).unwrap();
+    let sorted = |mut files: Vec<(&'static str, Vec<u8>)>| {
+        files.sort();
+        files
+    };
+    let again = policy_files(&load_policy(dir.path()).unwrap()).unwrap();
+    assert_eq!(sorted(again), sorted(files));
 }

@@ -1,7 +1,7 @@
 //! Lamps of three colours: naming the colour earns a share of the reward.
 
 use empg_env::{Env, EnvEnd, EnvError, Observation, Split, Task, TaskSet, Transition};
-use empg_llm::{Model, ModelConfig, Names, tiny_tokenizer};
+use empg_llm::{Model, ModelConfig, Names, SideFiles, tiny_tokenizer};
 use empg_train::{Config, Policy};
 
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
@@ -88,7 +88,8 @@ pub(crate) fn policy() -> Policy {
         num_kv_heads: 2,
         ..shape
     };
-    Policy { model: Model::init(config, 1).unwrap(), tokenizer, end_tokens: Vec::new() }
+    let model = Model::init(config, 1).unwrap();
+    Policy { model, tokenizer, end_tokens: Vec::new(), side: SideFiles::default() }
 }
 
 /// Small batches, no evaluation to speak of.

@@ -92,10 +92,11 @@ pub struct Played {
     pub truncated: usize,
     /// Groups sampled.
     pub groups: usize,
-    /// Groups dropped because all their rewards were equal.
+    /// Groups whose rewards were all equal.
     pub groups_flat: usize,
-    /// Groups dropped because fewer than two rollouts were left.
-    pub groups_short: usize,
+    /// Groups dropped: flat ones with dynamic sampling, and those of which fewer than two rollouts were
+    /// left.
+    pub groups_dropped: usize,
     /// Rounds of sampling.
     pub rounds: usize,
 }
@@ -233,13 +234,14 @@ impl Collector<'_> {
             kept.push(episode);
         }
         if rollouts.len() < least {
-            played.groups_short += 1;
+            played.groups_dropped += 1;
             return Ok(());
         }
         let group = Group { task: rollouts[0].task().to_owned(), rollouts };
         if flat(&group) {
             played.groups_flat += 1;
             if dynamic {
+                played.groups_dropped += 1;
                 return Ok(());
             }
         }

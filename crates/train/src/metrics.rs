@@ -102,7 +102,8 @@ impl StepReport {
             put("failed", json!(played.failed));
             put("groups", json!(self.groups));
             put("groups_sampled", json!(played.groups));
-            put("groups_dropped", json!(played.groups_flat + played.groups_short));
+            put("groups_flat", json!(played.groups_flat));
+            put("groups_dropped", json!(played.groups_dropped));
             put("sampling_rounds", json!(played.rounds));
             if let Some(credit) = &self.credit {
                 put("steps", json!(credit.steps));

@@ -56,6 +56,7 @@ fn two_steps_end_with_a_comparison_and_a_run_directory() {
         "kl_old",
         "clip_fraction",
         "grad_norm",
+        "groups_flat",
         "groups_dropped",
     ] {
         assert!(lines[1].get(key).is_some(), "{key}: {}", lines[1]);

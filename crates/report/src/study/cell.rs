@@ -17,7 +17,7 @@ const FORMAT: u32 = 1;
 /// Percentile bins of the entropy dynamics.
 const BINS: usize = 20;
 /// The curves that are kept of the metrics, one value a step.
-const CURVES: [&str; 16] = [
+const CURVES: [&str; 17] = [
     "success",
     "return",
     "turns",
@@ -32,6 +32,7 @@ const CURVES: [&str; 16] = [
     "grad_norm",
     "g_std",
     "bonus",
+    "groups_flat",
     "groups_dropped",
     "updates",
 ];

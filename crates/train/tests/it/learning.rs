@@ -88,7 +88,22 @@ fn flat_groups_are_dropped_and_the_step_goes_on() {
     assert_eq!(report.groups, 0);
     assert_eq!(report.played.rounds, 2);
     assert_eq!(report.played.groups_flat, report.played.groups);
-    assert!(report.metrics().contains_key("groups_dropped"));
+    let metrics = report.metrics();
+    assert_eq!(metrics["groups_dropped"], metrics["groups_sampled"]);
+    assert_eq!(metrics["groups_flat"], metrics["groups_sampled"]);
+}
+
+#[test]
+fn flat_groups_that_are_trained_on_are_not_dropped() {
+    let lamps = Lamps { flat: true, ..Lamps::default() };
+    let mut config = config();
+    config.algo.dynamic_sampling = Some(false);
+    let mut trainer = Trainer::new(config, Arc::new(lamps), policy()).unwrap();
+    let (report, learned) = trainer.step(&mut Silent).unwrap();
+    assert!(learned.is_some());
+    let metrics = report.metrics();
+    assert_eq!(metrics["groups_flat"], metrics["groups"]);
+    assert_eq!(metrics["groups_dropped"], 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use empg_env::Split;
-use empg_llm::{check_folder, write_files};
+use empg_llm::{ModelConfig, check_folder, write_files};
 use empg_train::config::{EnvConfig, Schedule};
 use empg_train::{
     Config, Evaluation, ExpertDemonstrations, Panel, Policy, Practice, SftConfig, SftStep, Stage,
@@ -165,7 +165,16 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let mut policy = match named {
         false => Policy::untrained(tiny_preset_tokenizer()?, sft.seed)?,
         true if language_model => models::open(base)?,
-        true => with_vocabulary(models::open(base)?, tiny_preset_tokenizer()?, sft.seed)?,
+        true => {
+            let policy = models::open(base)?;
+            let shape = policy.model.config.clone();
+            let policy = with_vocabulary(policy, tiny_preset_tokenizer()?, sft.seed)?;
+            // What grew is frozen beside adapters, and their file would name the model without it.
+            if config.model.lora.is_some() && policy.model.config != shape {
+                return Err(outgrown(base, &shape, &policy.model.config));
+            }
+            policy
+        }
     };
     policy.adapt(config.model.lora.as_ref(), base, sft.seed)?;
     no_run(&out)?;
@@ -301,6 +310,20 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         output::line(&format!("model: {}", out.display()))?;
     }
     Ok(())
+}
+
+/// Why there can be no new adapters on a model that has to grow first.
+fn outgrown(base: &str, is: &ModelConfig, becomes: &ModelConfig) -> anyhow::Error {
+    let what = format!(
+        "model.lora: {base} has {} tokens and {} positions and would get {} and {} here, which \
+         adapters are not saved with: fine-tune it without model.lora first (empg sft --model {base} \
+         --out DIR), then with it on --model DIR",
+        is.vocab_size,
+        is.max_position_embeddings,
+        becomes.vocab_size,
+        becomes.max_position_embeddings,
+    );
+    SettingsError::Conflict(what).into()
 }
 
 /// Says what is about to happen.

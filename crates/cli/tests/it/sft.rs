@@ -96,3 +96,21 @@ fn adapters_do_not_take_the_place_of_their_model() {
     // What replaces only itself may.
     done(dir.path(), "--model one --steps 1 --out one");
 }
+
+#[test]
+fn no_new_adapters_on_a_model_that_has_to_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    done(dir.path(), "--steps 1 --out base");
+    // As of a version whose contexts were shorter.
+    let file = dir.path().join("base/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["max_position_embeddings"] = 1024.into();
+    fs::write(&file, config.to_string()).unwrap();
+    let lora = "--set model.lora={rank=2} --steps 1";
+    let error = refused(dir.path(), &format!("--model base {lora} --out one"), 2);
+    assert!(error.contains("1024 positions") && error.contains("without model.lora"), "{error}");
+    assert!(!dir.path().join("one").exists());
+    // As it says.
+    done(dir.path(), "--model base --steps 1 --out grown");
+    done(dir.path(), &format!("--model grown {lora} --out one"));
+}

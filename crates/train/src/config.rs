@@ -354,7 +354,7 @@ pub struct EmpgConfig {
     pub quantile_high: f64,
     /// What the bonus rewards.
     pub bonus: Clarity,
-    /// No bonus for groups without reward variance.
+    /// No bonus where the base advantage is 0, as in groups whose rewards are all equal.
     pub gate_bonus: bool,
     /// Subtracts the mean over all steps (Eq. 7).
     pub center: bool,

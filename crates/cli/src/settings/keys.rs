@@ -96,7 +96,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "empg.quantile_low" "Lower bound of the quantile normalisation."
     "empg.quantile_high" "Upper bound of the quantile normalisation."
     "empg.bonus" "What the bonus rewards: next-entropy (the paper's) or entropy-drop."
-    "empg.gate_bonus" "No bonus for groups whose rewards are all equal."
+    "empg.gate_bonus" "No bonus where the base advantage is 0, as in groups whose rewards are all equal."
     "empg.center" "Subtracts the mean over all steps."
     "optim.lr" "Peak learning rate."
     "optim.beta1" "Decay of the first moment."

@@ -40,7 +40,7 @@ class EMPGConfig(GRPOConfig):
         default_factory=lambda: [0.05, 0.95], metadata={"help": "The two levels of empg_normalize=quantile."}
     )
     empg_gate_bonus: bool = field(
-        default=False, metadata={"help": "No bonus where the base advantage is 0 (all rewards of a group equal)."}
+        default=False, metadata={"help": "No bonus where the base advantage is 0 (as where all rewards of a group are equal)."}
     )
     empg_center: bool = field(default=True, metadata={"help": "Subtract the mean over all steps of the batch."})
     empg_paper_exact: bool = field(

@@ -19,31 +19,35 @@ struct Flaws {
 pub struct SearchExpert {
     flaws: Flaws,
     wander: f64,
-    dice: Dice,
+    seed: u64,
+    /// Turns taken in, anybody's.
+    turn: u64,
     chain: Vec<usize>,
     question: String,
     /// What the next fact is about.
     subject: String,
     /// Facts found.
     found: usize,
-    /// Searches in a row that did not lead on.
+    /// Its own searches in a row that did not lead on; what others search says nothing about them.
     vain: usize,
 }
 
+const SALT: u64 = 0x7365_6172_6368_6572;
 /// Searches in a row without result after which it answers what it has.
 const PATIENCE: usize = 2;
 
 impl SearchExpert {
     /// An expert whose mistakes are drawn from a seed.
     pub fn new(manner: Manner, seed: u64) -> Self {
-        let mut dice = Dice::new(mix(0x7365_6172_6368_6572, seed));
+        let mut dice = Dice::new(mix(SALT, seed));
         let careless = manner == Manner::Careless;
         let stops_early = dice.chance(0.4) && careless;
         let misreads = (dice.chance(0.3) && careless).then(|| dice.below(3));
         Self {
             flaws: Flaws { stops_early, misreads },
             wander: if careless { 0.06 } else { 0.0 },
-            dice,
+            seed,
+            turn: 0,
             chain: Vec::new(),
             question: String::new(),
             subject: String::new(),
@@ -52,10 +56,11 @@ impl SearchExpert {
         }
     }
 
-    fn read(&mut self, observation: &str) {
+    /// Takes in what an action found; `own` says whether this expert would have searched for it.
+    fn read(&mut self, own: bool, observation: &str) {
         let passages = passages(observation);
         let Some(&relation) = self.chain.get(self.found) else {
-            if self.chain.is_empty() {
+            if self.chain.is_empty() && own {
                 self.vain = PATIENCE;
                 if let Some((title, _)) = passages.into_iter().next() {
                     self.subject = title;
@@ -84,18 +89,32 @@ impl SearchExpert {
                 self.found += 1;
                 self.vain = 0;
             }
-            None => self.vain += 1,
+            None => self.vain += usize::from(own),
         }
+    }
+
+    /// The search for the next fact, or for anything else about its subject.
+    fn query(&self, noun: &str) -> String {
+        format!("{} {noun}", self.subject).trim().to_owned()
+    }
+
+    /// What the next fact is called; nothing where the question is not understood.
+    fn noun(&self) -> &'static str {
+        self.chain.get(self.found).map_or("", |&relation| RELATIONS[relation].noun)
     }
 }
 
 impl Expert for SearchExpert {
     fn observe(&mut self, action: Option<&str>, observation: &str) {
-        if action.is_some() {
-            self.read(observation);
+        if let Some(action) = action {
+            self.turn += 1;
+            let own =
+                searched(action).is_some_and(|q| q.eq_ignore_ascii_case(&self.query(self.noun())));
+            self.read(own, observation);
             return;
         }
         self.question = observation.trim().to_string();
+        self.turn = 0;
         self.found = 0;
         self.vain = 0;
         if let Some((chain, start)) = parse(&self.question) {
@@ -112,16 +131,21 @@ impl Expert for SearchExpert {
         if self.found >= enough && !self.chain.is_empty() || self.vain >= PATIENCE {
             return format!("<answer>{}</answer>", self.subject);
         }
-        let noun = match self.chain.get(self.found) {
-            Some(&relation) if self.wander > 0.0 && self.dice.chance(self.wander) => {
-                let other = RELATIONS[self.dice.below(RELATIONS.len())].noun;
-                if other == RELATIONS[relation].noun { "" } else { other }
-            }
-            Some(&relation) => RELATIONS[relation].noun,
-            None => "",
-        };
-        format!("<search>{}</search>", format!("{} {noun}", self.subject).trim_end())
+        let mut noun = self.noun();
+        // Drawn from the turn, so that asking changes nothing.
+        let mut dice = Dice::new(mix(mix(SALT, self.seed), self.turn));
+        if !self.chain.is_empty() && self.wander > 0.0 && dice.chance(self.wander) {
+            let other = RELATIONS[dice.below(RELATIONS.len())].noun;
+            noun = if other == noun { "" } else { other };
+        }
+        format!("<search>{}</search>", self.query(noun))
     }
+}
+
+/// The query in an action.
+fn searched(action: &str) -> Option<&str> {
+    let (_, rest) = action.split_once("<search>")?;
+    Some(rest.split_once("</search>")?.0.trim())
 }
 
 /// Title and text of the passages of an observation, in both protocols.
@@ -146,7 +170,7 @@ fn passages(observation: &str) -> Vec<(String, String)> {
             if let Some((title, body)) =
                 rest.strip_prefix("(Title: ").and_then(|rest| rest.split_once(") "))
             {
-                passages.push((title.to_owned(), body.to_owned()));
+                passages.push((title.trim_matches('"').to_owned(), body.to_owned()));
                 continue;
             }
             if let Some(title) = rest.strip_prefix(": ") {
@@ -183,10 +207,32 @@ mod tests {
         assert_eq!(expert.next_action(), "<search>Silent Harbor director</search>");
         expert.observe(Some("<search>Silent Harbor director</search>"), RESULT);
         assert_eq!(expert.next_action(), "<search>Ada Lorn birthplace</search>");
-        let last =
-            "\n\n<information>Doc 1(Title: Ada Lorn) Ada Lorn was born in Torvale.\n</information>";
+        let last = "\n\n<information>Doc 1(Title: \"Ada Lorn\") Ada Lorn was born in Torvale.</information>\n\n";
         expert.observe(Some("<search>Ada Lorn birthplace</search>"), last);
         assert_eq!(expert.next_action(), "<answer>Torvale</answer>");
+    }
+
+    #[test]
+    fn is_tired_by_its_own_searches_only() {
+        let nothing = "<information>{\"result\": \"\"}</information>";
+        let mut expert = SearchExpert::new(Manner::Clean, 0);
+        expert.observe(None, "Where was the director of Silent Harbor born?");
+        for _ in 0..4 {
+            expert.observe(Some("<search>harbor</search>"), nothing);
+            expert.observe(Some("what?"), "");
+        }
+        let own = expert.next_action();
+        assert_eq!(own, "<search>Silent Harbor director</search>");
+        expert.observe(Some(&own), nothing);
+        assert_eq!(expert.next_action(), own);
+        expert.observe(
+            Some("<think>Once more.</think> <search> silent harbor director</search>"),
+            nothing,
+        );
+        assert_eq!(expert.next_action(), "<answer>Silent Harbor</answer>");
+        expert.observe(None, "Why?");
+        expert.observe(Some("<search>harbor</search>"), RESULT);
+        assert_eq!(expert.next_action(), "<search>Why?</search>");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use empg_env::search::{SearchOptions, SearchSet};
+use empg_env::search::{Protocol, SearchOptions, SearchSet};
 use empg_env::webshop::{Catalogue, WebshopOptions, WebshopSet};
 use empg_env::{Manner, Showing, Split, TaskSet};
 
@@ -33,7 +33,10 @@ const CLEAN: Showing =
 
 #[test]
 fn the_clean_experts_win() {
-    let sets: [Arc<dyn TaskSet>; 2] = [Arc::new(shop(0)), Arc::new(world(0))];
+    let search_r1 = SearchOptions { protocol: Protocol::SearchR1, ..SearchOptions::default() };
+    let world = world(0);
+    let sets: [Arc<dyn TaskSet>; 3] =
+        [Arc::new(shop(0)), Arc::new(world.with(search_r1, Some(6))), Arc::new(world)];
     for set in sets {
         for split in [Split::Train, Split::Seen, Split::Unseen] {
             let (won, turns) = play(&*set, split, &CLEAN, 200);
@@ -53,5 +56,37 @@ fn carelessness_costs_and_noise_is_survived() {
         let noisy = Showing { noise: 0.1, ..CLEAN };
         let (won, turns) = play(&*set, Split::Train, &noisy, 200);
         assert!(won >= 0.75, "{}: {won} in {turns} turns", set.name());
+    }
+}
+
+#[test]
+fn asking_changes_nothing() {
+    let sets: [Arc<dyn TaskSet>; 1] = [Arc::new(world(0))];
+    for set in sets {
+        for seed in 0..60 {
+            let task = set.task(Split::Train, seed).unwrap();
+            let mut env = set.make();
+            let fresh = || set.expert(Manner::Careless, seed).unwrap();
+            let mut asked = fresh();
+            let mut seen: Vec<(Option<String>, String)> =
+                vec![(None, env.reset(&task.id, seed).unwrap().text)];
+            loop {
+                let (action, observation) = &seen[seen.len() - 1];
+                asked.observe(action.as_deref(), observation);
+                let next = asked.next_action();
+                assert_eq!(asked.next_action(), next, "{} {seed}", set.name());
+                // One that is asked here for the first time says the same.
+                let mut silent = fresh();
+                for (action, observation) in &seen {
+                    silent.observe(action.as_deref(), observation);
+                }
+                assert_eq!(silent.next_action(), next, "{} {seed}: {seen:?}", set.name());
+                let step = env.step(&next).unwrap();
+                if step.end.is_some() || seen.len() == 12 {
+                    break;
+                }
+                seen.push((Some(next), step.observation.text));
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A shopper who reads: searches for what the instruction names, opens the first product whose title
 //! and price fit, chooses the options, buys; goes back where an option is missing.
 
+use super::strings::{INSTRUCTION, SEPARATOR};
 use crate::dice::{Dice, mix};
 use crate::expert::{Expert, Manner};
 
@@ -23,7 +24,7 @@ struct Offer {
     price: f64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Page {
     #[default]
     Search,
@@ -40,6 +41,17 @@ enum Page {
     Other,
 }
 
+/// What a page of results makes the shopper do.
+enum Choice<'a> {
+    /// Look at what may fit.
+    Open(&'a Offer),
+    /// Open what is then bought.
+    Settle(&'a Offer),
+    /// Read on.
+    Next,
+    Nothing,
+}
+
 /// Mistakes of one episode.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flaws {
@@ -53,12 +65,14 @@ struct Flaws {
     ignores_missing: bool,
 }
 
-/// A shopper in one episode of WebShop, printed in mode `text`.
+/// A shopper in one episode of WebShop, printed in either mode.
 #[derive(Debug)]
 pub struct WebshopExpert {
     flaws: Flaws,
     wander: f64,
-    dice: Dice,
+    seed: u64,
+    /// Turns taken in, anybody's.
+    turn: u64,
     wish: Wish,
     page: Page,
     /// Products that were opened and did not fit.
@@ -67,9 +81,11 @@ pub struct WebshopExpert {
     chosen: Vec<String>,
     /// The open product.
     opened: Option<String>,
-    /// The best there is, where nothing fits.
+    /// Takes the best there is: since the last search it opened a product that it would not leave.
     settled: bool,
 }
+
+const SALT: u64 = 0x0073_686f_7070_6572;
 
 /// Pages of results that are read before settling for less.
 const PATIENCE: usize = 2;
@@ -79,7 +95,7 @@ const TRIALS: usize = 4;
 impl WebshopExpert {
     /// An expert whose mistakes are drawn from a seed.
     pub fn new(manner: Manner, seed: u64) -> Self {
-        let mut dice = Dice::new(mix(0x0073_686f_7070_6572, seed));
+        let mut dice = Dice::new(mix(SALT, seed));
         let mut flaw = |p: f64| dice.chance(p) && manner == Manner::Careless;
         let flaws = Flaws {
             skips_options: flaw(0.45),
@@ -91,7 +107,8 @@ impl WebshopExpert {
         Self {
             flaws,
             wander,
-            dice,
+            seed,
+            turn: 0,
             wish: Wish::default(),
             page: Page::Search,
             rejected: Vec::new(),
@@ -136,31 +153,36 @@ impl WebshopExpert {
         format!("search[{query}]")
     }
 
-    fn on_results(&mut self, page: usize, offers: &[Offer]) -> String {
-        let open = |asin: &str| format!("click[{}]", asin.to_lowercase());
+    /// What to open on a page of results, and whether it is taken as it is.
+    fn choice<'a>(&self, page: usize, offers: &'a [Offer]) -> Choice<'a> {
         let new: Vec<&Offer> = offers.iter().filter(|o| !self.rejected.contains(&o.asin)).collect();
         if self.flaws.takes_first
             && let Some(first) = new.first()
         {
-            self.settled = true;
-            return open(&first.asin);
+            return Choice::Settle(first);
         }
         if let Some(offer) = new.iter().find(|o| self.fits(o)) {
-            return open(&offer.asin);
+            return Choice::Open(offer);
         }
         if page < PATIENCE && offers.len() >= 10 && self.rejected.len() < TRIALS {
-            return "click[next >]".to_string();
+            return Choice::Next;
         }
-        self.settled = true;
         // The first of the best.
-        let best = new.iter().rev().max_by_key(|o| self.merit(o));
-        match best.or(offers.first().as_ref()) {
-            Some(offer) => open(&offer.asin),
-            None => "click[back to search]".to_string(),
+        let best = new.into_iter().rev().max_by_key(|o| self.merit(o));
+        best.or(offers.first()).map_or(Choice::Nothing, Choice::Settle)
+    }
+
+    fn on_results(&self, page: usize, offers: &[Offer]) -> String {
+        match self.choice(page, offers) {
+            Choice::Open(offer) | Choice::Settle(offer) => {
+                format!("click[{}]", offer.asin.to_lowercase())
+            }
+            Choice::Next => "click[next >]".to_string(),
+            Choice::Nothing => "click[back to search]".to_string(),
         }
     }
 
-    fn on_item(&mut self, offer: &Offer, values: &[String]) -> String {
+    fn on_item(&self, offer: &Offer, values: &[String]) -> String {
         let missing = self.wish.values.iter().any(|v| !values.contains(v));
         let tired = self.settled || self.rejected.len() >= TRIALS;
         let wrong = !self.fits(offer) || (missing && !self.flaws.ignores_missing);
@@ -179,13 +201,15 @@ impl WebshopExpert {
         }
     }
 
-    fn stray(&mut self) -> Option<String> {
-        if self.wander == 0.0 || !self.dice.chance(self.wander) {
+    fn stray(&self) -> Option<String> {
+        // Drawn from the turn, so that asking changes nothing.
+        let mut dice = Dice::new(mix(mix(SALT, self.seed), self.turn));
+        if self.wander == 0.0 || !dice.chance(self.wander) {
             return None;
         }
         let choice = match &self.page {
-            Page::Item { .. } => ["description", "features", "reviews"][self.dice.below(3)],
-            Page::Results { .. } => ["next >", "back to search"][self.dice.below(2)],
+            Page::Item { .. } => ["description", "features", "reviews"][dice.below(3)],
+            Page::Results { .. } => ["next >", "back to search"][dice.below(2)],
             _ => return None,
         };
         Some(format!("click[{choice}]"))
@@ -195,22 +219,34 @@ impl WebshopExpert {
 impl Expert for WebshopExpert {
     fn observe(&mut self, action: Option<&str>, observation: &str) {
         if action.is_none() {
+            self.turn = 0;
             self.rejected.clear();
             self.chosen.clear();
             self.opened = None;
             self.settled = false;
+        } else {
+            self.turn += 1;
         }
+        self.settled &= !action.is_some_and(|a| a.starts_with("search["));
         let before = std::mem::replace(&mut self.page, read(observation));
         if let Some(instruction) = instruction(observation) {
             self.wish = wish(instruction);
         }
         let clicked =
             action.and_then(|a| a.strip_prefix("click[")?.strip_suffix(']')).unwrap_or_default();
+        let settles = match &before {
+            Page::Results { page, offers } => match self.choice(*page, offers) {
+                Choice::Settle(offer) => offer.asin.eq_ignore_ascii_case(clicked),
+                _ => false,
+            },
+            _ => false,
+        };
         match (&before, &mut self.page) {
             (Page::Results { .. }, Page::Item { offer, .. }) => {
                 offer.asin = clicked.to_uppercase();
                 self.opened = Some(offer.asin.clone());
                 self.chosen.clear();
+                self.settled |= settles;
             }
             (_, Page::Item { offer, values }) => {
                 offer.asin = self.opened.clone().unwrap_or_default();
@@ -241,9 +277,24 @@ impl Expert for WebshopExpert {
     }
 }
 
+/// The nodes of a page; in the rich mode a node is a line, and a button is marked.
+fn nodes(observation: &str) -> Vec<&str> {
+    if observation.contains(SEPARATOR) {
+        return observation.split(SEPARATOR).collect();
+    }
+    let lines = observation.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| button(line).unwrap_or(line)).collect()
+}
+
+/// The name of a button in the rich mode.
+fn button(line: &str) -> Option<&str> {
+    let marks = [("[button] ", " [button_]"), ("[clicked button] ", " [clicked button_]")];
+    marks.iter().find_map(|(open, close)| line.strip_prefix(open)?.strip_suffix(close))
+}
+
 fn instruction(observation: &str) -> Option<&str> {
-    let mut nodes = observation.split(" [SEP] ");
-    nodes.find(|n| *n == "Instruction:")?;
+    let mut nodes = nodes(observation).into_iter();
+    nodes.find(|n| *n == INSTRUCTION)?;
     nodes.next()
 }
 
@@ -284,7 +335,7 @@ fn price(text: &str) -> f64 {
 }
 
 fn read(observation: &str) -> Page {
-    let nodes: Vec<&str> = observation.split(" [SEP] ").collect();
+    let nodes = nodes(observation);
     if nodes.first() == Some(&"WebShop") {
         return Page::Search;
     }
@@ -332,6 +383,27 @@ mod tests {
     }
 
     #[test]
+    fn reads_both_modes() {
+        let rich = "You have clicked red.\nInstruction:\nbuy\n[button] Back to Search [button_]\n\
+                    [button] < Prev [button_]\ncolor\n  [clicked button] red [clicked button_]\n  \
+                    [button] blue [button_]\nShoes\nPrice: $20.0\nRating: N.A.\n[button] Buy Now \
+                    [button_]\n";
+        let text = "Instruction: [SEP] buy [SEP] Back to Search [SEP] < Prev [SEP] color [SEP] red \
+                    [SEP] blue [SEP] Shoes [SEP] Price: $20.0 [SEP] Rating: N.A. [SEP] Buy Now";
+        assert_eq!(read(rich), read(text));
+        assert_eq!(instruction(rich), Some("buy"));
+        let rich = "Instruction:\nbuy\n[button] Back to Search [button_]\nPage 2 (Total results: \
+                    12)\n[button] < Prev [button_]\n[button] Next > [button_]\n\n[button] B0A \
+                    [button_]\nShoes\n$20.0\n\n[clicked button] B0B [clicked button_]\nHats\n$3.0\n";
+        let text = "Instruction: [SEP] buy [SEP] Back to Search [SEP] Page 2 (Total results: 12) \
+                    [SEP] < Prev [SEP] Next > [SEP] B0A [SEP] Shoes [SEP] $20.0 [SEP] B0B [SEP] \
+                    Hats [SEP] $3.0";
+        assert_eq!(read(rich), read(text));
+        let start = "WebShop\nInstruction: \nbuy\n[button] Search [button_]\n";
+        assert_eq!((read(start), instruction(start)), (Page::Search, Some("buy")));
+    }
+
+    #[test]
     fn opens_chooses_and_buys() {
         let mut expert = WebshopExpert::new(Manner::Clean, 0);
         expert.observe(None, &format!("WebShop [SEP] {HEAD} [SEP] Search"));
@@ -372,5 +444,11 @@ mod tests {
         expert.observe(Some("click[< prev]"), &results);
         // Nothing else there: it settles.
         assert_eq!(expert.next_action(), "click[b0a]");
+        expert.observe(Some("click[b0a]"), &item);
+        assert_eq!(expert.next_action(), "click[buy now]");
+        // A new search is a new chance.
+        expert.observe(Some("search[y]"), &results.replace("B0A", "B0C"));
+        expert.observe(Some("click[b0c]"), &item);
+        assert_eq!(expert.next_action(), "click[< prev]");
     }
 }

@@ -7,7 +7,7 @@ use super::catalogue::Catalogue;
 use super::episode::{Available, Episode, SearchCache};
 use super::expert::WebshopExpert;
 use super::goals::Goals;
-use super::options::{Mode, Splits, WebshopOptions};
+use super::options::{Splits, WebshopOptions};
 use super::verl_agent::SEARCH_ACTION;
 use crate::expert::show;
 use crate::{
@@ -187,9 +187,7 @@ impl TaskSet for WebshopSet {
         seed: u64,
         showing: &Showing,
     ) -> Result<Option<Demonstration>, EnvError> {
-        // The expert reads this mode.
-        let options = WebshopOptions { mode: Mode::Text, ..self.options };
-        let mut env = WebshopEnv { options, ..self.environment() };
+        let mut env = self.environment();
         let mut expert = WebshopExpert::new(showing.manner, seed);
         // Clicks on anything that does not end the episode.
         let played = show(&mut env, &mut expert, task, seed, showing, |env, dice| {

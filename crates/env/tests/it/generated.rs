@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use empg_env::search::{Protocol, SearchOptions, SearchSet};
-use empg_env::webshop::{Catalogue, WebshopOptions, WebshopSet};
+use empg_env::webshop::{Catalogue, Mode, WebshopOptions, WebshopSet};
 use empg_env::{Manner, Showing, Split, TaskSet};
 
 fn shop(seed: u64) -> WebshopSet {
@@ -33,10 +33,15 @@ const CLEAN: Showing =
 
 #[test]
 fn the_clean_experts_win() {
+    let rich = WebshopOptions { mode: Mode::TextRich, ..WebshopOptions::default() };
     let search_r1 = SearchOptions { protocol: Protocol::SearchR1, ..SearchOptions::default() };
-    let world = world(0);
-    let sets: [Arc<dyn TaskSet>; 3] =
-        [Arc::new(shop(0)), Arc::new(world.with(search_r1, Some(6))), Arc::new(world)];
+    let (shop, world) = (shop(0), world(0));
+    let sets: [Arc<dyn TaskSet>; 4] = [
+        Arc::new(WebshopSet::new(Arc::clone(shop.catalogue()), rich, None).unwrap()),
+        Arc::new(shop),
+        Arc::new(world.with(search_r1, Some(6))),
+        Arc::new(world),
+    ];
     for set in sets {
         for split in [Split::Train, Split::Seen, Split::Unseen] {
             let (won, turns) = play(&*set, split, &CLEAN, 200);
@@ -60,8 +65,18 @@ fn carelessness_costs_and_noise_is_survived() {
 }
 
 #[test]
+fn demonstrations_show_the_pages_that_are_played() {
+    let rich = WebshopOptions { mode: Mode::TextRich, ..WebshopOptions::default() };
+    let set = WebshopSet::new(Catalogue::generated(0).unwrap(), rich, None).unwrap();
+    let task = set.task(Split::Train, 0).unwrap();
+    let played = set.demonstrate(&task.id, 0, &CLEAN).unwrap().unwrap();
+    let intro = set.make().reset(&task.id, 0).unwrap();
+    assert_eq!(played.turns[0].observation, intro.text);
+}
+
+#[test]
 fn asking_changes_nothing() {
-    let sets: [Arc<dyn TaskSet>; 1] = [Arc::new(world(0))];
+    let sets: [Arc<dyn TaskSet>; 2] = [Arc::new(shop(0)), Arc::new(world(0))];
     for set in sets {
         for seed in 0..60 {
             let task = set.task(Split::Train, seed).unwrap();

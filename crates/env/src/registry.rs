@@ -27,7 +27,7 @@ pub struct EnvOptions {
 }
 
 impl EnvOptions {
-    /// What the environment's users start from: 50 steps, WebShop 15, Deep Search 4.
+    /// What the users of the environment's data start from: 50 steps, WebShop 15, Deep Search 4.
     pub fn of(env: &str) -> Self {
         let max_steps = match env {
             "webshop" => 15,
@@ -35,6 +35,15 @@ impl EnvOptions {
             _ => 50,
         };
         Self { max_steps: Some(max_steps), ..Self::default() }
+    }
+
+    /// The same where the tasks are generated: 6 in Deep Search, whose questions take up to four facts
+    /// and the answer.
+    pub fn generated(env: &str) -> Self {
+        match env {
+            "search" => Self { max_steps: Some(6), ..Self::default() },
+            _ => Self::of(env),
+        }
     }
 }
 
@@ -121,7 +130,7 @@ impl Source {
             "households" => Ok(Self::Households),
             "webshop" => Ok(Self::Webshop(Catalogue::generated(seed)?)),
             "search" => {
-                let EnvOptions { search, max_steps, .. } = EnvOptions::of(name);
+                let EnvOptions { search, max_steps, .. } = EnvOptions::generated(name);
                 Ok(Self::Search(SearchSet::generated(seed, search, max_steps)))
             }
             _ => Err(EnvError::Failed(format!(
@@ -160,4 +169,33 @@ pub fn open(
     options: EnvOptions,
 ) -> Result<Arc<dyn TaskSet>, EnvError> {
     Source::open(name, data, corpus)?.tasks(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_questions_get_the_turns_that_they_take() {
+        let steps = |options: EnvOptions| options.max_steps;
+        assert_eq!(steps(EnvOptions::of("search")), Some(4));
+        assert_eq!(steps(EnvOptions::generated("search")), Some(6));
+        for env in ["webshop", "households", "alfworld"] {
+            assert_eq!(EnvOptions::generated(env), EnvOptions::of(env));
+        }
+        let set = match Source::generated("search", 0).unwrap() {
+            Source::Search(set) => set,
+            source => panic!("{source:?}"),
+        };
+        let four = set.questions().all().iter().position(|q| q.source == "4 hops").unwrap();
+        let task = set.task(crate::Split::Train, four as u64).unwrap();
+        let showing = crate::Showing {
+            manner: crate::Manner::Clean,
+            noise: 0.0,
+            max_turns: 30,
+            admissible: false,
+        };
+        let played = set.demonstrate(&task.id, 0, &showing).unwrap().unwrap();
+        assert!(played.won && played.turns.len() == 5, "{played:?}");
+    }
 }

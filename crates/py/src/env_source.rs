@@ -59,8 +59,8 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    pub(crate) fn options(&self, env: &str) -> PyResult<EnvOptions> {
-        let usual = EnvOptions::of(env);
+    pub(crate) fn options(&self, env: &str, generated: bool) -> PyResult<EnvOptions> {
+        let usual = if generated { EnvOptions::generated(env) } else { EnvOptions::of(env) };
         let max_steps = match self.max_steps {
             None => usual.max_steps,
             Some(-1) => None,

@@ -67,7 +67,7 @@ impl Environments {
             topk,
             observation_tokens,
         };
-        let options = rules.options(name)?;
+        let options = rules.options(name, data.is_none())?;
         let split = self::split(split)?;
         let vector = VectorOptions {
             environments: count,

@@ -405,3 +405,10 @@ def test_worlds_differ():
     worlds = [empg.envs.make("search", num_envs=1, world_seed=seed) for seed in (98, 99, 99)]
     first = [env.reset(seed=0)[0] for env in worlds]
     assert first[0] != first[1] == first[2]
+
+
+def test_generated_questions_have_six_turns():
+    envs = empg.envs.make("search", num_envs=1)
+    envs.reset(seed=0)
+    ends = [bool(envs.step(["<search>a</search>"])[3][0]) for _ in range(6)]
+    assert ends == [False] * 5 + [True]

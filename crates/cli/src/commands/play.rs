@@ -35,7 +35,7 @@ pub(crate) struct PlayArgs {
     /// Whose texts: 2.1.1 or 2.1.2+
     #[arg(long, default_value_t = DataVersion::default())]
     data_version: DataVersion,
-    /// Steps before the episode ends (50; webshop 15, search 4)
+    /// Steps before the episode ends (50; webshop 15, search 4, generated 6)
     #[arg(long)]
     max_steps: Option<u32>,
 }
@@ -53,7 +53,7 @@ struct Outcome<'a> {
 /// Data that cannot be read, an unknown task.
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let PlayArgs { which, rules, task, split, index, data_version, max_steps } = args;
-    let options = rules.options(&which.env);
+    let options = rules.options(&which);
     let max_steps = max_steps.or(options.max_steps);
     let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
     let tagged = which.env == "search";

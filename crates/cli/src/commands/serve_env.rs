@@ -33,7 +33,7 @@ pub(crate) struct EnvArgs {
     /// Whose texts of alfworld: 2.1.1 or 2.1.2+
     #[arg(long, default_value_t = DataVersion::default())]
     data_version: DataVersion,
-    /// Steps before an episode ends (50; webshop 15, search 4)
+    /// Steps before an episode ends (50; webshop 15, search 4, generated 6)
     #[arg(long)]
     max_steps: Option<u32>,
     /// Port to listen on; 0 takes a free one
@@ -86,7 +86,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         let host = host.clone();
         ServeError::Bind { host, port, source }
     })?);
-    let options = rules.options(&which.env);
+    let options = rules.options(&which);
     let max_steps = max_steps.or(options.max_steps);
     let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
     let count = tasks.len(split);

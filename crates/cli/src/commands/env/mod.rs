@@ -165,10 +165,10 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
             _ => replay::run(&which.open()?, &mut out),
         },
         EnvCommand::List { which, rules, split, limit } => {
-            list::run(&which.open()?, rules.options(&which.env), split, limit, &mut out)
+            list::run(&which.open()?, rules.options(&which), split, limit, &mut out)
         }
         EnvCommand::Bench { which, rules, seconds, at_once } => {
-            let options = rules.options(&which.env);
+            let options = rules.options(&which);
             bench::run(&which, options, seconds, at_once, json, &mut out)
         }
         EnvCommand::Project { env } => project::run(&env, &mut out),

@@ -112,12 +112,16 @@ fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
 
 impl RuleArgs {
     /// The options of an environment.
-    pub(crate) fn options(&self, env: &str) -> EnvOptions {
+    pub(crate) fn options(&self, which: &Which) -> EnvOptions {
         let Self { env_seed, human_goals, mode, splits, protocol, topk } = *self;
+        let usual = match which.data.data {
+            Some(_) => EnvOptions::of(&which.env),
+            None => EnvOptions::generated(&which.env),
+        };
         EnvOptions {
             webshop: WebshopOptions { mode, human_goals, env_seed, splits },
             search: SearchOptions { protocol, topk, ..SearchOptions::default() },
-            ..EnvOptions::of(env)
+            ..usual
         }
     }
 }

@@ -19,7 +19,7 @@ class Options(TypedDict, total=False):
       ALFWorld's ``"valid_seen"`` and ``"valid_unseen"`` mean the latter two.
     - ``seed``: environment ``i`` starts with seed ``seed + i``; None draws one.
     - ``max_steps``: an episode is truncated after so many; None is the environment's usual limit
-      (50, WebShop 15, Deep Search 4), -1 none.
+      (50, WebShop 15, Deep Search 4, in a generated world 6), -1 none.
     - ``parse``: ``"verl"`` reads the action out of what a model wrote (see `empg.envs.project`);
       None plays the text as it is.
     - ``admissible``: whether ``info`` lists admissible commands; without, steps are faster.

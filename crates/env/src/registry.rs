@@ -109,11 +109,9 @@ impl Source {
             },
             "search" => match data {
                 Some(folder) => Ok(Self::Search(SearchSet::load(folder, corpus)?)),
-                None => match (Self::generated(name, 0)?, corpus) {
-                    (Self::Search(set), Some(corpus)) => {
-                        Ok(Self::Search(set.over(retriever(corpus)?)))
-                    }
-                    (source, _) => Ok(source),
+                None => match corpus {
+                    Some(corpus) => Self::generated(name, 0)?.over(corpus),
+                    None => Self::generated(name, 0),
                 },
             },
             _ => Self::generated(name, 0),
@@ -139,6 +137,18 @@ impl Source {
                 REMOTE.join(", ")
             ))),
         }
+    }
+
+    /// The same questions over other passages, or a retriever by its address; only Deep Search has
+    /// any.
+    ///
+    /// # Errors
+    /// Passages that cannot be read, an address that cannot be used.
+    pub fn over(self, corpus: &Path) -> Result<Self, EnvError> {
+        Ok(match self {
+            Self::Search(set) => Self::Search(set.over(retriever(corpus)?)),
+            source => source,
+        })
     }
 
     /// The tasks, played with these options.
@@ -174,6 +184,29 @@ pub fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::Questions;
+
+    fn questions(source: Source) -> Arc<Questions> {
+        match source {
+            Source::Search(set) => Arc::clone(set.questions()),
+            source => panic!("{source:?}"),
+        }
+    }
+
+    #[test]
+    fn a_world_keeps_its_questions_over_other_passages() {
+        let dir = tempfile::tempdir().unwrap();
+        let corpus = dir.path().join("corpus.jsonl");
+        std::fs::write(&corpus, "{\"id\": \"0\", \"contents\": \"\\\"A\\\"\\nb\"}\n").unwrap();
+        let first = |source| questions(source).all()[0].question.clone();
+        let world = Source::generated("search", 7).unwrap();
+        let over = world.clone().over(&corpus).unwrap();
+        let usual = Source::open("search", None, Some(&corpus)).unwrap();
+        assert_eq!(first(over), first(world));
+        assert_eq!(first(usual), first(Source::generated("search", 0).unwrap()));
+        let missing = Source::generated("search", 0).unwrap().over(&dir.path().join("none"));
+        assert!(missing.is_err());
+    }
 
     #[test]
     fn generated_questions_get_the_turns_that_they_take() {

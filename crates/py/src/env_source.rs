@@ -36,7 +36,13 @@ impl Which {
             return Ok(source);
         }
         let source = match (&self.data, &self.corpus) {
-            (None, None) if self.name != "alfworld" => Source::generated(&self.name, self.world)?,
+            (None, corpus) if self.name != "alfworld" => {
+                let world = Source::generated(&self.name, self.world)?;
+                match corpus {
+                    Some(corpus) => world.over(corpus)?,
+                    None => world,
+                }
+            }
             (data, corpus) => Source::open(&self.name, data.as_deref(), corpus.as_deref())?,
         };
         let source = Arc::new(source);

@@ -407,6 +407,14 @@ def test_worlds_differ():
     assert first[0] != first[1] == first[2]
 
 
+def test_a_world_keeps_its_questions_over_a_corpus(tmp_path):
+    (tmp_path / "passages.jsonl").write_text(json.dumps({"id": "0", "contents": '"Ada"\nAda wrote.'}))
+    here = empg.envs.make("search", num_envs=1, world_seed=98)
+    over = empg.envs.make("search", num_envs=1, world_seed=98, corpus=tmp_path / "passages.jsonl")
+    assert here.reset(seed=0)[0] == over.reset(seed=0)[0]
+    assert "Ada wrote." in over.step(["<search>Ada</search>"])[0][0]
+
+
 def test_generated_questions_have_six_turns():
     envs = empg.envs.make("search", num_envs=1)
     envs.reset(seed=0)

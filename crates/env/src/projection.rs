@@ -11,10 +11,13 @@ pub enum Projection {
     Webshop,
     /// `<search>…</search>` or `<answer>…</answer>`.
     Search,
+    /// The same as Search-R1 reads it: the first that is closed by its own tag, in small letters.
+    SearchR1,
 }
 
 impl Projection {
-    /// The convention of an environment, by its name on the command line.
+    /// The convention of an environment, by its name on the command line; Deep Search's is
+    /// verl-agent's.
     pub fn of(env: &str) -> Option<Self> {
         match env {
             "alfworld" | "households" => Some(Self::Alfworld),
@@ -31,7 +34,13 @@ impl Projection {
             Self::Alfworld => tagged(raw, 30),
             Self::Webshop => tagged(raw, 20),
             Self::Search => search(raw),
+            Self::SearchR1 => search_r1(raw),
         }
+    }
+
+    /// Whether the environment takes what the model wrote and reads the action itself.
+    pub(crate) fn is_read_by_environment(self) -> bool {
+        matches!(self, Self::Search | Self::SearchR1)
     }
 }
 
@@ -41,6 +50,7 @@ impl fmt::Display for Projection {
             Self::Alfworld => "alfworld",
             Self::Webshop => "webshop",
             Self::Search => "search",
+            Self::SearchR1 => "search-r1",
         })
     }
 }
@@ -91,6 +101,16 @@ fn search(raw: &str) -> Projected {
             action: format!("<{name}>{inner}</{name}>"),
             valid: searches + answers <= 1,
         },
+    }
+}
+
+fn search_r1(raw: &str) -> Projected {
+    match crate::search::first_action(raw) {
+        None => Projected { action: String::new(), valid: false },
+        Some((is_search, inner)) => {
+            let name = if is_search { "search" } else { "answer" };
+            Projected { action: format!("<{name}>{}</{name}>", strip(inner)), valid: true }
+        }
     }
 }
 
@@ -165,5 +185,19 @@ mod tests {
             parts(Projection::Search, "<answer> 42 </answer>"),
             ("<answer>42</answer>".to_owned(), true)
         );
+    }
+
+    #[test]
+    fn search_r1_takes_the_first_closed_block() {
+        for (raw, action) in [
+            ("<search>a</search> <answer>b</answer>", "<search>a</search>"),
+            ("<answer> b </answer>", "<answer>b</answer>"),
+            ("<search>a</answer>", ""),
+            ("<answer>b</answer><search>a</search>", "<answer>b</answer>"),
+            ("<Search>a</Search>", ""),
+        ] {
+            let read = parts(Projection::SearchR1, raw);
+            assert_eq!(read, (action.to_owned(), !action.is_empty()), "{raw}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use empg_env::search::Protocol;
 use empg_env::vector::{Autoreset, Turn, Vector, VectorError, VectorOptions};
 use empg_env::{NAMES, Projection, Source, Split, TaskSet};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -82,7 +83,7 @@ impl Environments {
                     ("Disabled", Autoreset::Disabled),
                 ],
             )?,
-            projection: if parse { Some(projection(name)?) } else { None },
+            projection: if parse { Some(reading(name, options.search.protocol)?) } else { None },
             admissible,
             threads,
         };
@@ -215,6 +216,14 @@ fn projection(name: &str) -> PyResult<Projection> {
             "no environment is called {name:?}: there are {}",
             NAMES.join(", ")
         ))
+    })
+}
+
+/// How an environment's texts are read under a protocol, which only Deep Search has.
+fn reading(name: &str, protocol: Protocol) -> PyResult<Projection> {
+    Ok(match (projection(name)?, protocol) {
+        (Projection::Search, Protocol::SearchR1) => Projection::SearchR1,
+        (projection, _) => projection,
     })
 }
 

@@ -420,3 +420,14 @@ def test_generated_questions_have_six_turns():
     envs.reset(seed=0)
     ends = [bool(envs.step(["<search>a</search>"])[3][0]) for _ in range(6)]
     assert ends == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize(
+    "protocol, action", [("verl-agent", "<search>b</search>"), ("search-r1", "<answer>a</answer>")]
+)
+def test_parse_reads_a_search_as_its_protocol_does(protocol, action):
+    envs = empg.envs.make("search", num_envs=1, parse="verl", protocol=protocol)
+    envs.reset(seed=0)
+    _, _, terminations, _, info = envs.step(["<answer>a</answer> <Search>b</search>"])
+    assert info["action"][0] == action
+    assert terminations[0] == action.startswith("<answer>")

@@ -10,8 +10,10 @@ use empg_env::search::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let projected = Projection::Search.project(text);
-    assert!(projected.valid <= !projected.action.is_empty());
+    for projection in [Projection::Search, Projection::SearchR1] {
+        let projected = projection.project(text);
+        assert!(projected.valid <= !projected.action.is_empty());
+    }
     let corpus = Corpus::from_passages([("0", "\"Title\"\ntext"), ("1", "more <answer>text")]);
     let retriever = Bm25Retriever::new(Arc::new(corpus));
     for protocol in [Protocol::VerlAgent, Protocol::SearchR1] {

@@ -164,11 +164,9 @@ impl Episode {
         rules: &Rules,
         retriever: &dyn Retriever,
     ) -> Result<Transition, RetrieverError> {
-        let end = [SEARCH_END, ANSWER_END].iter().find_map(|tag| Some(raw.find(tag)? + tag.len()));
-        let response = &raw[..end.unwrap_or(raw.len())];
         self.turns += 1;
-        self.said.push_str(response);
-        let (query, answered) = match first_block(response) {
+        self.said.push_str(response(raw));
+        let (query, answered) = match first_action(raw) {
             Some((true, query)) => (Some(query.trim_matches(is_space)), false),
             Some((false, _)) => (None, true),
             None => (None, false),
@@ -247,6 +245,17 @@ fn find(
 fn inner<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(open)?;
     Some(after.split_once(close)?.0)
+}
+
+/// What Search-R1 keeps of what a model wrote: nothing behind the first closing tag.
+fn response(raw: &str) -> &str {
+    let end = [SEARCH_END, ANSWER_END].iter().find_map(|tag| Some(raw.find(tag)? + tag.len()));
+    &raw[..end.unwrap_or(raw.len())]
+}
+
+/// The query (true) or the answer (false) that Search-R1 reads in what a model wrote.
+pub(crate) fn first_action(raw: &str) -> Option<(bool, &str)> {
+    first_block(response(raw))
 }
 
 /// The first block of `<search>` (true) or `<answer>` (false) that is closed by its own tag.

@@ -23,6 +23,7 @@ mod vocabulary;
 pub use bm25_retriever::Bm25Retriever;
 pub use corpus::Corpus;
 pub use dense_retriever::{DenseRetriever, MismatchError};
+pub(crate) use episode::first_action;
 pub use episode::{Episode, Rules, TokenCut, words};
 pub use expert::SearchExpert;
 pub use folder::{CORPUS, Found};

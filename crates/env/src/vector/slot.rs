@@ -18,6 +18,13 @@ pub(super) struct Shared {
     pub(super) admissible: bool,
 }
 
+impl Shared {
+    /// Whether environments read what the model wrote themselves.
+    fn reads_text(&self) -> bool {
+        self.projection.is_some_and(Projection::is_read_by_environment)
+    }
+}
+
 /// Where an environment is in its episode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -104,10 +111,7 @@ impl Slot {
         }
         let projected = shared.projection.map(|projection| projection.project(text));
         let mut turn = match &projected {
-            // Deep Search reads what the model wrote by itself.
-            Some(Projected { action, .. }) if shared.projection != Some(Projection::Search) => {
-                self.play(shared, action)
-            }
+            Some(Projected { action, .. }) if !shared.reads_text() => self.play(shared, action),
             _ => self.play(shared, text),
         };
         turn.projected = projected;

@@ -85,7 +85,9 @@ proptest! {
 
     #[test]
     fn model_texts(text in r"(<|/|>|action|search|ſearch|answer|ANSWER|think|中|İ| |x){0,40}") {
-        for projection in [Projection::Alfworld, Projection::Webshop, Projection::Search] {
+        for projection in
+            [Projection::Alfworld, Projection::Webshop, Projection::Search, Projection::SearchR1]
+        {
             projection.project(&text);
         }
     }

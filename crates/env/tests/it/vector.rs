@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use empg_env::households::HouseholdSet;
+use empg_env::search::{Protocol, SearchOptions, SearchSet};
 use empg_env::vector::{Autoreset, Turn, Vector, VectorError, VectorOptions};
 use empg_env::{Env, EnvEnd, EnvError, Observation, Projection, Split, Task, TaskSet, Transition};
 
@@ -278,4 +279,23 @@ fn texts_are_projected() {
     let projected: Vec<_> = projected.map(|p| (p.action, p.valid)).collect();
     assert_eq!(projected, [("inventory".to_owned(), true), ("no action at all".to_owned(), false)]);
     assert!(!turns[1].effect);
+}
+
+#[test]
+fn the_action_that_is_told_is_the_one_that_is_played() {
+    for (protocol, projection, action) in [
+        (Protocol::VerlAgent, Projection::Search, "<search>city</search>"),
+        (Protocol::SearchR1, Projection::SearchR1, "<answer>river</answer>"),
+    ] {
+        let options = SearchOptions { protocol, ..SearchOptions::default() };
+        let set = SearchSet::generated(0, options, Some(6));
+        let options = VectorOptions { projection: Some(projection), ..VectorOptions::default() };
+        let mut vector = Vector::new(Arc::new(set), options).unwrap();
+        vector.reset(None, None, None).unwrap();
+        // The two protocols disagree about which of these comes first.
+        let text = "<answer>river</answer> <Search>city</search>";
+        let turn = vector.step(&[text]).unwrap().remove(0);
+        assert_eq!(turn.projected.unwrap().action, action);
+        assert_eq!(turn.terminated, action.starts_with("<answer>"), "{protocol}");
+    }
 }

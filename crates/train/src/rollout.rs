@@ -441,8 +441,9 @@ impl Live {
 fn act(live: &mut Live, said: String, script: &Script, settings: &RolloutSettings) {
     let observation = std::mem::take(&mut live.observation);
     let spoken = script.read(&said);
+    let played = live.env.step(script.played(&said, &spoken));
     let action = spoken.action;
-    let transition = match live.env.step(&action) {
+    let transition = match played {
         Ok(transition) => transition,
         Err(error) => {
             live.turns.push(TurnText { observation, said, action, effect: false });

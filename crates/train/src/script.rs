@@ -73,7 +73,7 @@ struct Template {
 /// What a turn was taken for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spoken {
-    /// The command that is played.
+    /// The command in it.
     pub action: String,
     /// Whether the turn had the form that the prompt asks for.
     pub valid: bool,
@@ -213,11 +213,20 @@ impl Script {
     /// The command in what the agent said.
     pub fn read(&self, said: &str) -> Spoken {
         match self.reading {
-            Reading::Whole | Reading::Thought => Spoken { action: said.to_owned(), valid: true },
+            Reading::Whole => Spoken { action: said.to_owned(), valid: true },
+            Reading::Thought => Spoken { action: behind_thought(said).to_owned(), valid: true },
             Reading::Tagged(projection) => {
                 let read = projection.project(said);
                 Spoken { action: read.action, valid: read.valid }
             }
+        }
+    }
+
+    /// What the environment is given of a turn: all that was said where it reads turns itself.
+    pub fn played<'s>(&self, said: &'s str, spoken: &'s Spoken) -> &'s str {
+        match self.reading {
+            Reading::Whole | Reading::Thought => said,
+            Reading::Tagged(_) => &spoken.action,
         }
     }
 
@@ -245,6 +254,14 @@ impl RolloutConfig {
         }
         Ok(())
     }
+}
+
+/// What stands behind a turn's thought. A thought with tags of its own is part of the command, because
+/// the environment reads those.
+fn behind_thought(said: &str) -> &str {
+    let command = said.split_once("</think>").map_or(said, |(_, rest)| rest.trim());
+    let read = |text| Projection::Search.project(text).action;
+    if read(said) == read(command) { command } else { said }
 }
 
 /// The text of a template file.
@@ -354,11 +371,30 @@ mod tests {
             let said = script.say("I need a desk.", action);
             assert!(said.starts_with("<think>I need a desk.</think>"));
             let read = script.read(&said);
-            assert!(read.valid && read.action.ends_with(action), "{read:?}");
+            assert_eq!((read.action.as_str(), read.valid), (action, true));
+            let played = if env == "search" { said.as_str() } else { action };
+            assert_eq!(script.played(&said, &read), played);
         }
         let script = Script::open("alfworld", "alfworld", true).unwrap();
         assert!(!script.read("go to desk 1").valid);
         assert_eq!(Script::plain().read("look").action, "look");
+    }
+
+    #[test]
+    fn the_command_of_a_search_stands_behind_the_thought() {
+        let script = Script::open("auto", "search", true).unwrap();
+        for (said, action) in [
+            ("<think>so</think>\n<search>who</search>\n", "<search>who</search>"),
+            ("so</think><answer>me</answer>", "<answer>me</answer>"),
+            ("<search>who</search>", "<search>who</search>"),
+            ("<think>so</think> hm", "hm"),
+            ("<think>so", "<think>so"),
+        ] {
+            assert_eq!(script.read(said).action, action);
+        }
+        // The environment takes the first one.
+        let twice = "<think><search>a</search></think><search>b</search>";
+        assert_eq!(script.read(twice).action, twice);
     }
 
     #[test]

@@ -147,6 +147,29 @@ fn tasks_are_listed_timed_and_played() {
 }
 
 #[test]
+fn a_failed_generation_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = || {
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    fs::write(dir.path().join("questions.jsonl"), "mine").unwrap();
+    let ran = run_in(dir.path(), "env generate search --out .");
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert!(ran.stderr.contains("questions.jsonl: it is there already"), "{}", ran.stderr);
+    assert_eq!(here(), ["questions.jsonl"]);
+    assert_eq!(fs::read(dir.path().join("questions.jsonl")).unwrap(), b"mine");
+    let ran = run_in(dir.path(), "env generate search --out questions.jsonl/deeper");
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    fs::remove_file(dir.path().join("questions.jsonl")).unwrap();
+    let ran = run_in(dir.path(), "env generate search --out .");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(here(), ["corpus.jsonl", "questions.jsonl"]);
+}
+
+#[test]
 fn mistakes_are_told_with_what_to_do() {
     let dir = folder();
     fs::write(dir.path().join("empty.jsonl"), "\n").unwrap();

@@ -42,10 +42,17 @@ pub(crate) fn generate(args: &GenerateArgs, out: &mut impl Write) -> anyhow::Res
     if *products == 0 {
         bail!("--products must be at least 1");
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let paths: Vec<PathBuf> = files.iter().map(|name| folder.join(name)).collect();
     // Nothing that lies there is written over.
-    let mut writers = paths.iter().map(|p| create(p)).collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(there) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+        bail!("cannot make {}: it is there already", there.display());
+    }
+    let mut made = Made::default();
+    made.folder(folder)?;
+    let mut writers = Vec::with_capacity(paths.len());
+    for path in &paths {
+        writers.push(made.file(path)?);
+    }
     match (env.as_str(), &mut writers[..]) {
         ("webshop", [items, instructions, nouns]) => {
             write_catalogue(*seed, *products, items, instructions, nouns)?;
@@ -76,13 +83,76 @@ pub(crate) fn generate(args: &GenerateArgs, out: &mut impl Write) -> anyhow::Res
     }
     for (writer, path) in writers.iter_mut().zip(&paths) {
         writer.flush().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    made.keep();
+    for path in &paths {
         writeln!(out, "{}", path.display())?;
     }
     Ok(())
 }
 
-fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-    let file = File::create_new(path)
-        .with_context(|| format!("cannot make {} (is it there already?)", path.display()))?;
-    Ok(BufWriter::new(file))
+/// What this call made: taken away again unless it is kept, since half of a shop is no shop, and the
+/// next call would not write over it.
+#[derive(Default)]
+struct Made {
+    files: Vec<PathBuf>,
+    /// The innermost first.
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    fn folder(&mut self, folder: &Path) -> anyhow::Result<()> {
+        let new = folder.ancestors().take_while(|path| path.symlink_metadata().is_err());
+        self.folders = new.map(Path::to_owned).collect();
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+    }
+
+    fn file(&mut self, path: &Path) -> anyhow::Result<BufWriter<File>> {
+        let file = File::create_new(path);
+        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+        self.files.push(path.to_owned());
+        Ok(BufWriter::new(file))
+    }
+
+    fn keep(mut self) {
+        self.files.clear();
+        self.folders.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        // A folder that somebody else uses by now is not empty and stays.
+        for folder in &self.folders {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_kept_goes_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, mine) = (dir.path().join("a/b"), dir.path().join("mine"));
+        fs::write(&mine, "mine").unwrap();
+        for keep in [false, true] {
+            let mut made = Made::default();
+            made.folder(&folder).unwrap();
+            made.file(&folder.join("x")).unwrap().write_all(b"x").unwrap();
+            assert!(made.file(&mine).is_err());
+            if keep {
+                made.keep();
+            } else {
+                drop(made);
+            }
+            assert_eq!(dir.path().join("a").exists(), keep);
+        }
+        assert!(folder.join("x").exists() && mine.exists());
+    }
 }

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 /// Every number of a line with its name: nested keys are joined by `/`. An object in a list is
-/// named by its only text (`eval/unseen/success` for `"eval": [{"split": "unseen", …}]`), or by
-/// its place in the list. Numbers that stand in a list by themselves, flags and nulls are no
-/// scalars.
+/// named by its split (`eval/unseen/success` for `"eval": [{"split": "unseen", …}]`), else by its
+/// only text, or by its place in the list. Numbers that stand in a list by themselves, flags and
+/// nulls are no scalars.
 pub fn scalars(values: &Map<String, Value>) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     push(&mut found, "", values);
@@ -21,17 +21,21 @@ fn push(found: &mut Vec<(String, f64)>, prefix: &str, values: &Map<String, Value
             Value::Array(list) => {
                 for (index, element) in list.iter().enumerate() {
                     let Some(nested) = element.as_object() else { continue };
-                    let mut texts = nested.values().filter_map(Value::as_str);
-                    let own = match (texts.next(), texts.next()) {
-                        (Some(text), None) if !text.is_empty() => text.to_owned(),
-                        _ => index.to_string(),
-                    };
+                    let own = own_name(nested).map_or_else(|| index.to_string(), str::to_owned);
                     push(found, &format!("{name}/{own}"), nested);
                 }
             }
             Value::Null | Value::Bool(_) | Value::String(_) => {}
         }
     }
+}
+
+/// The name of an object in a list. An evaluation has a second text where an episode failed, which
+/// says why.
+fn own_name(element: &Map<String, Value>) -> Option<&str> {
+    let mut texts = element.values().filter_map(Value::as_str);
+    let only = texts.next().filter(|_| texts.next().is_none());
+    element.get("split").and_then(Value::as_str).or(only).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -48,6 +52,7 @@ mod tests {
             "eval": [
                 {"split": "unseen", "success": 0.25, "by_task": {"cool": {"won": 3}}},
                 {"a": "two", "b": "texts", "success": 1},
+                {"failure": "the shop is closed", "split": "seen", "success": 0.5},
             ],
         });
         let found = scalars(line.as_object().unwrap());
@@ -55,6 +60,7 @@ mod tests {
             ("entropy/by/heat", 2.5),
             ("entropy/mean", 1.0),
             ("eval/1/success", 1.0),
+            ("eval/seen/success", 0.5),
             ("eval/unseen/by_task/cool/won", 3.0),
             ("eval/unseen/success", 0.25),
             ("loss", 0.5),

@@ -63,13 +63,16 @@ pub(crate) fn partial(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether a file of a run that is just being created, and has no manifest yet, may be called
-/// `name`.
-pub(crate) fn is_of_a_new_run(name: &str) -> bool {
+/// Whether a run that is just being created, and has no manifest yet, may have an entry `name`
+/// that a new start leaves as it is: the lock and the folders.
+pub(crate) fn is_kept_by_a_start(name: &str) -> bool {
+    [LOCK, PANELS, ANALYSES, TRAJECTORIES, CHECKPOINTS].contains(&name)
+}
+
+/// Whether it may have a file `name` that a new start replaces.
+pub(crate) fn is_replaced_by_a_start(name: &str) -> bool {
     let name = name.strip_suffix(PARTIAL).unwrap_or(name);
-    [MANIFEST, CONFIG, CREATED, METRICS, TIMINGS, LOCK, PANELS, ANALYSES, TRAJECTORIES, CHECKPOINTS]
-        .contains(&name)
-        || is_events_name(name)
+    [MANIFEST, CONFIG, CREATED, METRICS, TIMINGS].contains(&name) || is_events_name(name)
 }
 
 /// Checks a name that the caller gave for a file of a checkpoint or a panel.
@@ -112,7 +115,7 @@ mod tests {
             "events.out.tfevents.179519833x.empg",
             "events.out.tfevents..empg",
         ] {
-            assert!(!is_events_name(name) && !is_of_a_new_run(name), "{name}");
+            assert!(!is_events_name(name) && !is_replaced_by_a_start(name), "{name}");
         }
     }
 

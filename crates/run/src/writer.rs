@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use crate::checkpoint::State;
 use crate::layout::{
     ANALYSES, CHECKPOINTS, CONFIG, CREATED, LOCK, MANIFEST, METRICS, PANELS, PROMPT, TIMINGS,
-    TRAJECTORIES, check_name, checkpoint_dir, is_of_a_new_run, partial, trajectory_file,
+    TRAJECTORIES, check_name, checkpoint_dir, is_kept_by_a_start, is_replaced_by_a_start, partial,
+    trajectory_file,
 };
 use crate::machine::Machine;
 use crate::manifest::{Manifest, TrajectoryEntry, encode};
@@ -385,16 +386,21 @@ pub(crate) fn lock(root: &Path) -> Result<File> {
     }
 }
 
-/// Refuses a directory with a run or with foreign content.
+/// Refuses a directory with a run or with foreign content. Files of a run's names are someone
+/// else's, too, unless they are what a start that was killed left: that has its lock before
+/// anything else, and then says when it was created.
 fn refuse_occupied(root: &Path) -> Result<()> {
     if root.join(MANIFEST).exists() {
         return Err(RunError::Exists { path: root.to_owned() });
     }
+    let created = root.join(CREATED);
+    let begun = root.join(LOCK).exists() && (created.exists() || partial(&created).exists());
     let entries = fs::read_dir(root).map_err(|e| RunError::io("list", root, 0, e))?;
     for entry in entries {
         let entry = entry.map_err(|e| RunError::io("list", root, 0, e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !is_of_a_new_run(&name) {
+        let ours = is_kept_by_a_start(&name) || (begun && is_replaced_by_a_start(&name));
+        if !ours {
             return Err(RunError::NotEmpty { path: root.to_owned(), found: name });
         }
     }

@@ -86,6 +86,39 @@ fn a_run_is_not_overwritten_and_foreign_files_are_not_taken_over() {
 }
 
 #[test]
+fn files_of_the_same_names_are_only_taken_over_from_a_start_that_was_killed() {
+    let names = [
+        "config.toml",
+        "metrics.jsonl",
+        "timings.jsonl",
+        "created.json",
+        "manifest.json.tmp",
+        "events.out.tfevents.1000000000.empg",
+    ];
+    for name in names {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join(name);
+        fs::write(&theirs, "mine").unwrap();
+        let error = RunDir::create(dir.path(), CONFIG, &json!({})).unwrap_err();
+        assert!(matches!(&error, RunError::NotEmpty { found, .. } if found == name), "{error}");
+        assert_eq!(fs::read(&theirs).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+    // A start leaves its lock before anything else, and then the time of its creation.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["run.lock", "created.json.tmp"] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    fs::create_dir(dir.path().join("panels")).unwrap();
+    for name in ["config.toml", "metrics.jsonl"] {
+        fs::write(dir.path().join(name), "half").unwrap();
+    }
+    let run = RunDir::create(dir.path(), CONFIG, &json!({})).unwrap();
+    assert_eq!(fs::read_to_string(run.path().join("config.toml")).unwrap(), CONFIG);
+    assert!(Run::open(dir.path()).unwrap().metrics().unwrap().is_empty());
+}
+
+#[test]
 fn event_files_of_other_programs_stay() {
     let dir = tempfile::tempdir().unwrap();
     let theirs = dir.path().join("events.out.tfevents.1000000000.host.4711.0");

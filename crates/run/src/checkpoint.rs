@@ -137,7 +137,12 @@ impl CheckpointRef {
 pub(crate) fn read_checked(path: &Path, len: u64, crc32: u32) -> Result<Vec<u8>> {
     let found = match fs::metadata(path) {
         Ok(meta) => meta.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Err(RunError::corrupt(path, "it is missing"));
         }
         Err(error) => return Err(RunError::io("read", path, 0, error)),

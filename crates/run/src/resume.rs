@@ -22,8 +22,9 @@ impl RunDir {
     /// # Errors
     /// [`RunError::NotARun`], [`RunError::OtherFormat`], [`RunError::Manifest`],
     /// [`RunError::Locked`]; [`RunError::NoUsableCheckpoint`] where checkpoints are recorded and
-    /// all of them are damaged, [`RunError::Corrupt`] where `metrics.jsonl` lost committed lines:
-    /// in these two cases nothing is changed.
+    /// all of them are damaged, [`RunError::Corrupt`] where `metrics.jsonl` lost committed lines,
+    /// [`RunError::Io`] where a checkpoint cannot be read, which does not say that it is damaged:
+    /// in these three cases nothing is changed.
     pub fn resume(path: impl AsRef<Path>) -> Result<(Self, Option<CheckpointRef>)> {
         Self::resume_on(Box::new(Disk), path.as_ref())
     }
@@ -154,7 +155,10 @@ fn newest_complete(
                 warnings.extend(reasons.into_iter().map(|reason| format!("{reason}; {after}")));
                 return Ok(Some(found));
             }
-            Err(error) => reasons.push(error.to_string()),
+            Err(error @ RunError::Corrupt { .. }) => reasons.push(error.to_string()),
+            // Missing rights, too many open files, a disk that fails: the checkpoint may be whole,
+            // and going on without it would remove it.
+            Err(error) => return Err(error),
         }
     }
     if reasons.is_empty() {

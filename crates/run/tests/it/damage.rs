@@ -80,6 +80,40 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     }
 }
 
+/// A link that leads to itself cannot be read by anyone; for root, missing rights would be no obstacle.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_read_just_now_is_not_a_damaged_one() {
+    for name in ["model.safetensors", "state.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        four_steps(dir.path());
+        let file = dir.path().join("checkpoints/step-000004").join(name);
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let before = snapshot(dir.path());
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let error = RunDir::resume(dir.path()).unwrap_err();
+        assert!(
+            matches!(error, RunError::Io { .. }) && error.to_string().contains(name),
+            "{error}"
+        );
+        fs::remove_file(&file).unwrap();
+        assert_eq!(snapshot(dir.path()), before);
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(RunDir::resume(dir.path()).unwrap().1.unwrap().step, 4);
+    }
+}
+
+#[test]
+fn a_checkpoint_without_its_folder_gives_way_too() {
+    let dir = tempfile::tempdir().unwrap();
+    four_steps(dir.path());
+    let newest = dir.path().join("checkpoints/step-000004");
+    fs::remove_dir_all(&newest).unwrap();
+    fs::write(&newest, "no folder").unwrap();
+    assert_eq!(RunDir::resume(dir.path()).unwrap().1.unwrap().step, 2);
+}
+
 #[test]
 fn without_any_complete_checkpoint_nothing_is_changed() {
     let dir = tempfile::tempdir().unwrap();

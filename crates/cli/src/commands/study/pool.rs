@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use empg_report::study::Cell;
-use empg_run::Run;
+use empg_run::{Run, RunError};
 
 use super::plan::{Plan, PlannedCell};
 use crate::progress::duration;
@@ -85,13 +85,9 @@ impl Pool<'_> {
         let log = PathBuf::from(log);
         let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
         command.arg("train");
-        if Run::open(&run).is_ok() {
+        if is_begun(&run)? {
             command.arg("--resume").arg(&run);
         } else {
-            if run.exists() {
-                fs::remove_dir_all(&run)
-                    .with_context(|| format!("cannot clear {}", run.display()))?;
-            }
             fs::write(&settings, toml::to_string(&cell.layer)?)
                 .with_context(|| format!("cannot write {}", settings.display()))?;
             command.arg("--config").arg(&settings).args(["--env", &cell.env]);
@@ -159,6 +155,22 @@ impl Pool<'_> {
     }
 }
 
+/// Whether a cell's run has begun. What a start left that was killed before its manifest is cleared;
+/// a run that cannot be read is not, since it may be whole.
+fn is_begun(run: &Path) -> anyhow::Result<bool> {
+    match Run::open(run) {
+        Ok(_) => Ok(true),
+        Err(RunError::NotARun { .. }) => {
+            if run.exists() {
+                fs::remove_dir_all(run)
+                    .with_context(|| format!("cannot clear {}", run.display()))?;
+            }
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The terminal's Ctrl-C reaches the study only, which then stops its runs.
 #[cfg(unix)]
 fn detach(command: &mut Command) {
@@ -180,4 +192,27 @@ fn last_line(path: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines = text.lines().rev();
     lines.map(str::trim).find(|l| !l.is_empty()).unwrap_or("it said nothing").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_cannot_be_read_is_not_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("cell");
+        assert!(!is_begun(&run).unwrap());
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("config.toml.tmp"), "half").unwrap();
+        assert!(!is_begun(&run).unwrap() && !run.exists());
+
+        fs::create_dir(&run).unwrap();
+        let manifest = run.join("manifest.json");
+        for damage in ["{\"format\": 1", "{\"format\": 99}"] {
+            fs::write(&manifest, damage).unwrap();
+            let error = is_begun(&run).unwrap_err().to_string();
+            assert!(error.contains("manifest.json") && manifest.exists(), "{error}");
+        }
+    }
 }

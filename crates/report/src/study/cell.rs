@@ -1,7 +1,8 @@
 //! One cell of a study: what is kept of one run, as a small JSON file.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use empg_run::Run;
@@ -238,7 +239,7 @@ impl Cell {
         self
     }
 
-    /// Writes the cell's file by one rename.
+    /// Writes the cell's file by one rename, durably: the run behind it may be removed then.
     ///
     /// # Errors
     /// Whatever the system refuses.
@@ -247,7 +248,19 @@ impl Cell {
         let mut text = serde_json::to_string(self).map_err(|e| fail(e.into()))?;
         text.push('\n');
         let partial = path.with_extension("json.tmp");
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(fail)
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&partial)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&partial, path)?;
+            // Elsewhere a folder cannot be opened as a file, and renames are durable by themselves.
+            if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+        };
+        write().map_err(|source| {
+            let _ = fs::remove_file(&partial);
+            fail(source)
+        })
     }
 
     /// The result of a split after training.
@@ -322,6 +335,12 @@ mod tests {
         cell.write(&path).unwrap();
         assert_eq!(Cell::read(&path).unwrap().as_ref(), Some(&cell));
         assert_eq!(cell.last("success"), Some(0.5));
+        // What cannot be put in its place leaves nothing.
+        let taken = folder.path().join("taken.json");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join("x"), "").unwrap();
+        assert!(matches!(cell.write(&taken), Err(CellError::Io { action: "write", .. })));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         fs::write(&path, "{\"format\": 1").unwrap();
         let error = Cell::read(&path).unwrap_err().to_string();
         assert!(error.contains("cell.json") && error.contains("remove the file"), "{error}");
@@ -366,9 +385,8 @@ mod tests {
 
     #[test]
     fn a_run_without_evaluations_is_unfinished() {
-        if let Err(error) = Cell::of_run(key(), Path::new(OLD_RUN), BTreeMap::new(), "0", 1.0) {
-            assert!(matches!(error, CellError::Unfinished { .. }), "{error}");
-        }
+        let error = Cell::of_run(key(), Path::new(OLD_RUN), BTreeMap::new(), "0", 1.0).unwrap_err();
+        assert!(matches!(error, CellError::Unfinished { .. }), "{error}");
         assert!(Cell::of_run(key(), Path::new("nowhere"), BTreeMap::new(), "0", 1.0).is_err());
     }
 

@@ -347,22 +347,17 @@ function empgTurn(e, k, largest) {
   return turn;
 }
 
-// A token as it reads: markers of spaces and of pieces of words are the tokenizer's, not the text's.
-const empgToken = token => token.replace(/^##/, "").replaceAll("Ġ", " ").replaceAll("Ċ", "\n").replaceAll("▁", " ");
-
-// What the agent wrote, its tokens shaded by entropy where they are known.
+// What the agent wrote, its tokens shaded by entropy where they are known; their texts together are what it wrote.
 function empgWords(t) {
   const words = empgElement("span", { class: "words" });
   if (!t.tokens?.length || t.entropies?.length !== t.tokens.length) {
     words.append(t.action || "(nothing)");
     return words;
   }
-  const marked = t.tokens.some(x => /[Ġ▁]/.test(x));
   t.tokens.forEach((token, n) => {
-    const apart = n > 0 && !marked && !token.startsWith("##") && !/^[Ċ\s]/.test(token);
-    const span = empgElement("span", { title: `entropy ${empgShort(t.entropies[n])} nats`, class: /^<\|.*\|>$/.test(token) ? "special" : null }, empgToken(token));
+    const span = empgElement("span", { title: `entropy ${empgShort(t.entropies[n])} nats`, class: /^ ?<\|.*\|>$/.test(token) ? "special" : null }, token);
     span.style.backgroundColor = `rgba(var(--shade), ${Math.min(0.5, Math.max(0, t.entropies[n]) / 4).toFixed(3)})`;
-    words.append(apart ? " " : "", span);
+    words.append(span);
   });
   return words;
 }
@@ -437,5 +432,5 @@ function empgWaterfall(t) {
   return empgElement("div", { class: "waterfall" }, svg,
     empgElement("dl", { class: "terms" }, terms.map(([name, value]) => empgElement("div", {}, empgElement("dt", {}, name), empgElement("dd", {}, value)))),
     known ? empgElement("p", { class: "quiet" }, "Entropy by token: "
-      + t.tokens.map((token, n) => `${empgToken(token).trim() || "␣"} ${empgShort(t.entropies[n])}`).join(" · ")) : null);
+      + t.tokens.map((token, n) => `${token.trim() || (token ? "␣" : "…")} ${empgShort(t.entropies[n])}`).join(" · ")) : null);
 }

@@ -19,7 +19,7 @@ pub struct Turn {
     pub observation: String,
     /// What it did.
     pub action: String,
-    /// Sampled tokens as text, where they are known.
+    /// Sampled tokens as text, where they are known; together they are what was written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<String>,
     /// Entropy of each sampled token (nats).
@@ -124,7 +124,7 @@ pub fn sources(paths: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// The episodes of rows that stand episode by episode. `token` gives a token's text.
+/// The episodes of rows that stand episode by episode; the vocabulary gives tokens their texts.
 pub fn of_rows(source: &str, rows: &[TrajectoryRow], vocabulary: &Vocabulary) -> Vec<Episode> {
     let mut episodes: Vec<Episode> = Vec::new();
     let mut last = None;
@@ -168,7 +168,31 @@ pub fn of_rows(source: &str, rows: &[TrajectoryRow], vocabulary: &Vocabulary) ->
 
 /// The texts of a run's tokens, for shading: the vocabulary of its newest checkpoint.
 #[derive(Clone, Debug, Default)]
-pub struct Vocabulary(HashMap<u32, String>);
+pub struct Vocabulary {
+    tokens: HashMap<u32, Token>,
+    /// What no blank stands behind, and before, though words stand apart.
+    opening: Vec<String>,
+    closing: Vec<String>,
+}
+
+/// What a token adds to a text.
+#[derive(Clone, Debug)]
+struct Token {
+    /// UTF-8, of which a token may hold parts of a character.
+    bytes: Vec<u8>,
+    /// A word: a blank stands before it, unless it is the first.
+    apart: bool,
+}
+
+/// How a tokenizer writes its tokens down.
+enum Spelling {
+    /// GPT-2's: a character for every byte.
+    Bytes,
+    /// SentencePiece's: `▁` is a blank, and `<0xC3>` a byte.
+    Pieces,
+    /// Words, and continuations of words behind a prefix.
+    Words(Option<String>),
+}
 
 impl Vocabulary {
     /// The vocabulary of a run's newest checkpoint; empty where there is none that can be read.
@@ -182,32 +206,163 @@ impl Vocabulary {
 
     /// Whether it knows no token.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tokens.is_empty()
     }
 
     fn parse(tokenizer: &Value) -> Self {
-        let mut texts = HashMap::new();
+        let decoders = parts(&tokenizer["decoder"], "decoders");
+        let spelling = Spelling::of(&decoders, &tokenizer["pre_tokenizer"]);
+        let words = matches!(spelling, Spelling::Words(_));
+        let mut tokens = HashMap::new();
         if let Some(vocabulary) = tokenizer.pointer("/model/vocab").and_then(Value::as_object) {
             for (text, id) in vocabulary {
                 if let Some(id) = id.as_u64() {
-                    texts.insert(id as u32, text.clone());
+                    tokens.insert(id as u32, spelling.read(text));
                 }
             }
         }
         if let Some(added) = tokenizer.get("added_tokens").and_then(Value::as_array) {
             for token in added {
                 if let (Some(id), Some(text)) = (token["id"].as_u64(), token["content"].as_str()) {
-                    texts.insert(id as u32, text.to_owned());
+                    tokens.insert(id as u32, Token { bytes: text.into(), apart: words });
                 }
             }
         }
-        Self(texts)
+        let (mut opening, mut closing) = (Vec::new(), Vec::new());
+        for decoder in decoders.iter().filter(|d| d["type"] == "Replace") {
+            let texts = (decoder["pattern"]["String"].as_str(), decoder["content"].as_str());
+            let (Some(pattern), Some(content)) = texts else { continue };
+            if pattern.strip_suffix(' ') == Some(content) {
+                opening.push(content.to_owned());
+            } else if pattern.strip_prefix(' ') == Some(content) {
+                closing.push(content.to_owned());
+            }
+        }
+        Self { tokens, opening, closing }
     }
 
-    /// The tokens' texts; none at all where one is unknown.
+    /// The tokens' texts, which together are the text that they make; none at all where a token is
+    /// unknown.
     fn texts(&self, tokens: &[u32]) -> Vec<String> {
-        let texts: Option<Vec<String>> = tokens.iter().map(|id| self.0.get(id).cloned()).collect();
-        texts.unwrap_or_default()
+        let known: Option<Vec<&Token>> = tokens.iter().map(|id| self.tokens.get(id)).collect();
+        let known = known.unwrap_or_default();
+        let ends = |token: &Token, with: &[String]| {
+            with.iter().any(|text| token.bytes.ends_with(text.as_bytes()))
+        };
+        let begins = |token: &Token, with: &[String]| {
+            with.iter().any(|text| token.bytes.starts_with(text.as_bytes()))
+        };
+        together(known.iter().enumerate().map(|(n, token)| {
+            let close = n == 0 || ends(known[n - 1], &self.opening) || begins(token, &self.closing);
+            let blank: &[u8] = if token.apart && !close { b" " } else { b"" };
+            [blank, &token.bytes].concat()
+        }))
+    }
+}
+
+impl Spelling {
+    fn of(decoders: &[&Value], pre_tokenizer: &Value) -> Self {
+        let of_type = |all: &[&Value], kind: &str| all.iter().any(|part| part["type"] == kind);
+        let before = parts(pre_tokenizer, "pretokenizers");
+        if of_type(decoders, "ByteLevel") || of_type(&before, "ByteLevel") {
+            return Self::Bytes;
+        }
+        if let Some(pieces) = decoders.iter().find(|part| part["type"] == "WordPiece") {
+            return Self::Words(pieces["prefix"].as_str().map(str::to_owned));
+        }
+        // Without a decoder tokens are words.
+        if decoders.is_empty() { Self::Words(None) } else { Self::Pieces }
+    }
+
+    fn read(&self, text: &str) -> Token {
+        let (bytes, apart) = match self {
+            Self::Bytes => (byte_level(text).unwrap_or_else(|| text.into()), false),
+            Self::Pieces => (piece(text), false),
+            Self::Words(prefix) => {
+                let rest = prefix.as_ref().and_then(|prefix| text.strip_prefix(prefix.as_str()));
+                (rest.unwrap_or(text).into(), rest.is_none())
+            }
+        };
+        Token { bytes, apart }
+    }
+}
+
+/// The parts of a tokenizer's decoder or pre-tokenizer, which may be a sequence.
+fn parts<'a>(whole: &'a Value, key: &str) -> Vec<&'a Value> {
+    match whole.get(key).and_then(Value::as_array) {
+        Some(sequence) => sequence.iter().flat_map(|part| parts(part, key)).collect(),
+        None if whole.is_null() => Vec::new(),
+        None => vec![whole],
+    }
+}
+
+/// The bytes of a token in GPT-2's alphabet, which has a visible character for every byte; `None` of
+/// another text.
+fn byte_level(text: &str) -> Option<Vec<u8>> {
+    let byte = |c: char| -> Option<u8> {
+        let code = u32::from(c);
+        let byte = match code {
+            33..=126 | 161..=172 | 174..=255 => code,
+            // All others, in their order: 0 to 32, 127 to 160, 173.
+            256..=288 => code - 256,
+            289..=322 => code - 289 + 127,
+            323 => 173,
+            _ => return None,
+        };
+        u8::try_from(byte).ok()
+    };
+    text.chars().map(byte).collect()
+}
+
+/// The bytes of one of SentencePiece's tokens.
+fn piece(text: &str) -> Vec<u8> {
+    let byte = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+        Some(byte) => vec![byte],
+        None => text.replace('▁', " ").into_bytes(),
+    }
+}
+
+/// Texts of tokens that may each hold parts of characters: a character stands at the token that
+/// completes it, and what is none is the replacement character.
+fn together(tokens: impl Iterator<Item = Vec<u8>>) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut waiting = Vec::new();
+    for bytes in tokens {
+        waiting.extend(bytes);
+        let mut text = String::new();
+        while !waiting.is_empty() {
+            let (valid, broken) = match std::str::from_utf8(&waiting) {
+                Ok(_) => (waiting.len(), 0),
+                Err(error) => (error.valid_up_to(), error.error_len().unwrap_or_default()),
+            };
+            text.push_str(&String::from_utf8_lossy(&waiting[..valid]));
+            waiting.drain(..valid + broken);
+            if broken == 0 {
+                break;
+            }
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+        texts.push(text);
+    }
+    if let Some(last) = texts.last_mut().filter(|_| !waiting.is_empty()) {
+        last.push(char::REPLACEMENT_CHARACTER);
+    }
+    texts
+}
+
+/// Texts of tokens that another program wrote: as they are, or as its tokenizer spells them.
+fn spoken_tokens(tokens: &[Value]) -> Vec<String> {
+    let texts: Vec<&str> = tokens.iter().map(|v| v.as_str().unwrap_or_default()).collect();
+    let any = |of: &[char]| texts.iter().any(|text| text.contains(of));
+    // A blank is no letter of either alphabet.
+    let own = !any(&[' ', '\n']);
+    if own && any(&['Ġ', 'Ċ']) {
+        together(texts.iter().map(|text| Spelling::Bytes.read(text).bytes))
+    } else if own && any(&['▁']) {
+        together(texts.iter().map(|text| piece(text)))
+    } else {
+        texts.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -271,6 +426,7 @@ fn of_line(
         .ok_or("there is no \"credit\": pass the lines through `empg advantage` first")?;
     let entropy = object.get("entropy").and_then(Value::as_array);
     let tokens = object.get("tokens_text").and_then(Value::as_array);
+    let tokens = tokens.map(|tokens| spoken_tokens(tokens)).unwrap_or_default();
     let messages = object.get("messages").and_then(Value::as_array);
     let conversation = messages.map(|messages| exchanges(messages, credit.len()));
     let fits = !matches!(conversation, Some(None));
@@ -283,22 +439,19 @@ fn of_line(
         let advantage = need("advantage").ok_or("a step of \"credit\" has no \"advantage\"")?;
         let start = value("start").map_or(seen, |v| v as usize);
         let end = value("end").map_or(start, |v| v as usize);
-        let part = |all: Option<&Vec<Value>>, from: usize, to: usize| -> Vec<Value> {
-            all.and_then(|all| all.get(from..to)).unwrap_or_default().to_vec()
-        };
-        let text = |values: &[Value]| -> Vec<String> {
-            values.iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
-        };
-        let own = text(&part(tokens, start, end));
-        let (observation, action) = conversation.next().unwrap_or_else(|| {
-            (text(&part(tokens, seen.min(start), start)).concat(), own.concat())
-        });
+        let text = |from, to| tokens.get(from..to).unwrap_or_default();
+        let own = text(start, end).to_vec();
+        let (observation, action) = conversation
+            .next()
+            .unwrap_or_else(|| (text(seen.min(start), start).concat(), own.concat()));
         seen = end;
         turns.push(Turn {
             observation,
             action,
             tokens: own,
-            entropies: part(entropy, start, end)
+            entropies: entropy
+                .and_then(|all| all.get(start..end))
+                .unwrap_or_default()
                 .iter()
                 .map(|h| h.as_f64().map_or(0.0, four_digits))
                 .collect(),
@@ -492,12 +645,76 @@ mod tests {
         assert_eq!(of(&["a.jsonl", "a.jsonl"]), ["a.jsonl", "a.jsonl (2)"]);
     }
 
+    fn parsed(vocabulary: &Value, decoder: &Value) -> Vocabulary {
+        Vocabulary::parse(&serde_json::json!({
+            "model": {"vocab": vocabulary}, "decoder": decoder,
+            "added_tokens": [{"id": 99, "content": "<|end|>"}],
+        }))
+    }
+
+    #[test]
+    fn byte_level_tokens_are_read_as_their_text() {
+        let vocabulary = parsed(
+            &serde_json::json!({
+                "go": 0, "Ġgr": 1, "Ã¼": 2, "ÃŁe": 3, "ĠðŁĺ": 4, "Ģ": 5, "Ċ": 6, "Ġ": 7, "Ŀ": 8,
+            }),
+            &serde_json::json!({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}),
+        );
+        assert_eq!(vocabulary.texts(&[0, 1, 2, 3, 99]), ["go", " gr", "ü", "ße", "<|end|>"]);
+        assert_eq!(vocabulary.texts(&[0, 0]).concat(), "gogo", "no blank is added");
+        // A character of several tokens stands at the last of them.
+        assert_eq!(vocabulary.texts(&[4, 5, 6, 7]), [" ", "😀", "\n", " "]);
+        assert_eq!(vocabulary.texts(&[4, 0]), [" ", "\u{FFFD}go"]);
+        assert_eq!(vocabulary.texts(&[8, 4]), ["\u{FFFD}", " \u{FFFD}"], "it is cut off");
+    }
+
+    #[test]
+    fn words_and_pieces_stand_as_their_decoder_puts_them() {
+        let words = serde_json::json!({"type": "Sequence", "decoders": [
+            {"type": "WordPiece", "prefix": "##", "cleanup": false}, {"type": "Fuse"},
+            {"type": "Replace", "pattern": {"String": "[ "}, "content": "["},
+            {"type": "Replace", "pattern": {"String": " ]"}, "content": "]"},
+        ]});
+        let ids = serde_json::json!({"click": 0, "[": 1, "b0k7": 2, "##xq": 3, "]": 4, "Ġx": 5});
+        let vocabulary = parsed(&ids, &words);
+        let texts = vocabulary.texts(&[0, 1, 2, 3, 4, 0, 99]);
+        assert_eq!(texts.concat(), "click [b0k7xq] click <|end|>");
+        assert_eq!(texts[3], "xq");
+        assert_eq!(vocabulary.texts(&[5]), ["Ġx"], "a letter of the text");
+
+        let pieces = serde_json::json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+        ]});
+        let ids = serde_json::json!({"▁go": 0, "ne": 1, "<0xC3>": 2, "<0xBC>": 3});
+        let texts = parsed(&ids, &pieces).texts(&[0, 1, 2, 3]);
+        assert_eq!(texts, [" go", "ne", "", "ü"]);
+        let metaspace = serde_json::json!({"type": "Metaspace", "replacement": "▁"});
+        assert_eq!(parsed(&ids, &metaspace).texts(&[0, 1]).concat(), " gone");
+    }
+
+    #[test]
+    fn tokens_of_lines_are_read_as_their_text() {
+        let of = |tokens: &str| {
+            let line = LINE.replacen(r#"["see", "go", " on", "stop"]"#, tokens, 1);
+            let (episodes, _) = read(&format!("{line}\n")).unwrap();
+            let turn = episodes.into_iter().next().unwrap().turns.remove(0);
+            (turn.observation, turn.action, turn.tokens)
+        };
+        let (observation, action, tokens) = of(r#"["Ġsee", "Ġgr", "Ã¼n", "<|im_end|>"]"#);
+        assert_eq!((observation.as_str(), action.as_str()), (" see", " grün"));
+        assert_eq!(tokens, [" gr", "ün"]);
+        assert_eq!(of(r#"["see", "▁go", "ne", "x"]"#).1, " gone");
+        // Texts with blanks in them are no tokenizer's own.
+        assert_eq!(of(r#"["see", "Ġurnata", " ta", "x"]"#).1, "Ġurnata ta");
+    }
+
     #[test]
     fn unknown_tokens_are_not_shaded() {
         let vocabulary = Vocabulary::parse(&serde_json::json!({
             "model": {"vocab": {"go": 1}}, "added_tokens": [{"id": 2, "content": "<end>"}]
         }));
-        assert_eq!(vocabulary.texts(&[1, 2]), ["go", "<end>"]);
+        assert_eq!(vocabulary.texts(&[1, 2]).concat(), "go <end>");
         assert!(vocabulary.texts(&[1, 3]).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use empg_run::Run;
+use empg_run::{FileStamp, Run};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -16,6 +16,10 @@ use crate::study::{Cell, SplitResult, split_results};
 const BINS: usize = 20;
 /// Bins of the score norms.
 const COUPLING_BINS: usize = 8;
+/// Files that are read again when they change: the settings, and two tables.
+const CONFIG: &str = "config";
+const DYNAMICS: &str = "entropy-dynamics";
+const NORMS: &str = "score-norms";
 
 /// What only an update has. Older versions wrote zeros for a step that learned nothing, where dynamic
 /// sampling had dropped every group; they are read as gaps.
@@ -70,6 +74,9 @@ pub struct RunData {
     pub machine: String,
     /// What could not be read, in words.
     pub notes: Vec<String>,
+    /// Of which state of their files the settings and the tables are.
+    #[serde(skip)]
+    seen: BTreeMap<&'static str, FileStamp>,
 }
 
 impl RunData {
@@ -92,22 +99,6 @@ impl RunData {
     /// A run with these lines of its metrics and timings.
     pub fn of(run: &Run, metrics: &[Map<String, Value>], timings: &[Map<String, Value>]) -> Self {
         let path = run.path();
-        let mut notes = Vec::new();
-        let settings = match run.config().map(|text| text.parse::<toml::Table>()) {
-            Ok(Ok(table)) => {
-                let mut flat = BTreeMap::new();
-                flatten("", &toml::Value::Table(table), &mut flat);
-                flat
-            }
-            Ok(Err(error)) => {
-                notes.push(format!("config.toml is not TOML: {error}"));
-                BTreeMap::new()
-            }
-            Err(error) => {
-                notes.push(error.to_string());
-                BTreeMap::new()
-            }
-        };
         let mut data = Self {
             name: path.file_name().map_or_else(
                 || path.display().to_string(),
@@ -118,7 +109,7 @@ impl RunData {
                 Value::Object(info) => info,
                 _ => Map::new(),
             },
-            settings,
+            settings: BTreeMap::new(),
             steps: Vec::new(),
             curves: BTreeMap::new(),
             evaluations: Vec::new(),
@@ -127,13 +118,40 @@ impl RunData {
             recorded: Vec::new(),
             finished: false,
             machine: run.machine().map(|m| m.to_string()).unwrap_or_default(),
-            notes,
+            notes: Vec::new(),
+            seen: BTreeMap::new(),
         };
+        data.is_new(CONFIG, run.config_stamp());
+        data.read_settings(run);
         data.extend(run, metrics, timings);
         data
     }
 
-    /// Adds what the run has committed since: lines of its metrics and of its timings.
+    /// Reads the settings; where they cannot be read, a note says why and those before stay.
+    fn read_settings(&mut self, run: &Run) {
+        match run.config().map(|text| text.parse::<toml::Table>()) {
+            Ok(Ok(table)) => {
+                self.settings.clear();
+                flatten("", &toml::Value::Table(table), &mut self.settings);
+            }
+            Ok(Err(error)) => self.note(format!("config.toml is not TOML: {error}")),
+            Err(error) => self.note(error.to_string()),
+        }
+    }
+
+    /// Whether a file is another than the one that was read last.
+    fn is_new(&mut self, name: &'static str, stamp: Option<FileStamp>) -> bool {
+        stamp.is_some_and(|stamp| self.seen.insert(name, stamp) != Some(stamp))
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Adds what the run has committed since: lines of its metrics and of its timings. Settings and
+    /// tables that were written since (a run went on for more steps) take the place of those before.
     pub fn extend(
         &mut self,
         run: &Run,
@@ -176,14 +194,15 @@ impl RunData {
         for values in curves.values_mut() {
             values.resize(steps.len(), f64::NAN);
         }
-        // A run that has not come to its end has no tables yet.
-        let names = run.analyses().unwrap_or_default();
-        let have = |name: &str| names.iter().any(|n| n == name);
-        if self.entropy_dynamics.is_empty() && have("entropy-dynamics") {
-            self.entropy_dynamics = bins(pairs(&self.table(run, "entropy-dynamics")), BINS);
+        if self.is_new(CONFIG, run.config_stamp()) {
+            self.read_settings(run);
         }
-        if self.coupling.is_none() && have("score-norms") {
-            self.coupling = coupling(&self.table(run, "score-norms"), COUPLING_BINS);
+        // A run that has not come to its end has no tables yet.
+        if self.is_new(DYNAMICS, run.analysis_stamp(DYNAMICS)) {
+            self.entropy_dynamics = bins(pairs(&self.table(run, DYNAMICS)), BINS);
+        }
+        if self.is_new(NORMS, run.analysis_stamp(NORMS)) {
+            self.coupling = coupling(&self.table(run, NORMS), COUPLING_BINS);
         }
         let planned = self.settings.get("steps").and_then(|s| s.parse::<f64>().ok());
         self.finished = planned.is_none_or(|n| self.steps.last().is_some_and(|s| *s >= n));
@@ -193,10 +212,7 @@ impl RunData {
     /// A table of the run; one that cannot be read is noted, once.
     fn table(&mut self, run: &Run, name: &str) -> Vec<Map<String, Value>> {
         run.analysis(name).unwrap_or_else(|error| {
-            let note = error.to_string();
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
-            }
+            self.note(error.to_string());
             Vec::new()
         })
     }
@@ -226,6 +242,7 @@ impl RunData {
             finished: true,
             machine: String::new(),
             notes: Vec::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -328,6 +345,36 @@ mod tests {
         let contents = crate::html::Contents { runs: vec![data], ..Default::default() };
         let page = crate::html::page(&contents);
         assert!(page.contains("rün &lt;b&gt;") && !page.contains("NaN"));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_read_with_its_new_settings_and_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunDir::create(folder.path().join("run"), "steps = 1\n", &json!({})).unwrap();
+        let line = |entropy: f64| format!("{{\"before\": 1.0, \"after\": {entropy:.2}}}\n");
+        let step = |step| StepRecord { step, ..StepRecord::default() };
+        run.commit(&step(1)).unwrap();
+        run.write_analysis("entropy-dynamics", line(0.5).as_bytes()).unwrap();
+        let mut read = Run::open(run.path()).unwrap();
+        let mut data = RunData::of(&read, &read.metrics().unwrap(), &[]);
+        assert!(data.finished && data.entropy_dynamics[0].after == 0.5);
+
+        std::fs::write(run.path().join("config.toml"), "steps = 20\n").unwrap();
+        run.commit(&step(2)).unwrap();
+        read.refresh().unwrap();
+        data.extend(&read, &read.metrics().unwrap()[1..], &[]);
+        assert_eq!(data.settings["steps"], "20");
+        assert!(!data.finished && data.notes.is_empty());
+
+        // As long as before; the time of its change tells it apart.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        run.write_analysis("entropy-dynamics", line(0.25).as_bytes()).unwrap();
+        data.extend(&read, &[], &[]);
+        assert_eq!(data.entropy_dynamics[0].after, 0.25);
+        // What cannot be read hides nothing that was.
+        std::fs::write(run.path().join("config.toml"), "steps = ").unwrap();
+        data.extend(&read, &[], &[]);
+        assert_eq!((data.settings["steps"].as_str(), data.notes.len()), ("20", 1));
     }
 
     #[test]

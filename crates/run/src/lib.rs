@@ -46,7 +46,7 @@ pub use error::RunError;
 pub use follow::{FollowedStep, Follower, News};
 pub use machine::Machine;
 pub use manifest::{CheckpointEntry, FORMAT, Manifest, Prefix, TrajectoryEntry};
-pub use reader::Run;
+pub use reader::{FileStamp, Run};
 pub use record::StepRecord;
 pub use scalars::scalars;
 pub use trajectory::TrajectoryRow;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
@@ -10,6 +11,20 @@ use crate::layout::{
     ANALYSES, CONFIG, CREATED, METRICS, PANELS, PROMPT, TIMINGS, check_name, trajectory_file,
 };
 use crate::{CheckpointRef, Machine, Manifest, Result, RunError, TrajectoryRow, jsonl, trajectory};
+
+/// Length and time of change of a file: equal while nobody writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    bytes: u64,
+    changed: Option<SystemTime>,
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        Some(Self { bytes: meta.len(), changed: meta.modified().ok() })
+    }
+}
 
 /// A run as it was when it was opened. It takes no lock and changes nothing.
 #[derive(Clone, Debug)]
@@ -76,6 +91,12 @@ impl Run {
     pub fn config(&self) -> Result<String> {
         let path = self.root.join(CONFIG);
         fs::read_to_string(&path).map_err(|e| RunError::io("read", &path, 0, e))
+    }
+
+    /// The state of the configuration's file, which changes when the run goes on with other
+    /// settings; `None` where there is no such file.
+    pub fn config_stamp(&self) -> Option<FileStamp> {
+        FileStamp::of(&self.root.join(CONFIG))
     }
 
     /// The template of the environment's messages, where the run began with one of its own.
@@ -205,6 +226,12 @@ impl Run {
     /// A name that is not plain, a missing file, a line that is no JSON object.
     pub fn analysis(&self, name: &str) -> Result<Vec<Map<String, Value>>> {
         self.lines(ANALYSES, name)
+    }
+
+    /// The state of such a table's file; `None` where there is none.
+    pub fn analysis_stamp(&self, name: &str) -> Option<FileStamp> {
+        check_name(name).ok()?;
+        FileStamp::of(&self.root.join(ANALYSES).join(format!("{name}.jsonl")))
     }
 
     fn names(&self, folder: &str) -> Result<Vec<String>> {

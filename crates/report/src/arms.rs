@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::run_data::RunData;
 use crate::statistics::{Paired, Resampler, mean, paired};
+use crate::study::SplitResult;
 
 /// Settings that do not make another arm.
 const IGNORED: [&str; 3] = ["seed", "env.data", "env.corpus"];
@@ -25,6 +26,80 @@ pub struct Arm {
     pub recipe: String,
     /// Its runs, as positions in the list that was grouped, by seed.
     pub runs: Vec<usize>,
+}
+
+impl Arm {
+    /// A value of each of its seeds: of one that was run several times the mean, since repetitions
+    /// of a seed say nothing about others. Runs without the value are left out.
+    pub fn by_seed(
+        &self,
+        runs: &[RunData],
+        value: impl Fn(&RunData) -> Option<f64>,
+    ) -> BTreeMap<Option<u64>, f64> {
+        let all = self.runs.iter().map(|&i| &runs[i]);
+        by_seed(all.filter_map(|run| Some((seed(run), value(run)?))))
+    }
+
+    /// The values of [`Arm::by_seed`], by seed.
+    pub fn values(&self, runs: &[RunData], value: impl Fn(&RunData) -> Option<f64>) -> Vec<f64> {
+        self.by_seed(runs, value).into_values().collect()
+    }
+
+    /// Its seeds, each counted once.
+    pub fn seeds(&self, runs: &[RunData]) -> usize {
+        self.by_seed(runs, |_| Some(0.0)).len()
+    }
+
+    /// A value of each of its seeds before training and after, of the runs that have both, so that
+    /// no run weighs on one side only. Where none has both, only one side has values.
+    pub fn before_and_after(
+        &self,
+        runs: &[RunData],
+        split: &str,
+        value: impl Fn(&SplitResult) -> Option<f64>,
+    ) -> (Vec<f64>, Vec<f64>) {
+        let before = |run: &RunData| run.before(split).and_then(&value);
+        let after = |run: &RunData| run.after(split).and_then(&value);
+        let both = |run: &RunData| before(run).zip(after(run));
+        let pairs = (
+            self.values(runs, |run| Some(both(run)?.0)),
+            self.values(runs, |run| Some(both(run)?.1)),
+        );
+        if !pairs.1.is_empty() {
+            return pairs;
+        }
+        let after = self.values(runs, after);
+        if after.is_empty() { (self.values(runs, before), after) } else { (Vec::new(), after) }
+    }
+
+    /// The splits that its runs were evaluated on, in order.
+    pub fn splits(&self, runs: &[RunData]) -> Vec<String> {
+        splits(self.runs.iter().map(|&i| &runs[i]))
+    }
+}
+
+/// The mean of each seed's values.
+pub(crate) fn by_seed(
+    values: impl IntoIterator<Item = (Option<u64>, f64)>,
+) -> BTreeMap<Option<u64>, f64> {
+    let mut sums: BTreeMap<Option<u64>, (f64, f64)> = BTreeMap::new();
+    for (seed, value) in values {
+        let (sum, n) = sums.entry(seed).or_default();
+        *sum += value;
+        *n += 1.0;
+    }
+    sums.into_iter().map(|(seed, (sum, n))| (seed, sum / n)).collect()
+}
+
+/// The splits that runs were evaluated on, in the order in which they are met.
+pub fn splits<'a>(runs: impl IntoIterator<Item = &'a RunData>) -> Vec<String> {
+    let mut names = Vec::new();
+    for name in runs.into_iter().flat_map(RunData::splits) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Groups runs into arms, in the order of their first runs.
@@ -170,25 +245,13 @@ fn compared(runs: &[RunData], arms: &[Arm]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Success by seed; of a seed that was run several times the mean, since repetitions of one seed say
-/// nothing about others.
-fn by_seed(runs: &[RunData], arm: &Arm, split: &str) -> BTreeMap<Option<u64>, f64> {
-    let mut found: BTreeMap<Option<u64>, Vec<f64>> = BTreeMap::new();
-    for run in arm.runs.iter().map(|&i| &runs[i]) {
-        if let Some(result) = run.after(split) {
-            found.entry(seed(run)).or_default().push(result.success);
-        }
-    }
-    found.into_iter().filter_map(|(seed, values)| Some((seed, mean(&values)?))).collect()
-}
-
 /// Differences of success over the seeds that two arms have in common.
 pub fn differences(runs: &[RunData], arms: &[Arm]) -> Vec<ArmDifference> {
     let mut all = Vec::new();
     for (arm, base) in compared(runs, arms) {
-        for split in runs[arms[arm].runs[0]].splits() {
-            let (ours, theirs) =
-                (by_seed(runs, &arms[arm], &split), by_seed(runs, &arms[base], &split));
+        for split in arms[arm].splits(runs) {
+            let of = |arm: &Arm| arm.by_seed(runs, |run| Some(run.after(&split)?.success));
+            let (ours, theirs) = (of(&arms[arm]), of(&arms[base]));
             let differences: Vec<f64> =
                 ours.iter().filter_map(|(seed, a)| Some(a - theirs.get(seed)?)).collect();
             if let Some(paired) = paired(&differences) {
@@ -199,16 +262,16 @@ pub fn differences(runs: &[RunData], arms: &[Arm]) -> Vec<ArmDifference> {
     all
 }
 
-/// One arm's curve: at every step the mean over its runs with its 95 % bootstrap interval.
+/// One arm's curve: at every step the mean over its seeds with its 95 % bootstrap interval.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Band {
     /// Steps.
     pub x: Vec<f64>,
     /// Means.
     pub mean: Vec<Option<f64>>,
-    /// Lower ends; empty for a single run.
+    /// Lower ends; empty for a single seed.
     pub low: Vec<Option<f64>>,
-    /// Upper ends; empty for a single run.
+    /// Upper ends; empty for a single seed.
     pub high: Vec<Option<f64>>,
 }
 
@@ -217,6 +280,8 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
     let have: Vec<&RunData> =
         arm.runs.iter().map(|&i| &runs[i]).filter(|r| r.curves.contains_key(metric)).collect();
     let longest = have.iter().max_by_key(|r| r.steps.len())?;
+    let seeds: Vec<Option<u64>> = have.iter().map(|run| seed(run)).collect();
+    let several = seeds.iter().any(|seed| *seed != seeds[0]);
     let n = longest.steps.len();
     let kept: Vec<usize> = if n <= points {
         (0..n).collect()
@@ -227,20 +292,18 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
     let mut resamplers: BTreeMap<usize, Resampler> = BTreeMap::new();
     for at in kept {
         let step = longest.steps[at];
-        let values: Vec<f64> = have
-            .iter()
-            .filter_map(|run| {
-                let at = if run.steps.get(at) == Some(&step) {
-                    at
-                } else {
-                    run.steps.iter().position(|s| *s == step)?
-                };
-                Some(run.curves[metric][at]).filter(|v| v.is_finite())
-            })
-            .collect();
+        let values = have.iter().zip(&seeds).filter_map(|(run, seed)| {
+            let at = if run.steps.get(at) == Some(&step) {
+                at
+            } else {
+                run.steps.iter().position(|s| *s == step)?
+            };
+            Some((*seed, run.curves[metric][at])).filter(|(_, v)| v.is_finite())
+        });
+        let values: Vec<f64> = by_seed(values).into_values().collect();
         band.x.push(step);
         band.mean.push(mean(&values).map(four_digits));
-        if have.len() > 1 {
+        if several {
             let n = values.len();
             let interval =
                 resamplers.entry(n).or_insert_with(|| Resampler::quick(n)).interval(&values);
@@ -349,6 +412,54 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].paired.pairs, 2);
         assert!((found[0].paired.mean - 0.35).abs() < 1e-12);
+    }
+
+    /// A run whose curve has these points, and an evaluation before and after training.
+    fn curved(seed: u64, points: &[f64]) -> RunData {
+        let mut run = run(seed, &[("env.name", "h")]);
+        run.steps = (1..=points.len()).map(|step| step as f64).collect();
+        run.curves.insert("success".to_owned(), points.to_vec());
+        run
+    }
+
+    #[test]
+    fn repetitions_of_a_seed_are_one_point_of_a_band() {
+        let runs = [curved(0, &[0.5, 0.2]), curved(0, &[0.7, 0.2]), curved(1, &[0.9, 0.4])];
+        let all = arms(&runs);
+        let found = band(&runs, &all[0], "success", 100).unwrap();
+        assert_eq!(found.mean, [Some(0.75), Some(0.3)]);
+        assert_eq!((found.low[0], found.high[0]), (Some(0.6), Some(0.9)), "two seeds are drawn");
+        let one = band(&runs[..2], &arms(&runs[..2])[0], "success", 100).unwrap();
+        assert!(one.low.is_empty() && one.high.is_empty(), "one seed has no interval: {one:?}");
+    }
+
+    #[test]
+    fn what_was_measured_half_way_is_no_difference() {
+        let of = |seed: u64, enabled: &'static str, success: f64, finished: bool| {
+            let mut run = run(seed, &[("env.name", "h"), ("empg.enabled", enabled)]);
+            let result = SplitResult {
+                split: "unseen".into(),
+                success,
+                episodes: 100,
+                by_task: BTreeMap::new(),
+            };
+            run.evaluations = vec![(5.0, vec![result])];
+            run.finished = finished;
+            run
+        };
+        let mut runs = vec![
+            of(0, "false", 0.5, true),
+            of(1, "false", 0.5, true),
+            of(0, "true", 0.9, false),
+            of(1, "true", 0.6, true),
+        ];
+        let found = differences(&runs, &arms(&runs));
+        assert_eq!((found.len(), found[0].paired.pairs), (1, 1));
+        assert!((found[0].paired.mean - 0.1).abs() < 1e-12);
+        // A first run without any evaluation hides no other.
+        runs[0].evaluations.clear();
+        runs[2].evaluations.clear();
+        assert_eq!(differences(&runs, &arms(&runs)).len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::arms::{Arm, baseline, environments};
+use crate::arms::{Arm, baseline, environments, splits};
 use crate::run_data::RunData;
 use crate::statistics::{Interval, bootstrap, mean};
 
@@ -125,13 +125,8 @@ fn ablation(runs: &[RunData], arms: &[Arm], base: usize) -> Option<[Option<usize
 fn columns(runs: &[RunData], arms: &[Arm]) -> Vec<Column> {
     let mut columns = Vec::new();
     for environment in environments(arms) {
-        let mut splits: Vec<String> = Vec::new();
         let here = arms.iter().filter(|a| a.environment == environment);
-        for split in here.flat_map(|a| &a.runs).flat_map(|&i| runs[i].splits()) {
-            if !splits.contains(&split) {
-                splits.push(split);
-            }
-        }
+        let mut splits = splits(here.flat_map(|a| &a.runs).map(|&i| &runs[i]));
         // As the paper has them: in-domain, out-of-domain, average.
         splits.sort_by_key(|s| s != "seen");
         let both = splits.len() > 1;
@@ -170,7 +165,7 @@ fn success(runs: &[RunData], arm: &Arm, base: Option<&Arm>, column: &Column) -> 
     })
 }
 
-/// Success after training of each of the arm's runs (percent).
+/// Success after training of each of the arm's seeds (percent).
 fn successes(runs: &[RunData], arm: &Arm, column: &Column) -> Vec<f64> {
     let of = |run: &RunData| -> Option<f64> {
         if let Some(split) = &column.split {
@@ -180,7 +175,7 @@ fn successes(runs: &[RunData], arm: &Arm, column: &Column) -> Vec<f64> {
             run.splits().iter().map(|s| Some(run.after(s)?.success * 100.0)).collect();
         mean(&all?)
     };
-    arm.runs.iter().filter_map(|&i| of(&runs[i])).collect()
+    arm.values(runs, of)
 }
 
 #[cfg(test)]
@@ -223,6 +218,20 @@ mod tests {
             entropy_dynamics: Vec::new(),
             curves: BTreeMap::new(),
         })
+    }
+
+    #[test]
+    fn repetitions_of_a_seed_count_once() {
+        let runs = [
+            run("households", None, 0, 0.5),
+            run("households", None, 0, 0.7),
+            run("households", None, 1, 0.9),
+        ];
+        let of = |runs: &[RunData]| comparison(runs, &arms(runs)).rows[0].1[0].unwrap();
+        let interval = of(&runs).interval.unwrap();
+        assert!((of(&runs).mean - 75.0).abs() < 1e-9);
+        assert!((interval.low - 60.0).abs() < 1e-9 && (interval.high - 90.0).abs() < 1e-9);
+        assert_eq!(of(&runs[..2]).interval, None, "one seed");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::arms::Arm;
+use crate::arms::{Arm, by_seed, seed};
 use crate::run_data::RunData;
 use crate::statistics::{Interval, bootstrap, deviation, mean};
 
@@ -70,29 +70,30 @@ pub struct ArmBin {
     pub after: f64,
     /// Mean change (nats).
     pub change: f64,
-    /// Lower end of its 95 % interval: over seeds where there are several, else over steps.
+    /// Lower end of its 95 % interval: over seeds where there are several, else over steps, of the
+    /// run that knows the change least well.
     pub low: f64,
     /// Upper end.
     pub high: f64,
 }
 
-/// The bins of an arm: means over its runs that have them.
+/// The bins of an arm: means over the seeds that have them, in as many bins as the run with the
+/// fewest has.
 pub fn of_arm(runs: &[RunData], arm: &Arm) -> Vec<ArmBin> {
-    let have: Vec<&[Bin]> = arm
-        .runs
-        .iter()
-        .map(|&i| runs[i].entropy_dynamics.as_slice())
-        .filter(|bins| !bins.is_empty())
-        .collect();
-    let n = have.iter().map(|bins| bins.len()).min().unwrap_or_default();
+    let have: Vec<&RunData> =
+        arm.runs.iter().map(|&i| &runs[i]).filter(|r| !r.entropy_dynamics.is_empty()).collect();
+    let n = have.iter().map(|run| run.entropy_dynamics.len()).min().unwrap_or_default();
+    let seeds: Vec<Option<u64>> = have.iter().map(|run| seed(run)).collect();
+    let have: Vec<Vec<Bin>> = have.iter().map(|run| coarser(&run.entropy_dynamics, n)).collect();
     (0..n)
         .map(|b| {
             let over = |value: fn(&Bin) -> f64| -> Vec<f64> {
-                have.iter().map(|bins| value(&bins[b])).collect()
+                let each = seeds.iter().zip(&have).map(|(seed, bins)| (*seed, value(&bins[b])));
+                by_seed(each).into_values().collect()
             };
             let changes = over(Bin::change);
             let change = mean(&changes).unwrap_or_default();
-            let half = have[0][b].half_width();
+            let half = have.iter().map(|bins| bins[b].half_width()).fold(0.0, f64::max);
             let interval =
                 bootstrap(&changes).unwrap_or(Interval { low: change - half, high: change + half });
             ArmBin {
@@ -107,6 +108,43 @@ pub fn of_arm(runs: &[RunData], arm: &Arm) -> Vec<ArmBin> {
             }
         })
         .collect()
+}
+
+/// Bins of one run as `n` bins, not more than there are. A bin that lies across a boundary counts on
+/// both sides with its shares, as though its steps were alike.
+fn coarser(bins: &[Bin], n: usize) -> Vec<Bin> {
+    if bins.len() == n {
+        return bins.to_vec();
+    }
+    let bin = |i: usize| {
+        let (from, to) = (100.0 * i as f64 / n as f64, 100.0 * (i + 1) as f64 / n as f64);
+        // Steps of each bin that lie within.
+        let within = |bin: &Bin| {
+            let width = bin.to - bin.from;
+            let shared = (bin.to.min(to) - bin.from.max(from)).max(0.0);
+            // What rounding alone lets overlap is nothing.
+            if shared > 1e-9 * width { bin.steps as f64 * shared / width } else { 0.0 }
+        };
+        let all: f64 = bins.iter().map(within).sum();
+        let over = |value: &dyn Fn(&Bin) -> f64| -> f64 {
+            let sum: f64 = bins.iter().map(|bin| within(bin) * value(bin)).sum();
+            if all > 0.0 { sum / all } else { 0.0 }
+        };
+        let (before, after) = (over(&|b| b.before), over(&|b| b.after));
+        let spread = |b: &Bin| b.change_std.powi(2) + (b.change() - (after - before)).powi(2);
+        let errors: f64 =
+            bins.iter().map(|bin| (within(bin) * bin.half_width() / 1.96).powi(2)).sum();
+        Bin {
+            from,
+            to,
+            steps: all.round() as usize,
+            before,
+            after,
+            change_std: over(&spread).sqrt(),
+            standard_error: (all > 0.0).then(|| errors.sqrt() / all),
+        }
+    };
+    (0..n).map(bin).collect()
 }
 
 /// The table that a run wrote, line by line; lines that lack a number are left out.
@@ -186,6 +224,81 @@ mod tests {
         );
         assert_eq!(bins[3].change(), -17.25);
         assert!(bins[0].half_width() > 0.0);
+    }
+
+    /// An arm of runs with these seeds and bins.
+    fn arm_of(runs: &[(u64, Vec<Bin>)]) -> (Vec<RunData>, Arm) {
+        let run = |(seed, bins): &(u64, Vec<Bin>)| {
+            let mut run = RunData::of_cell(&crate::study::Cell {
+                format: 1,
+                key: crate::study::CellKey {
+                    environment: "e".into(),
+                    arm: "a".into(),
+                    seed: *seed,
+                },
+                empg: "0".into(),
+                settings: BTreeMap::new(),
+                steps: 0,
+                seconds: 0.0,
+                before: Vec::new(),
+                after: Vec::new(),
+                stability: None,
+                entropy_dynamics: Vec::new(),
+                curves: BTreeMap::new(),
+            });
+            run.entropy_dynamics.clone_from(bins);
+            run
+        };
+        let runs: Vec<RunData> = runs.iter().map(run).collect();
+        let arm = crate::arms::arms(&runs).remove(0);
+        (runs, arm)
+    }
+
+    /// Steps of these entropies before training, halved by it.
+    fn halved(entropies: impl IntoIterator<Item = u32>) -> impl Iterator<Item = Pair> {
+        entropies.into_iter().map(|i| Pair {
+            before: f64::from(i),
+            after: f64::from(i) / 2.0,
+            episode: None,
+        })
+    }
+
+    #[test]
+    fn runs_of_few_steps_are_compared_with_equal_percentiles() {
+        let few = bins(halved([0, 20]), 20);
+        let many = bins(halved(0..40), 20);
+        assert_eq!((few.len(), many.len()), (2, 20));
+        let (runs, arm) = arm_of(&[(0, many), (1, few)]);
+        let found = of_arm(&runs, &arm);
+        let percentiles: Vec<_> = found.iter().map(|b| (b.from, b.to, b.steps)).collect();
+        assert_eq!(percentiles, [(0.0, 50.0, 21), (50.0, 100.0, 21)]);
+        // The lower half of 0..40 has the mean 9.5, the upper one 29.5.
+        let before: Vec<f64> = found.iter().map(|b| b.before).collect();
+        assert_eq!(before, [4.75, 24.75]);
+        assert_eq!(found[1].change, -(24.75 / 2.0));
+        // Bins that lie across a boundary count with their shares.
+        let (runs, arm) = arm_of(&[(0, bins(halved(0..40), 20)), (1, bins(halved([1, 2, 3]), 20))]);
+        let found = of_arm(&runs, &arm);
+        assert_eq!((found.len(), found[0].steps, found[2].to), (3, 14, 100.0));
+        assert!((found[0].before - 3.6).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn repetitions_of_a_seed_say_nothing_about_others() {
+        let of = |factor: f64| {
+            let pair =
+                |i: u32| Pair { before: f64::from(i), after: f64::from(i) * factor, episode: None };
+            bins((0..40).map(pair), 1)
+        };
+        let (runs, arm) = arm_of(&[(0, of(0.25)), (0, of(0.75)), (1, of(1.0))]);
+        let change = |found: &[ArmBin]| found[0].change / 19.5;
+        assert!((change(&of_arm(&runs, &arm)) + 0.25).abs() < 1e-12);
+        // One seed alone has the interval of its steps, as one run has.
+        let (runs, arm) = arm_of(&[(0, of(0.5)), (0, of(0.5))]);
+        let twice = of_arm(&runs, &arm);
+        let (runs, arm) = arm_of(&[(0, of(0.5))]);
+        let once = of_arm(&runs, &arm);
+        assert_eq!((twice[0].low, twice[0].high), (once[0].low, once[0].high));
     }
 
     #[test]

@@ -252,8 +252,14 @@ impl RunData {
         first.iter().find(|r| r.split == split)
     }
 
-    /// The newest results of a split after step 0.
+    /// The results of a split after training; none of a run that has not come to its end, whose
+    /// newest ones are of half-way.
     pub fn after(&self, split: &str) -> Option<&SplitResult> {
+        self.newest(split).filter(|_| self.finished)
+    }
+
+    /// The newest results of a split after step 0.
+    pub fn newest(&self, split: &str) -> Option<&SplitResult> {
         let (_, last) = self.evaluations.iter().rev().find(|(step, _)| *step > 0.0)?;
         last.iter().find(|r| r.split == split)
     }

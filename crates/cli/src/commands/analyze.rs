@@ -109,11 +109,13 @@ fn entropy_dynamics(which: &Which, count: usize) -> anyhow::Result<(String, Valu
             );
             continue;
         }
-        let seeds = arm.runs.len();
+        let seeds = arm.seeds(&runs);
         let over = if seeds > 1 { format!("{seeds} seeds") } else { "steps".to_owned() };
         let _ = writeln!(text, "{} (intervals over {over})", arm.label);
         dynamics_table(&mut text, &found);
-        list.push(json!({ "arm": arm.label, "runs": seeds, "bins": found }));
+        list.push(
+            json!({ "arm": arm.label, "runs": arm.runs.len(), "seeds": seeds, "bins": found }),
+        );
     }
     if list.is_empty() {
         bail!("none of the runs has a table of step entropies before and after training");

@@ -79,9 +79,10 @@ fn of_many(runs: &[RunData], arms: &[Arm]) -> String {
     for environment in environments {
         let mut best: Option<(f64, &Arm)> = None;
         for arm in arms.iter().filter(|a| a.environment == environment) {
-            let last = |i: &usize| Some(runs[*i].after(runs[*i].splits().last()?)?.success * 100.0);
-            let values: Vec<f64> = arm.runs.iter().filter_map(last).collect();
-            if let Some(m) = mean(&values).filter(|m| best.is_none_or(|(b, _)| *m > b)) {
+            let last = |run: &RunData| Some(run.after(run.splits().last()?)?.success * 100.0);
+            if let Some(m) =
+                mean(&arm.values(runs, last)).filter(|m| best.is_none_or(|(b, _)| *m > b))
+            {
                 best = Some((m, arm));
             }
         }
@@ -115,23 +116,28 @@ fn of_arm(runs: &[RunData], arm: &Arm) -> String {
         esc(first.settings.get("model.path").map_or("the policy", String::as_str)),
         esc(setting("env.name")),
         if most == 1.0 { "" } else { "s" },
-        if members.len() > 1 { format!(", {} seeds", members.len()) } else { String::new() },
+        match (members.len(), arm.seeds(runs)) {
+            (1, _) => String::new(),
+            (all, seeds) if all == seeds => format!(", {seeds} seeds"),
+            (all, seeds) =>
+                format!(", {all} runs of {seeds} seed{}", if seeds == 1 { "" } else { "s" }),
+        },
     );
     let open = members.iter().filter(|r| !r.finished).count();
     if open > 0 {
         let _ = write!(out, " {open} of {} not finished.", members.len());
     }
-    for split in first.splits() {
-        let before: Vec<f64> =
-            members.iter().filter_map(|r| Some(r.before(&split)?.success * 100.0)).collect();
-        let after: Vec<f64> =
-            members.iter().filter_map(|r| Some(r.after(&split)?.success * 100.0)).collect();
+    for split in arm.splits(runs) {
+        let (before, after) =
+            arm.before_and_after(runs, &split, |result| Some(result.success * 100.0));
         let (Some(from), Some(to)) = (mean(&before), mean(&after)) else { continue };
         let range = if let Some(i) = bootstrap(&after) {
             format!("95 % bootstrap over seeds {:.1}–{:.1}", i.low, i.high)
         } else {
-            let result = first.after(&split);
-            let (low, high) = result.map_or((0.0, 1.0), |r| wilson(r.success, r.episodes as usize));
+            // Repetitions of one seed do not know it better than one of them.
+            let both = members.iter().filter(|r| r.before(&split).is_some());
+            let episodes = both.filter_map(|r| r.after(&split)).map(|r| r.episodes).min();
+            let (low, high) = wilson(to / 100.0, episodes.unwrap_or_default() as usize);
             format!("95 % interval over episodes {:.1}–{:.1}", low * 100.0, high * 100.0)
         };
         let verb = if to > from {
@@ -154,4 +160,84 @@ fn of_arm(runs: &[RunData], arm: &Arm) -> String {
         let _ = write!(out, " Late-stage instability in {}.", names.join(", "));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::arms::{arms, differences};
+    use crate::study::{Cell, CellKey, SplitResult};
+
+    /// A run with evaluations of 100 episodes before and after training.
+    fn run(seed: u64, empg: bool, before: Option<f64>, after: Option<f64>) -> RunData {
+        let result = |success: Option<f64>| -> Vec<SplitResult> {
+            let of = |success| SplitResult {
+                split: "unseen".into(),
+                success,
+                episodes: 100,
+                by_task: BTreeMap::from([("cool".to_owned(), success)]),
+            };
+            success.map(of).into_iter().collect()
+        };
+        let settings: [(&str, serde_json::Value); 3] = [
+            ("env.name", "households".into()),
+            ("algo.name", "dapo".into()),
+            ("empg.enabled", empg.into()),
+        ];
+        RunData::of_cell(&Cell {
+            format: 1,
+            key: CellKey { environment: "households".into(), arm: "x".into(), seed },
+            empg: "0".into(),
+            settings: settings.map(|(k, v)| (k.to_owned(), v)).into(),
+            steps: 20,
+            seconds: 1.0,
+            before: result(before),
+            after: result(after),
+            stability: None,
+            entropy_dynamics: Vec::new(),
+            curves: BTreeMap::new(),
+        })
+    }
+
+    fn said(runs: &[RunData]) -> String {
+        let arms = arms(runs);
+        summary(runs, &arms, &differences(runs, &arms))
+    }
+
+    #[test]
+    fn runs_that_have_not_come_to_their_end_are_left_out() {
+        let mut open = run(0, true, Some(0.9), None);
+        open.finished = false;
+        let done = run(1, true, Some(0.2), Some(0.6));
+        let expected = "from 20.0 % to <b>60.0 %</b> (95 % interval over episodes 50.2–69.1)";
+        assert!(said(&[open.clone(), done.clone()]).contains(expected));
+        // Half-way it had an evaluation, which is none of after training.
+        let half = SplitResult { success: 0.1, ..open.evaluations[0].1[0].clone() };
+        open.evaluations.push((10.0, vec![half]));
+        let text = said(&[open.clone(), done.clone()]);
+        assert!(text.contains(expected) && text.contains("1 of 2 not finished"), "{text}");
+        let runs = [open.clone(), done];
+        let arms = arms(&runs);
+        let table = crate::html::tables::successes(&runs, &[&arms[0]]);
+        assert!(table.contains("<td>20.0 %</td><td>60.0 %</td><td>+40.0</td>"), "{table}");
+        let listed = crate::html::tables::runs(&runs, &arms);
+        assert!(listed.contains("after step 10: 10.0 % on unseen tasks"), "{listed}");
+        // Alone it shows where it began.
+        let arms = crate::arms::arms(&runs[..1]);
+        let table = crate::html::tables::successes(&runs[..1], &[&arms[0]]);
+        assert!(table.contains("<td>90.0 %</td><td>–</td><td>–</td>"), "{table}");
+    }
+
+    #[test]
+    fn repetitions_of_a_seed_are_one_seed() {
+        let of = |seed, after| run(seed, true, Some(0.2), Some(after));
+        let text = said(&[of(0, 0.5), of(0, 0.7), of(1, 0.8)]);
+        assert!(text.contains("3 runs of 2 seeds"), "{text}");
+        assert!(text.contains("to <b>70.0 %</b> (95 % bootstrap over seeds 60.0–80.0)"), "{text}");
+        let text = said(&[of(0, 0.5), of(0, 0.7)]);
+        assert!(text.contains("2 runs of 1 seed.") && text.contains("over episodes"), "{text}");
+        assert!(said(&[of(0, 0.5), of(1, 0.7)]).contains(", 2 seeds."));
+    }
 }

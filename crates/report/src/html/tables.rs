@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::arms::{Arm, ArmDifference, environments};
+use crate::arms::{Arm, ArmDifference, by_seed, environments, seed, splits};
 use crate::run_data::RunData;
 use crate::stability::{Stability, of_run};
 use crate::statistics::{bootstrap, mean};
@@ -15,12 +15,7 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// Success by task type before and after: one table a split, three columns an arm.
 pub(super) fn successes(runs: &[RunData], arms: &[&Arm]) -> String {
-    let mut splits: Vec<String> = Vec::new();
-    for split in arms.iter().flat_map(|a| &a.runs).flat_map(|&i| runs[i].splits()) {
-        if !splits.contains(&split) {
-            splits.push(split);
-        }
-    }
+    let splits = splits(arms.iter().flat_map(|a| &a.runs).map(|&i| &runs[i]));
     let mut out = String::new();
     if arms.len() > SIDE_BY_SIDE {
         let _ =
@@ -48,20 +43,10 @@ pub(super) fn successes(runs: &[RunData], arms: &[&Arm]) -> String {
                 None => write!(out, "<tr class=\"all\"><td>all</td>"),
             };
             for arm in arms {
-                let of = |after: bool| -> Option<f64> {
-                    let values: Vec<f64> = arm
-                        .runs
-                        .iter()
-                        .filter_map(|&i| {
-                            let run = &runs[i];
-                            let result =
-                                if after { run.after(&split) } else { run.before(&split) }?;
-                            kind.map_or(Some(result.success), |k| result.by_task.get(k).copied())
-                        })
-                        .collect();
-                    mean(&values)
-                };
-                let (before, after) = (of(false), of(true));
+                let (before, after) = arm.before_and_after(runs, &split, |result| {
+                    kind.map_or(Some(result.success), |k| result.by_task.get(k).copied())
+                });
+                let (before, after) = (mean(&before), mean(&after));
                 let change = before.zip(after).map(|(b, a)| format!("{:+.1}", (a - b) * 100.0));
                 let _ = write!(
                     out,
@@ -129,8 +114,8 @@ pub(super) fn stabilities(runs: &[RunData], arms: &[&Arm]) -> String {
         }
         let over = |value: fn(&Stability) -> Option<f64>, percent: bool| {
             let scale = if percent { 100.0 } else { 1.0 };
-            let values: Vec<f64> =
-                judged.iter().filter_map(|(_, s)| Some(value(s)? * scale)).collect();
+            let each = judged.iter().filter_map(|(run, s)| Some((seed(run), value(s)? * scale)));
+            let values: Vec<f64> = by_seed(each).into_values().collect();
             let digits = if percent { 1 } else { 3 };
             let interval = bootstrap(&values)
                 .map(|i| format!(" <small>{:.digits$}–{:.digits$}</small>", i.low, i.high));
@@ -271,6 +256,19 @@ fn differing_by_arm(firsts: &[&RunData], arms: &[Arm]) -> String {
     out
 }
 
+/// What is said of a run that has not come to its end: its newest results stand in no table.
+fn half_way(run: &RunData) -> String {
+    let mut out = "still being written, or stopped".to_owned();
+    if let Some((step, results)) = run.evaluations.last().filter(|(step, _)| *step > 0.0) {
+        let each: Vec<String> = results
+            .iter()
+            .map(|r| format!("{:.1} % on {} tasks", r.success * 100.0, r.split))
+            .collect();
+        let _ = write!(out, "; after step {step}: {}", each.join(", "));
+    }
+    out
+}
+
 /// Names, seeds, versions, and what was noticed while reading.
 pub(super) fn runs(runs: &[RunData], arms: &[Arm]) -> String {
     let mut out = String::from(
@@ -280,7 +278,7 @@ pub(super) fn runs(runs: &[RunData], arms: &[Arm]) -> String {
         let run = &runs[i];
         let mut notes = run.notes.clone();
         if !run.finished {
-            notes.insert(0, "still being written, or stopped".to_owned());
+            notes.insert(0, half_way(run));
         }
         let version = run.info.get("empg").and_then(serde_json::Value::as_str).unwrap_or("–");
         let _ = write!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use empg_report::arms::{ArmDifference, arms, differences};
+use empg_report::arms::{Arm, ArmDifference, arms, differences};
 use empg_report::html::{Metric, metrics};
 use empg_report::run_data::RunData;
 use empg_report::statistics::mean;
@@ -102,13 +102,7 @@ fn compare(views: &[(String, RunView)]) -> String {
     serde_json::to_string(&comparison).unwrap_or_default()
 }
 
-fn splits<'a>(runs: &'a [RunData], arms: &[empg_report::arms::Arm]) -> Vec<SplitTable<'a>> {
-    let mut names: Vec<String> = Vec::new();
-    for name in runs.iter().flat_map(RunData::splits) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+fn splits<'a>(runs: &'a [RunData], arms: &[Arm]) -> Vec<SplitTable<'a>> {
     let table = |split: String| {
         let kinds: BTreeSet<&str> = runs
             .iter()
@@ -117,22 +111,16 @@ fn splits<'a>(runs: &'a [RunData], arms: &[empg_report::arms::Arm]) -> Vec<Split
             .flat_map(|r| r.by_task.keys().map(String::as_str))
             .collect();
         let rows = kinds.into_iter().map(Some).chain([None]).map(|kind| {
-            let of = |members: &[usize], after: bool| {
-                let values: Vec<f64> = members
-                    .iter()
-                    .filter_map(|&i| {
-                        let run = &runs[i];
-                        let result = if after { run.after(&split) } else { run.before(&split) }?;
-                        kind.map_or(Some(result.success), |k| result.by_task.get(k).copied())
-                    })
-                    .collect();
-                mean(&values)
+            let of = |arm: &Arm| {
+                let (before, after) = arm.before_and_after(runs, &split, |result| {
+                    kind.map_or(Some(result.success), |k| result.by_task.get(k).copied())
+                });
+                (mean(&before), mean(&after))
             };
-            let arms = arms.iter().map(|a| (of(&a.runs, false), of(&a.runs, true))).collect();
-            SplitRow { kind, arms }
+            SplitRow { kind, arms: arms.iter().map(of).collect() }
         });
         let rows = rows.collect();
         SplitTable { split, rows }
     };
-    names.into_iter().map(table).collect()
+    empg_report::arms::splits(runs).into_iter().map(table).collect()
 }

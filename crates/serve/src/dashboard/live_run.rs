@@ -64,7 +64,7 @@ pub(super) struct Line {
     /// Mean success of the last five training steps.
     success: Option<f64>,
     spark: Vec<Option<f64>>,
-    /// Success on the headline split before training and after.
+    /// Success on the headline split before training and at the newest evaluation.
     before: Option<f64>,
     after: Option<f64>,
     split: Option<String>,
@@ -256,7 +256,7 @@ impl Line {
                 .then(|| four_digits(last.iter().sum::<f64>() / last.len() as f64)),
             spark: spark(success),
             before: split.as_deref().and_then(|s| evaluated(data.before(s))),
-            after: split.as_deref().and_then(|s| evaluated(data.after(s))),
+            after: split.as_deref().and_then(|s| evaluated(data.newest(s))),
             split,
             recorded,
             seconds_a_step: data.curves.get("total_s").and_then(|all| usual(all)),

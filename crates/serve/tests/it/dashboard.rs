@@ -141,6 +141,32 @@ fn a_finished_run_is_shown_whole() {
 }
 
 #[test]
+fn a_run_that_goes_on_shows_its_new_settings_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = Training::begin(folder.path(), "a", 0, true, 1);
+    training.step(0.4, Some(0.9));
+    let server = start(folder.path(), options());
+    let at = server.address;
+    let success = || {
+        let compared = get(at, "/api/compare?id=a").json();
+        compared["splits"][0]["rows"].as_array().unwrap().last().unwrap()["arms"].clone()
+    };
+    assert_eq!(run(&get(at, "/api/runs").json(), "a").unwrap()["steps"], 1);
+    assert_eq!(success(), serde_json::json!([[0.5, 0.9]]));
+
+    let config = training.path().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("steps = 1\n", "steps = 20\n")).unwrap();
+    training.step(0.5, None);
+    let list = until(at, "/api/runs", |list| run(list, "a").unwrap()["step"] == 2);
+    let line = run(&list, "a").unwrap();
+    assert_eq!((&line["steps"], &line["state"]), (&20.into(), &"running".into()));
+    assert_eq!(line["after"], 0.9, "the newest");
+    assert_eq!(success(), serde_json::json!([[0.5, null]]), "what is half-way is not the end");
+    server.end().unwrap();
+}
+
+#[test]
 fn nothing_outside_of_the_folder_is_told() {
     let outside = tempfile::tempdir().unwrap();
     finished(outside.path(), "secret", 0, true);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::arms::{Arm, ArmDifference, environments};
 use crate::run_data::RunData;
 use crate::stability::of_run;
-use crate::statistics::{bootstrap, mean, wilson};
+use crate::statistics::{Paired, bootstrap, mean, wilson};
 
 use super::escape::text as esc;
 
@@ -14,6 +14,22 @@ const PARAGRAPHS: usize = 4;
 /// Seeds below which nothing is said to stand clear of chance: shares of few episodes are often equal
 /// in two seeds, and then have no spread.
 const FEWEST_PAIRS: usize = 3;
+/// Seeds from which on the sign-flip test's p can be below 0.05.
+const FEWEST_SIGNS: usize = 6;
+/// Intervals that are narrower come from equal differences, but for their rounding.
+const NO_SPREAD: f64 = 1e-9;
+
+/// Whether a difference is told as one that chance does not explain: equal differences of few seeds
+/// have an interval without width, which says nothing.
+fn is_firm(p: &Paired) -> bool {
+    excludes_0(p)
+        && p.interval.is_some_and(|i| i.high - i.low > NO_SPREAD)
+        && (p.pairs < FEWEST_SIGNS || p.p.is_none_or(|p| p <= 0.05))
+}
+
+fn excludes_0(p: &Paired) -> bool {
+    p.pairs >= FEWEST_PAIRS && p.interval.is_some_and(|i| i.low > 0.0 || i.high < 0.0)
+}
 
 /// One paragraph an arm, then what the comparisons say.
 pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifference]) -> String {
@@ -25,33 +41,34 @@ pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifferen
     } else {
         let _ = writeln!(out, "<p class=\"lead\">{}</p>", of_many(runs, arms));
     }
-    let firm: Vec<&ArmDifference> = differences
-        .iter()
-        .filter(|d| d.paired.pairs >= FEWEST_PAIRS)
-        .filter(|d| d.paired.interval.is_some_and(|i| i.low > 0.0 || i.high < 0.0))
-        .collect();
+    let firm: Vec<&ArmDifference> = differences.iter().filter(|d| is_firm(&d.paired)).collect();
     if !differences.is_empty() {
         let _ = if firm.is_empty() {
+            let narrow = differences.iter().any(|d| excludes_0(&d.paired));
+            let also =
+                if narrow { ", has no width, goes with a sign-flip p above 0.05" } else { "" };
             writeln!(
                 out,
                 "<p>No difference between arms stands clear of chance over these seeds (every 95 % \
-                 interval of a paired difference holds 0, or has fewer than {FEWEST_PAIRS} seeds).</p>"
+                 interval of a paired difference holds 0{also}, or has fewer than {FEWEST_PAIRS} \
+                 seeds).</p>"
             )
         } else {
             let list: Vec<String> = firm
                 .iter()
                 .map(|d| {
                     format!(
-                        "<b>{}</b> over <b>{}</b> on {} tasks ({:+.1} points, {} seeds)",
+                        "<b>{}</b> over <b>{}</b> on {} tasks ({:+.1} points, {} seeds{})",
                         esc(&arms[if d.paired.mean > 0.0 { d.arm } else { d.base }].label),
                         esc(&arms[if d.paired.mean > 0.0 { d.base } else { d.arm }].label),
                         esc(&d.split),
                         d.paired.mean.abs() * 100.0,
                         d.paired.pairs,
+                        d.paired.p.map_or(String::new(), |p| format!(", p = {p:.3}")),
                     )
                 })
                 .collect();
-            let caveat = if differences.len() > 4 {
+            let mut caveat = if differences.len() > 4 {
                 format!(
                     " Of {} comparisons, one in twenty would be so by chance.",
                     differences.len()
@@ -59,7 +76,17 @@ pub(super) fn summary(runs: &[RunData], arms: &[Arm], differences: &[ArmDifferen
             } else {
                 String::new()
             };
-            writeln!(out, "<p>Clear of chance over these seeds: {}.{caveat}</p>", list.join("; "))
+            if firm.iter().any(|d| d.paired.pairs < FEWEST_SIGNS) {
+                let _ = write!(
+                    caveat,
+                    " With fewer than {FEWEST_SIGNS} seeds the sign-flip test's p cannot be below 0.05."
+                );
+            }
+            writeln!(
+                out,
+                "<p>Over these seeds the paired difference's 95 % interval excludes 0: {}.{caveat}</p>",
+                list.join("; ")
+            )
         };
     }
     out
@@ -206,6 +233,15 @@ mod tests {
         summary(runs, &arms, &differences(runs, &arms))
     }
 
+    /// Two arms whose seeds differ so, in points.
+    fn apart(points: &[f64]) -> String {
+        let of = |seed: usize, empg, more: f64| {
+            run(seed as u64, empg, Some(0.5), Some(0.5 + 0.01 * seed as f64 + more / 100.0))
+        };
+        let pair = |(seed, d): (usize, &f64)| [of(seed, false, 0.0), of(seed, true, *d)];
+        said(&points.iter().enumerate().flat_map(pair).collect::<Vec<_>>())
+    }
+
     #[test]
     fn runs_that_have_not_come_to_their_end_are_left_out() {
         let mut open = run(0, true, Some(0.9), None);
@@ -239,5 +275,19 @@ mod tests {
         let text = said(&[of(0, 0.5), of(0, 0.7)]);
         assert!(text.contains("2 runs of 1 seed.") && text.contains("over episodes"), "{text}");
         assert!(said(&[of(0, 0.5), of(1, 0.7)]).contains(", 2 seeds."));
+    }
+
+    #[test]
+    fn differences_are_clear_of_chance_with_spread_and_p() {
+        let none = "No difference between arms stands clear of chance";
+        assert!(apart(&[3.0, 3.0, 3.0]).contains("no width"), "equal differences");
+        let two = apart(&[3.0, 3.1]);
+        assert!(two.contains(none) && two.contains("holds 0, or has fewer than 3 seeds"), "{two}");
+        assert!(apart(&[5.0, 5.0, 5.0, 5.0, 5.0, -0.5]).contains(none), "p is 0.0625");
+        let few = apart(&[3.0, 3.1, 3.2]);
+        assert!(few.contains("interval excludes 0") && few.contains("3 seeds, p = 0.250"), "{few}");
+        assert!(few.contains("cannot be below 0.05"), "{few}");
+        let many = apart(&[-5.0, -5.1, -4.9, -5.0, -5.0, -4.5]);
+        assert!(many.contains("6 seeds, p = 0.031") && !many.contains("cannot be"), "{many}");
     }
 }

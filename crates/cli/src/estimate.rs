@@ -37,10 +37,8 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     let trained = adapters.map_or(parameters, |count| count as u64);
     let kept = parameters * 4 * if adapters.is_some() { 1 } else { 2 } + trained * 8;
     // A gradient per worker. Where all weights are trained, the decoder's copy of them lies in one
-    // while training episodes are played, and beside them in an evaluation.
-    let gradients = trained * 4 * threads;
-    let copy = parameters * 4;
-    let copies = gradients + if adapters.is_some() { copy } else { 0 };
+    // while episodes are played.
+    let copies = trained * 4 * threads + if adapters.is_some() { parameters * 4 } else { 0 };
     // Groups stay together, whatever their size.
     let wave = LIVE.max(config.rollout.group_size as u64) * threads;
     let played = rollouts.min(wave) * context * kv;
@@ -65,8 +63,7 @@ pub(crate) fn estimate(config: &Config, policy: &Model) -> Need {
     let kept_back = played.min(training) / if config.checkpoint.every == 1 { 2 } else { 1 };
     let learning = copies + played.max(training) + kept_back;
     // Behind the update and before the checkpoint.
-    let evaluating =
-        if config.eval.splits.is_empty() { 0 } else { gradients + copy + evaluated + training };
+    let evaluating = if config.eval.splits.is_empty() { 0 } else { copies + evaluated + training };
     let step = learning.max(evaluating) + episodes + tape;
     // A checkpoint lies in memory as it is written, when all that is gone.
     let checkpoint = trained * 12 + (4 << 20);
@@ -167,10 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn the_decoders_weights_lie_in_the_gradient_and_beside_it_in_an_evaluation() {
-        let model = empg_train::tiny().unwrap().model;
-        let with = memory(|c| c.eval.episodes = 256);
+    fn an_evaluation_has_no_weights_of_its_own() {
         let without = memory(|c| c.eval.splits.clear());
-        assert!(with - without > model.params.len() as u64 * 4);
+        assert_eq!(memory(|c| c.eval.episodes = 1), without);
+        assert!(memory(|c| c.eval.episodes = 256) > without);
     }
 }

@@ -172,11 +172,14 @@ impl Tape {
     }
 
     /// Room for as many distributions of tokens, so that training does not multiply with the head again
-    /// where a row's token is learned from that was sampled there.
+    /// where a row's token is learned from that was sampled there. Those that were kept are forgotten.
     ///
     /// # Errors
     /// More than the system can promise memory for.
     pub fn with_distributions(mut self, count: usize) -> Result<Self, TapeError> {
+        for row in &mut self.rows {
+            row.draw = None;
+        }
         self.distributions.reserve(count).map_err(|_| TapeError::Memory { rows: count })?;
         Ok(self)
     }

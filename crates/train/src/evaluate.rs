@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::config::Config;
 use crate::policy::Policy;
-use crate::rollout::{Episode, Job, RolloutSettings, rollout};
+use crate::rollout::{Episode, Job, Lent, RolloutSettings, rollout_with};
 use crate::seed;
 
 /// The tasks of an evaluation: the same ones with the same seeds every time.
@@ -80,13 +80,25 @@ impl Panel {
     /// Plays the panel once.
     ///
     /// # Errors
-    /// See [`rollout`].
+    /// See [`rollout`](crate::rollout()).
     pub fn play(
         &self,
         policy: &Policy,
         tasks: &dyn TaskSet,
         settings: &RolloutSettings,
         stop: &AtomicBool,
+    ) -> Result<(Evaluation, Vec<Episode>), TrainError> {
+        self.play_in(policy, tasks, settings, stop, &mut [])
+    }
+
+    /// The same with the decoders' weights in `memory`.
+    pub(crate) fn play_in(
+        &self,
+        policy: &Policy,
+        tasks: &dyn TaskSet,
+        settings: &RolloutSettings,
+        stop: &AtomicBool,
+        memory: &mut [f32],
     ) -> Result<(Evaluation, Vec<Episode>), TrainError> {
         let jobs: Vec<Job> = self
             .tasks
@@ -99,7 +111,8 @@ impl Panel {
                 group: i,
             })
             .collect();
-        let episodes = rollout(policy, tasks, &jobs, settings, stop)?;
+        let lent = Lent { tape: &mut None, memory };
+        let episodes = rollout_with(policy, tasks, &jobs, settings, stop, lent)?;
         Ok((Evaluation::of(self.split, &episodes), episodes))
     }
 }

@@ -449,13 +449,15 @@ impl Trainer {
     ///
     /// # Errors
     /// See [`Panel::play`].
-    pub fn evaluate(&self, observer: &mut dyn Observer) -> Result<Vec<Evaluation>, TrainError> {
+    pub fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<Vec<Evaluation>, TrainError> {
         let episodes = self.panels.iter().map(|p| p.tasks.len()).sum();
         observer.on(Progress::Evaluating { step: self.step, episodes });
         let settings = evaluation_settings(&self.config);
         let mut evaluations = Vec::with_capacity(self.panels.len());
         for panel in &self.panels {
-            let played = panel.play(&self.policy, &*self.tasks, &settings, &self.stop)?.0;
+            let memory = self.workers.idle_gradient(&self.policy.model);
+            let (policy, tasks) = (&self.policy, &*self.tasks);
+            let played = panel.play_in(policy, tasks, &settings, &self.stop, memory)?.0;
             // No result at all is no success rate of 0.
             if let Some(why) = played.failure.as_ref().filter(|_| played.failed == played.episodes)
             {

@@ -3,7 +3,7 @@
 //! With u = z/T, p = softmax(u) and H = −Σ p ln p:
 //! ∂ ln p_t/∂u_j = 1[j = t] − p_j and ∂H/∂u_j = −p_j (ln p_j + H). ∂u/∂z = 1/T.
 
-use super::simd::{LANES, exp, max, mul_add, sum_lanes, vectorised};
+use super::simd::{LANES, exp, ln, max, mul_add, sum_lanes, vectorised};
 
 /// What one row's distribution is summarised by.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,9 +101,8 @@ fn backward_from_impl<const FMA: bool>(
         return;
     }
     for p in p {
-        // p ln p goes to 0 with p.
-        let log_p = if *p > 0.0 { p.ln() } else { 0.0 };
-        *p = -inv_t * *p * mul_add::<FMA>(dentropy, log_p + entropy, dlogprob);
+        // p ln p goes to 0 with p, as long as the logarithm is a number.
+        *p = -inv_t * *p * mul_add::<FMA>(dentropy, ln::<FMA>(*p) + entropy, dlogprob);
     }
 }
 

@@ -326,6 +326,23 @@ fn a_forgotten_family_gives_its_distributions_back() {
 }
 
 #[test]
+fn new_room_forgets_the_distributions_that_were_kept() {
+    let model = model(config());
+    let tape = |count| {
+        let tape = Tape::new(&model, Precision::F32, 2000).expect("a tape");
+        tape.with_distributions(count).expect("room")
+    };
+    let without = play(&model, Precision::F32, 2);
+    let (_, expected) = from_tape(&model, &without, Precision::F32, (1.0, 0.3));
+    for count in [0, 3, 60] {
+        let mut played = play_on(&model, Precision::F32, 2, tape(60));
+        played.tape = played.tape.with_distributions(count).expect("room");
+        let (_, found) = from_tape(&model, &played, Precision::F32, (1.0, 0.3));
+        assert_eq!(distance(&found, &expected), 0.0, "{count}");
+    }
+}
+
+#[test]
 fn a_tape_of_something_else_is_refused() {
     let mut model = model(config());
     let mut played = play(&model, Precision::F32, 1);

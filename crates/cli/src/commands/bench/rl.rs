@@ -1,5 +1,6 @@
 //! `empg bench rl`: groups of completions sampled and learned from, once.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -74,7 +75,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     let mut tape =
         if *recompute { None } else { Some(tape(subject, &model, (most, batch * group * new))?) };
     let (mut total, mut generating, mut updating) = (Vec::new(), Vec::new(), Vec::new());
-    let mut trained = 0;
+    let (mut trained, mut head_rows, mut head_kept) = (0, 0, 0);
     for step in 0..=steps.get() {
         let start = Instant::now();
         let lent = (&mut tape, &mut *grads);
@@ -83,10 +84,13 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
 
         let middle = Instant::now();
         grads.clear(subject.threads());
-        trained = 0;
+        (trained, head_rows, head_kept) = (0, 0, 0);
         for pack in micro_batches(&prompts, &completions, group, budget) {
             let Pack { first, packed, taped } = pack;
             trained += packed.tokens.len();
+            let (rows, alone) = target_rows(&packed);
+            head_rows += rows;
+            head_kept += if tape.is_some() { alone } else { 0 };
             let members = &completions[first..];
             // The clipped objective at one update per batch: its ratio is 1 but for rounding.
             let mut loss = |index: usize, score: empg::TokenScore| {
@@ -123,9 +127,6 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
     }
 
     let kept = if tape.is_some() { trained } else { 0 };
-    // Of a group's first tokens, which are sampled from one row, none is kept.
-    let firsts = if group == 1 { 0 } else { batch * group };
-    let heads = if tape.is_some() { sampled - firsts as f64 } else { 0.0 };
     // Without sharing every completion carries its prompt, in sampling and in training.
     let computed = batch * seq + batch * group * (new - 1);
     let separate = batch * group * (seq + new - 1);
@@ -135,7 +136,7 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         tokens: sampled,
         // Forward in sampling, forward and backward in training; the head at sampled tokens.
         flop: blocks * (2 * computed + 4 * trained + 2 * (trained - kept)) as f64
-            + head * (8.0 * sampled - 2.0 * heads),
+            + head * (2.0 * sampled + (6 * head_rows - 2 * head_kept) as f64),
         bytes: None,
         more: Vec::new(),
     };
@@ -148,8 +149,8 @@ pub(super) fn run(args: &RlArgs, json: bool) -> anyhow::Result<()> {
         ("tokens_training", "tokens computed while training", trained as f64),
         ("tokens_training_unshared", "… without sharing prompts", separate as f64),
         ("tokens_training_kept", "… forward passes kept while sampling", kept as f64),
-        ("head_rows_training", "rows of the head in training", sampled),
-        ("head_rows_training_kept", "… distributions kept while sampling", heads),
+        ("head_rows_training", "rows of the head in training", head_rows as f64),
+        ("head_rows_training_kept", "… distributions kept while sampling", head_kept as f64),
     ] {
         figures.add(key, label, value, "");
     }
@@ -229,6 +230,16 @@ struct Pack {
     taped: Vec<TapeRow>,
 }
 
+/// Rows with targets, and those of them where all targets are one token.
+fn target_rows(packed: &PackedBatch) -> (usize, usize) {
+    let mut rows: BTreeMap<usize, Option<TokenId>> = BTreeMap::new();
+    for target in &packed.targets {
+        let token = rows.entry(target.row).or_insert(Some(target.token));
+        *token = token.filter(|token| *token == target.token);
+    }
+    (rows.len(), rows.values().flatten().count())
+}
+
 /// Packs of at most `budget` rows (or one completion): each begins with the prompts that its
 /// completions continue.
 fn micro_batches(
@@ -294,6 +305,7 @@ mod tests {
         assert_eq!(packed.tokens, [1, 2, 3, 10, 11, 12, 4, 5, 6, 13, 14, 15]);
         assert_eq!(packed.targets.len(), 12);
         assert_eq!(whole[0].taped, [0, 1, 2, 10, 11, 12, 5, 6, 7, 13, 14, 15]);
+        assert_eq!(target_rows(packed), (2 + 6, 6), "first tokens share their prompt's last row");
         assert_eq!(packed.targets[0], Target { row: 2, token: 10 });
         assert_eq!(packed.targets[1], Target { row: 3, token: 20 });
         assert_eq!(packed.positions[3..6], [3, 3, 3]);

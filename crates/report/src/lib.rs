@@ -11,3 +11,4 @@ pub mod run_data;
 pub mod stability;
 pub mod statistics;
 pub mod study;
+mod vocabulary;

@@ -320,11 +320,12 @@ pub fn four_digits(value: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::study::{Cell, CellKey, SplitResult};
 
-    fn run(seed: u64, settings: &[(&str, &str)]) -> RunData {
+    /// A run of nothing but these settings.
+    pub(crate) fn run(seed: u64, settings: &[(&str, &str)]) -> RunData {
         let mut run = RunData::of_cell(&Cell {
             format: 1,
             key: CellKey { environment: "e".into(), arm: "a".into(), seed },
@@ -388,19 +389,18 @@ mod tests {
         );
     }
 
+    /// A run with EMPG or without that was evaluated at a step.
+    fn evaluated(seed: u64, enabled: &str, step: f64, success: f64) -> RunData {
+        let mut run = run(seed, &[("env.name", "h"), ("empg.enabled", enabled)]);
+        let (split, by_task) = ("unseen".into(), BTreeMap::new());
+        let result = SplitResult { split, success, episodes: 100, by_task };
+        run.evaluations = vec![(step, vec![result])];
+        run
+    }
+
     #[test]
     fn a_seed_counts_once() {
-        let of = |seed: u64, enabled: &'static str, success: f64| {
-            let mut run = run(seed, &[("env.name", "h"), ("empg.enabled", enabled)]);
-            let result = SplitResult {
-                split: "unseen".into(),
-                success,
-                episodes: 100,
-                by_task: BTreeMap::new(),
-            };
-            run.evaluations = vec![(9.0, vec![result])];
-            run
-        };
+        let of = |seed, enabled, success| evaluated(seed, enabled, 9.0, success);
         let runs = [
             of(0, "false", 0.5),
             of(0, "true", 0.6),
@@ -436,14 +436,7 @@ mod tests {
     #[test]
     fn what_was_measured_half_way_is_no_difference() {
         let of = |seed: u64, enabled: &'static str, success: f64, finished: bool| {
-            let mut run = run(seed, &[("env.name", "h"), ("empg.enabled", enabled)]);
-            let result = SplitResult {
-                split: "unseen".into(),
-                success,
-                episodes: 100,
-                by_task: BTreeMap::new(),
-            };
-            run.evaluations = vec![(5.0, vec![result])];
+            let mut run = evaluated(seed, enabled, 5.0, success);
             run.finished = finished;
             run
         };

@@ -229,23 +229,7 @@ mod tests {
     /// An arm of runs with these seeds and bins.
     fn arm_of(runs: &[(u64, Vec<Bin>)]) -> (Vec<RunData>, Arm) {
         let run = |(seed, bins): &(u64, Vec<Bin>)| {
-            let mut run = RunData::of_cell(&crate::study::Cell {
-                format: 1,
-                key: crate::study::CellKey {
-                    environment: "e".into(),
-                    arm: "a".into(),
-                    seed: *seed,
-                },
-                empg: "0".into(),
-                settings: BTreeMap::new(),
-                steps: 0,
-                seconds: 0.0,
-                before: Vec::new(),
-                after: Vec::new(),
-                stability: None,
-                entropy_dynamics: Vec::new(),
-                curves: BTreeMap::new(),
-            });
+            let mut run = crate::arms::tests::run(*seed, &[]);
             run.entropy_dynamics.clone_from(bins);
             run
         };

@@ -139,6 +139,9 @@ fn load_folder(path: &Path) -> anyhow::Result<LoadedModel> {
 pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
     let dir = Path::new(path);
     if path == "tiny" || !dir.join("manifest.json").exists() {
+        if which != Which::Last {
+            bail!("--checkpoint chooses among those of a run, and {path} is no run: leave it out");
+        }
         let policy = load(path)?.into();
         let run = if path == "tiny" { None } else { run_around(dir) };
         return Ok(Located { policy, name: path.to_owned(), run });

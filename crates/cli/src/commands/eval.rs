@@ -22,9 +22,10 @@ Examples:
   empg eval --model runs/NAME --env alfworld --data DIR --split seen --episodes 0
   empg eval --model tiny --episodes 16 --show 2")]
 pub(crate) struct EvalArgs {
-    /// Policy: tiny (embedded), a checkpoint directory or a run
-    #[arg(long, value_name = "tiny|DIR|RUN", default_value = "tiny")]
-    model: String,
+    /// Policy: tiny (embedded), a model's folder or GGUF file, an id on the Hugging Face Hub, or a run;
+    /// without it model.path of the settings [default: tiny]
+    #[arg(long, value_name = "tiny|DIR|GGUF|HF-id|RUN")]
+    model: Option<String>,
     /// Which checkpoint of a run: last, best or a step
     #[arg(long, value_name = "WHICH", default_value = "last")]
     checkpoint: Which,
@@ -74,6 +75,10 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
         show,
         common,
     } = args;
+    let model = match model {
+        Some(model) => model,
+        None => settings::named_model(&common)?.unwrap_or_else(|| "tiny".to_owned()),
+    };
     let located = models::locate(&model, checkpoint)?;
     let mut config = settings::layered(common, located.run.as_ref(), Some(&model))?;
     if let Some(episodes) = episodes {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use empg_llm::{
-    Dtype, GgufExport, GgufOptions, checkpoint_files_beside, export_gguf, is_gguf, write_files,
+    ADAPTER_CONFIG_FILE, CONFIG_FILE, Dtype, GgufExport, GgufOptions, checkpoint_files_beside,
+    export_gguf, is_gguf, write_files,
 };
 use empg_train::Policy;
 use serde_json::json;
@@ -44,14 +45,17 @@ pub(crate) struct ExportArgs {
     /// f16, q8_0, bf16 or f32; a folder takes no q8_0
     #[arg(long = "type", default_value = "f16", value_name = "TYPE")]
     dtype: GgufExport,
+    /// Replace a model that is there already
+    #[arg(long)]
+    force: bool,
 }
 
 /// Writes the file and says how large it is.
 pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
-    let ExportArgs { model, checkpoint, gguf, out, dtype } = args;
+    let ExportArgs { model, checkpoint, gguf, out, dtype, force } = args;
     let source = Path::new(&model);
     if let Some(out) = out {
-        return folder(&model, checkpoint, &out, dtype, json);
+        return folder(&model, checkpoint, &out, (dtype, force), json);
     }
     let gguf = gguf.unwrap_or_default();
     if gguf.exists() && source.exists() && gguf.canonicalize()? == source.canonicalize()? {
@@ -60,6 +64,12 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     let Located { mut policy, name, .. } = models::locate(&model, checkpoint)?;
     if names_base(&policy, &gguf)? {
         bail!("--gguf names the model that the adapters belong to; name another file");
+    }
+    if gguf.exists() && !force {
+        bail!(
+            "--gguf {} is there already: name another file, or replace it with --force",
+            gguf.display()
+        );
     }
     let called = Path::new(&name);
     let called = if is_gguf(called) { called.file_stem() } else { called.file_name() };
@@ -86,13 +96,21 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a run's folder for a model: whoever opened it would find the run's checkpoint.
-pub(crate) fn no_run(out: &Path) -> Result<(), SettingsError> {
-    if !out.join("manifest.json").exists() {
-        return Ok(());
+/// Refuses a folder for a model where something would be lost: a run's, in which whoever opened it
+/// would find the run's checkpoint, and one that holds a model, unless that is to be replaced.
+pub(crate) fn room_for_model(out: &Path, force: bool) -> Result<(), SettingsError> {
+    if out.join("manifest.json").exists() {
+        let what = format!("--out {} is a run's; name another folder", out.display());
+        return Err(SettingsError::Conflict(what));
     }
-    let what = format!("--out {} is a run's; name another folder", out.display());
-    Err(SettingsError::Conflict(what))
+    let held = [CONFIG_FILE, ADAPTER_CONFIG_FILE].into_iter().find(|file| out.join(file).exists());
+    match held.filter(|_| !force) {
+        Some(file) => Err(SettingsError::Conflict(format!(
+            "--out {} holds a model already ({file}): name another folder, or replace it with --force",
+            out.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether a path is the model that a policy's adapters belong to.
@@ -109,7 +127,7 @@ fn folder(
     model: &str,
     checkpoint: Which,
     out: &Path,
-    dtype: GgufExport,
+    (dtype, force): (GgufExport, bool),
     json: bool,
 ) -> anyhow::Result<()> {
     let dtype = match dtype {
@@ -121,12 +139,12 @@ fn folder(
     if out.exists() && out.canonicalize()? == Path::new(model).canonicalize().unwrap_or_default() {
         bail!("--out names the model itself; name another folder");
     }
-    no_run(out)?;
     let Located { mut policy, .. } = models::locate(model, checkpoint)?;
     let merged = policy.model.adapters.is_some();
     if names_base(&policy, out)? {
         bail!("--out names the model that the adapters belong to; name another folder");
     }
+    room_for_model(out, force)?;
     policy.model.merge_adapters();
     let files = checkpoint_files_beside(&policy.model, &policy.tokenizer, dtype, &policy.side)?;
     if out.join(TEMPLATE).exists() && files.iter().all(|(name, _)| *name != TEMPLATE) {

@@ -19,7 +19,7 @@ use empg_train::{
 };
 use serde_json::json;
 
-use super::export::no_run;
+use super::export::room_for_model;
 use crate::progress::{duration, steps_bar};
 use crate::settings::{self, CommonArgs, SettingsError, SftFlags, SftSettings};
 use crate::{interrupt, models, output, table, tasks};
@@ -67,6 +67,9 @@ pub(crate) struct SftArgs {
     /// Folder for the model
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace a model that is there already
+    #[arg(long)]
+    force: bool,
     /// Optimiser steps [default: 2000; 100 for language models]
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
@@ -125,6 +128,7 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         worlds,
         model,
         out,
+        force,
         steps,
         seed,
         lr,
@@ -137,7 +141,8 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         common,
     } = args;
     let started = Instant::now();
-    let settings = settings::resolve_sft(common, SftFlags { model, steps, seed, lr })?;
+    let settings =
+        settings::resolve_sft(common, SftFlags { model, steps, seed, lr, also: also.clone() })?;
     let SftSettings { mut config, mut sft, named, language_model, left } = settings;
     config.rollout.read_prompt()?;
     sft.rollout.template.clone_from(&config.rollout.template);
@@ -177,9 +182,9 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     policy.adapt(config.model.lora.as_ref(), base, sft.seed)?;
-    no_run(&out)?;
     check_folder(&out, policy.model.adapters.is_some())
         .map_err(|e| SettingsError::Conflict(format!("--out {e}")))?;
+    room_for_model(&out, force)?;
     policy.script(&config.rollout, &config.env.name)?;
     let stage = match stage {
         StageName::Grounded => Stage::Grounded,

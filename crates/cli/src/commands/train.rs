@@ -151,6 +151,7 @@ fn continued(path: &Path, training: TrainingArgs, track: Vec<String>) -> anyhow:
     let (dir, checkpoint) = RunDir::resume(path)?;
     let file = path.join("config.toml");
     let recorded = settings::of_run(dir.config(), file.clone())?;
+    settings::flags_fit(&training.common, &recorded.env.name)?;
     let mut config = recorded.clone();
     if let Some(steps) = training.steps {
         let done = checkpoint.as_ref().map_or(0, |c| c.step);

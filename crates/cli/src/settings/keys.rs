@@ -15,6 +15,15 @@ impl Key {
         self.name.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
+    /// The environments that it bears on, which its meaning begins with; none where it bears on all.
+    pub(crate) fn environments(&self) -> Vec<&'static str> {
+        let Some((named, _)) = self.meaning.split_once(": ") else { return Vec::new() };
+        match self.section() {
+            "env" => named.split(", ").collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The part after the last dot.
     pub(crate) fn leaf(&self) -> &'static str {
         self.name.rsplit_once('.').map_or(self.name, |(_, leaf)| leaf)
@@ -31,9 +40,9 @@ pub(crate) const KEYS: &[Key] = keys! {
     "steps" "Policy updates."
     "threads" "Worker threads; 0 means one per core. The same number gives the same bytes."
     "env.name" "households, webshop, search (generated where env.data is open), alfworld, openenv or stdio."
-    "env.data" "Folder with the environment's data."
+    "env.data" "alfworld, webshop, search: the folder with the environment's data."
     "env.corpus" "search: the passages, where they lie outside of env.data, or a retriever's address."
-    "env.data_version" "Which wording of ALFWorld: 2.1.1 or 2.1.2+."
+    "env.data_version" "alfworld: which wording, 2.1.1 or 2.1.2+."
     "env.mode" "webshop: how a page is printed, text or text_rich."
     "env.human_goals" "webshop: people's instructions instead of synthetic ones."
     "env.goal_seed" "webshop: seed of prices and of the goals' order."
@@ -163,6 +172,21 @@ pub(crate) fn nearest(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_one_environment_name_it() {
+        let of = |name: &str| find(name).unwrap().environments();
+        assert_eq!(of("env.name"), [""; 0]);
+        assert_eq!(of("env.data"), ["alfworld", "webshop", "search"]);
+        assert_eq!(of("env.reset"), ["openenv", "stdio"]);
+        assert_eq!(of("optim.warmup"), [""; 0]);
+        let known = ["households", "alfworld", "webshop", "search", "openenv", "stdio"];
+        for key in KEYS {
+            for name in key.environments() {
+                assert!(known.contains(&name), "{}: {name}", key.name);
+            }
+        }
+    }
 
     #[test]
     fn misspelt_and_misplaced_keys_are_recognised() {

@@ -178,8 +178,67 @@ pub(crate) fn layered(
     model: Option<&str>,
 ) -> Result<Config, SettingsError> {
     let mut above = in_file(&args)?;
-    merge(&mut above, in_set(&args)?);
-    stacked(args, run, model, Table::new(), above)
+    let set = in_set(&args)?;
+    let said = said(&args, &set);
+    merge(&mut above, set);
+    let config = stacked(args, run, model, Table::new(), above)?;
+    fits(&said, &[&config.env.name])?;
+    Ok(config)
+}
+
+/// The model that the settings name below the flags.
+///
+/// # Errors
+/// Files that cannot be read, unknown keys.
+pub(crate) fn named_model(args: &CommonArgs) -> Result<Option<String>, SettingsError> {
+    let mut above = in_file(args)?;
+    merge(&mut above, in_set(args)?);
+    Ok(text_at(&above, "model", "path").map(str::to_owned))
+}
+
+/// Refuses flags that bear on other environments than this one only.
+///
+/// # Errors
+/// As said.
+pub(crate) fn flags_fit(args: &CommonArgs, env: &str) -> Result<(), SettingsError> {
+    fits(&said(args, &Table::new()), &[env])
+}
+
+/// What flags and `--set` say of the environment: the key, and how it was said.
+fn said(args: &CommonArgs, set: &Table) -> Vec<(&'static keys::Key, String)> {
+    let flags = [
+        ("data", args.data.is_some()),
+        ("corpus", args.corpus.is_some()),
+        ("url", args.url.is_some()),
+        ("command", args.command.is_some()),
+    ];
+    let flags = flags.into_iter().filter(|flag| flag.1);
+    let flags = flags.map(|(leaf, _)| (format!("env.{leaf}"), format!("--{leaf}")));
+    let set = set.get("env").and_then(toml::Value::as_table).into_iter().flat_map(Table::keys);
+    let set = set.map(|leaf| (format!("env.{leaf}"), format!("--set env.{leaf}")));
+    flags.chain(set).filter_map(|(name, how)| Some((keys::find(&name)?, how))).collect()
+}
+
+/// Whether what was said for this command bears on one of its environments. In a file, keys of others
+/// may stand: files serve several commands.
+fn fits(said: &[(&'static keys::Key, String)], envs: &[&str]) -> Result<(), SettingsError> {
+    for (key, how) in said {
+        let bears = key.environments();
+        if !bears.is_empty() && !bears.iter().any(|name| envs.contains(name)) {
+            return Err(SettingsError::Conflict(format!(
+                "{how} bears on {} only, and the environment is {}: leave it out or choose another \
+                 (--env)",
+                bears.join(", "),
+                envs.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Text under a key of a section.
+fn text_at<'a>(table: &'a Table, section: &str, leaf: &str) -> Option<&'a str> {
+    table.get(section)?.get(leaf)?.as_str()
 }
 
 /// What the settings file says.
@@ -207,16 +266,13 @@ fn stacked(
 ) -> Result<Config, SettingsError> {
     let CommonArgs { config: _, set: _, env, data, corpus, url, command, threads, dtype, device } =
         args;
-    let named = above.get("env").and_then(|t| t.get("name")).and_then(toml::Value::as_str);
-    let name = env.as_deref().or(named);
+    let name = env.as_deref().or(text_at(&above, "env", "name"));
     let name = name.or(run.map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
     let mut table = match run {
         Some(run) if run.env.name == name => show::table(run).map_err(|e| unreadable(&e))?,
         _ => {
             let mut table = preset(name)?;
-            let named =
-                above.get("model").and_then(|t| t.get("path")).and_then(toml::Value::as_str);
-            if model.or(named).is_some_and(models::is_language_model) {
+            if model.or(text_at(&above, "model", "path")).is_some_and(models::is_language_model) {
                 merge(&mut table, parse(LANGUAGE_MODEL, &Origin::Preset("language-model"))?);
             }
             table
@@ -382,6 +438,33 @@ mod tests {
         assert_eq!(config.rollout.max_turns, 50);
         let error = layered(common(&["env.name=chess"]), None, None).unwrap_err().to_string();
         assert!(error.contains("chess") && error.contains("households"), "{error}");
+    }
+
+    #[test]
+    fn what_bears_on_other_environments_is_refused_where_it_is_said_for_this_command() {
+        let with = |change: &dyn Fn(&mut CommonArgs)| {
+            let mut args = CommonArgs::default();
+            change(&mut args);
+            layered(args, None, None)
+        };
+        let error = |change: &dyn Fn(&mut CommonArgs)| with(change).unwrap_err().to_string();
+        let url = error(&|a| a.url = Some("http://127.0.0.1:1".into()));
+        assert!(url.contains("--url") && url.contains("openenv"), "{url}");
+        assert!(error(&|a| a.data = Some("D".into())).contains("alfworld, webshop, search"));
+        assert!(error(&|a| a.corpus = Some("C".into())).contains("--corpus"));
+        assert!(error(&|a| a.command = Some("true".into())).contains("stdio"));
+        assert!(error(&|a| a.set = vec!["env.topk=5".into()]).contains("--set env.topk"));
+        with(&|a| a.set = vec!["env.topk=5".into(), "env.name=search".into()]).unwrap();
+        with(&|a| (a.env, a.corpus) = (Some("search".into()), Some("C".into()))).unwrap();
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "[env]\ntopk = 5\n[model]\npath = \"M\"\n").unwrap();
+        assert_eq!(with(&|a| a.config = Some(file.clone())).unwrap().env.topk, 5);
+        let args = CommonArgs { config: Some(file), ..CommonArgs::default() };
+        assert_eq!(named_model(&args).unwrap().as_deref(), Some("M"));
+        let set = CommonArgs { set: vec!["model.path=S".into()], ..args };
+        assert_eq!(named_model(&set).unwrap().as_deref(), Some("S"));
     }
 
     #[test]

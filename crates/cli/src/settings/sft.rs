@@ -4,7 +4,10 @@
 use empg_train::{Config, SftConfig};
 use toml::{Table, Value};
 
-use super::{CommonArgs, SettingsError, finish, in_file, in_set, keys, merge, stacked, unreadable};
+use super::{
+    CommonArgs, SettingsError, finish, fits, in_file, in_set, keys, merge, said, stacked,
+    unreadable,
+};
 use crate::models;
 
 /// Flags of `empg sft` that stand over keys of the configuration.
@@ -18,6 +21,8 @@ pub(crate) struct SftFlags {
     pub(crate) seed: Option<u64>,
     /// `optim.lr`.
     pub(crate) lr: Option<f64>,
+    /// Environments beside the configuration's, whose keys mean something too.
+    pub(crate) also: Vec<String>,
 }
 
 /// What `empg sft` is to do.
@@ -47,14 +52,14 @@ pub(crate) fn resolve_sft(
     common: CommonArgs,
     flags: SftFlags,
 ) -> Result<SftSettings, SettingsError> {
-    let SftFlags { model, steps, seed, lr } = flags;
+    let SftFlags { model, steps, seed, lr, also } = flags;
     let mut above = in_file(&common)?;
     let left = above.remove("steps");
     let set = in_set(&common)?;
     let left = left.filter(|_| steps.is_none() && !set.contains_key("steps"));
-    let mut said = Vec::new();
-    leaves("", &set, &mut said);
-    if let Some(key) = said.iter().find(|key| !serves(key)) {
+    let mut named = Vec::new();
+    leaves("", &set, &mut named);
+    if let Some(key) = named.iter().find(|key| !serves(key)) {
         let instead =
             if key == "eval.every" { " (--eval-every N evaluates on the way)" } else { "" };
         return Err(SettingsError::Conflict(format!(
@@ -62,6 +67,7 @@ pub(crate) fn resolve_sft(
              train reads too it may stay"
         )));
     }
+    let bearing = said(&common, &set);
     merge(&mut above, set);
 
     let path = above.get("model").and_then(|t| t.get("path")).and_then(Value::as_str);
@@ -69,6 +75,8 @@ pub(crate) fn resolve_sft(
     let language_model = model.as_deref().is_some_and(models::is_language_model);
     let mut sft = if language_model { SftConfig::language_model() } else { SftConfig::default() };
     let mut config = stacked(common, None, model.as_deref(), own(&sft)?, above)?;
+    let envs = std::iter::once(&config.env.name).chain(&also).map(String::as_str);
+    fits(&bearing, &envs.collect::<Vec<_>>())?;
     let named = model.is_some();
     if let Some(model) = model {
         config.model.path = model;

@@ -1,5 +1,7 @@
 //! `empg export`: GGUF files out of models.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::program::{run, run_in};
@@ -24,8 +26,10 @@ fn a_model_becomes_one_file() {
         assert_eq!(line["bytes"], bytes);
         sizes.push(bytes);
         // What was written is a model like the first.
-        let again =
-            run_in(dir.path(), &format!("export --model {file} --gguf again.gguf --type {kind}"));
+        let again = run_in(
+            dir.path(),
+            &format!("export --model {file} --gguf again.gguf --force --type {kind}"),
+        );
         assert_eq!(again.code, Some(0), "{}", again.stderr);
     }
     assert!(sizes[0] < sizes[1] && sizes[1] == sizes[2] && sizes[2] < sizes[3], "{sizes:?}");
@@ -64,6 +68,9 @@ fn adapters_become_a_whole_model_that_plays_alike() {
     assert_eq!(batches.len(), 2);
 
     done("export --model adapters --out merged");
+    let ran = run_in(dir.path(), "export --model tiny --out merged");
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("holds a model already"), "{}", ran.stderr);
     let has = |file: &str| dir.path().join("merged").join(file).is_file();
     assert!(has("model.safetensors") && has("config.json") && has("tokenizer.json"));
     assert!(!has("adapter_config.json"));
@@ -77,13 +84,16 @@ fn adapters_become_a_whole_model_that_plays_alike() {
     assert_ne!(plays("tiny"), adapted);
 
     // A whole model in the adapters' place leaves nothing of them.
-    done(
-        "sft --model merged --steps 1 --batch-tokens 600 --out adapters --set eval.episodes=1 \
-         --set eval.max_turns=2",
-    );
+    let whole = "sft --model merged --steps 1 --batch-tokens 600 --out adapters \
+                 --set eval.episodes=1 --set eval.max_turns=2";
+    let ran = run_in(dir.path(), whole);
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
+    assert!(has_adapters(dir.path()));
+    done(&format!("{whole} --force"));
     let there = |file: &str| dir.path().join("adapters").join(file).exists();
     assert!(there("model.safetensors") && there("config.json"));
-    assert!(!there("adapter_config.json") && !there("adapter_model.safetensors"));
+    assert!(!has_adapters(dir.path()) && !there("adapter_model.safetensors"));
     plays("adapters");
     // The other way round nothing is trained before it is refused.
     let before = std::fs::read(dir.path().join("adapters/sft.jsonl")).unwrap();
@@ -94,6 +104,10 @@ fn adapters_become_a_whole_model_that_plays_alike() {
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("holds a whole model"), "{}", ran.stderr);
     assert_eq!(std::fs::read(dir.path().join("adapters/sft.jsonl")).unwrap(), before);
+}
+
+fn has_adapters(dir: &Path) -> bool {
+    dir.join("adapters/adapter_config.json").exists()
 }
 
 #[test]
@@ -141,6 +155,12 @@ fn mistakes_are_told_with_what_to_do() {
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("the adapters belong to"), "{}", ran.stderr);
     assert_eq!(std::fs::read(&base).unwrap(), before);
+    // Nor over a file that is there.
+    std::fs::write(dir.path().join("other.gguf"), "something else").unwrap();
+    let ran = run_in(dir.path(), "export --model m.gguf --gguf other.gguf");
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(dir.path().join("other.gguf")).unwrap(), b"something else");
     // A run's folder opens as the run.
     std::fs::create_dir(dir.path().join("run")).unwrap();
     std::fs::write(dir.path().join("run/manifest.json"), "{}").unwrap();

@@ -320,7 +320,8 @@ fn what_is_exported_says_what_the_repository_says() {
 
     // Another model's template would be taken for this one's.
     let gguf = golden("tiny_llama.gguf");
-    let into = ["export", "--model", gguf.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let into =
+        ["export", "--force", "--model", gguf.to_str().unwrap(), "--out", out.to_str().unwrap()];
     let ran = hub.run(&into, &[]);
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("chat_template.jinja of another"), "{}", ran.stderr);

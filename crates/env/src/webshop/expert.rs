@@ -1,6 +1,7 @@
 //! A shopper who reads: searches for what the instruction names, opens the first product whose title
 //! and price fit, chooses the options, buys; goes back where an option is missing.
 
+use super::episode::PAGE;
 use super::strings::{INSTRUCTION, SEPARATOR};
 use crate::dice::{Dice, mix};
 use crate::expert::{Expert, Manner};
@@ -30,6 +31,8 @@ enum Page {
     Search,
     Results {
         page: usize,
+        /// Whether another page follows.
+        more: bool,
         offers: Vec<Offer>,
     },
     Item {
@@ -154,7 +157,7 @@ impl WebshopExpert {
     }
 
     /// What to open on a page of results, and whether it is taken as it is.
-    fn choice<'a>(&self, page: usize, offers: &'a [Offer]) -> Choice<'a> {
+    fn choice<'a>(&self, page: usize, more: bool, offers: &'a [Offer]) -> Choice<'a> {
         let new: Vec<&Offer> = offers.iter().filter(|o| !self.rejected.contains(&o.asin)).collect();
         if self.flaws.takes_first
             && let Some(first) = new.first()
@@ -164,7 +167,7 @@ impl WebshopExpert {
         if let Some(offer) = new.iter().find(|o| self.fits(o)) {
             return Choice::Open(offer);
         }
-        if page < PATIENCE && offers.len() >= 10 && self.rejected.len() < TRIALS {
+        if page < PATIENCE && more && self.rejected.len() < TRIALS {
             return Choice::Next;
         }
         // The first of the best.
@@ -172,8 +175,8 @@ impl WebshopExpert {
         best.or(offers.first()).map_or(Choice::Nothing, Choice::Settle)
     }
 
-    fn on_results(&self, page: usize, offers: &[Offer]) -> String {
-        match self.choice(page, offers) {
+    fn on_results(&self, page: usize, more: bool, offers: &[Offer]) -> String {
+        match self.choice(page, more, offers) {
             Choice::Open(offer) | Choice::Settle(offer) => {
                 format!("click[{}]", offer.asin.to_lowercase())
             }
@@ -235,7 +238,7 @@ impl Expert for WebshopExpert {
         let clicked =
             action.and_then(|a| a.strip_prefix("click[")?.strip_suffix(']')).unwrap_or_default();
         let settles = match &before {
-            Page::Results { page, offers } => match self.choice(*page, offers) {
+            Page::Results { page, more, offers } => match self.choice(*page, *more, offers) {
                 Choice::Settle(offer) => offer.asin.eq_ignore_ascii_case(clicked),
                 _ => false,
             },
@@ -269,7 +272,7 @@ impl Expert for WebshopExpert {
             return action;
         }
         match self.page.clone() {
-            Page::Results { page, offers } => self.on_results(page, &offers),
+            Page::Results { page, more, offers } => self.on_results(page, more, &offers),
             Page::Item { offer, values } => self.on_item(&offer, &values),
             Page::Detail => "click[< prev]".to_string(),
             Page::Search | Page::Other => self.search(),
@@ -345,6 +348,8 @@ fn read(observation: &str) -> Page {
     let rest = &nodes[start + 1..];
     if let Some(first) = rest.first().filter(|n| n.starts_with("Page ")) {
         let page = first.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(1);
+        let total = first.rsplit_once("results: ").and_then(|(_, n)| n.strip_suffix(')'));
+        let total: usize = total.and_then(|n| n.parse().ok()).unwrap_or(0);
         let items = rest.iter().position(|n| *n == "Next >").map_or(&[][..], |i| &rest[i + 1..]);
         let offers = items
             .chunks_exact(3)
@@ -354,7 +359,7 @@ fn read(observation: &str) -> Page {
                 price: price(chunk[2]),
             })
             .collect();
-        return Page::Results { page, offers };
+        return Page::Results { page, more: total > page * PAGE, offers };
     }
     let Some(at) = rest.iter().position(|n| n.starts_with("Price: ")) else { return Page::Detail };
     let offer = Offer {
@@ -401,6 +406,26 @@ mod tests {
         assert_eq!(read(rich), read(text));
         let start = "WebShop\nInstruction: \nbuy\n[button] Search [button_]\n";
         assert_eq!((read(start), instruction(start)), (Page::Search, Some("buy")));
+    }
+
+    #[test]
+    fn a_last_page_is_not_left_for_another() {
+        let page = |total: usize| {
+            let mut expert = WebshopExpert::new(Manner::Clean, 0);
+            expert.observe(None, &format!("WebShop [SEP] {HEAD} [SEP] Search"));
+            let offers: Vec<String> =
+                (0..10).map(|i| format!("B0{i} [SEP] Green Hat [SEP] $4{i}.0")).collect();
+            let offers = offers.join(" [SEP] ");
+            let results = format!(
+                "{HEAD} [SEP] Back to Search [SEP] Page 1 (Total results: {total}) [SEP] Next > \
+                 [SEP] {offers}"
+            );
+            expert.observe(Some("search[soft red shoes red x-large]"), &results);
+            expert.next_action()
+        };
+        assert_eq!(page(11), "click[next >]");
+        // Ten results fill the only page.
+        assert_eq!(page(10), "click[b00]");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Live {
             self.say(&format!("warning: {failed} of {episodes} episodes failed; the first: {why}"));
         }
         let left = self.left(report.step, steps);
-        let numbers = Numbers::of(report, mean(self.success.iter().rev().take(WINDOW)));
+        let numbers = Numbers::of(report);
         if let Some(bar) = &self.bar {
             bar.set_style(style(RUNNING));
             bar.set_position(report.step);
@@ -199,10 +199,10 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(report: &StepReport, success: f64) -> Self {
+    fn of(report: &StepReport) -> Self {
         let episodes = report.played.episodes.max(1) as f64;
         Self {
-            success,
+            success: report.success(),
             reward: report.played.reward / episodes,
             entropy: report.credit.as_ref().map(|c| c.entropy_mean),
             kl: (report.updates > 0).then_some(report.kl_reference),
@@ -279,9 +279,9 @@ mod tests {
 
     #[test]
     fn a_step_that_learned_nothing_has_no_kl() {
-        let line = Numbers::of(&StepReport::default(), 0.5).line("");
-        assert_eq!(line, "success  50 %  return 0.00  entropy -  KL -  0 tok/s");
+        let line = Numbers::of(&StepReport::default()).line("");
+        assert_eq!(line, "success   0 %  return 0.00  entropy -  KL -  0 tok/s");
         let learned = StepReport { updates: 1, kl_reference: 0.25, ..StepReport::default() };
-        assert!(Numbers::of(&learned, 0.5).line("").contains("KL 0.2500"));
+        assert!(Numbers::of(&learned).line("").contains("KL 0.2500"));
     }
 }

@@ -85,10 +85,10 @@ pub(crate) fn comparison(before: &Evaluation, after: &Evaluation) -> String {
     text
 }
 
-/// `{"success", "episodes", "by_task"}` of the headline, which is the last split; with several,
+/// `{"success", "episodes", "failed", "by_task"}` of the headline, which is the last split; with several,
 /// `"splits"` has the same for each.
 pub(crate) fn json(evaluations: &[Evaluation]) -> Value {
-    let one = |e: &Evaluation| json!({ "success": e.success, "episodes": e.episodes, "by_task": e.by_task });
+    let one = |e: &Evaluation| json!({ "success": e.success, "episodes": e.episodes, "failed": e.failed, "by_task": e.by_task });
     let Some(last) = evaluations.last() else { return Value::Null };
     let mut value = one(last);
     if evaluations.len() > 1 {

@@ -73,7 +73,15 @@ impl Grpo {
             return Ok(vec![0.0; rewards.len()]);
         }
         let squares: f64 = rewards.iter().map(|r| (r - mean) * (r - mean)).sum();
-        let std = (squares / (rewards.len() - self.ddof as usize) as f64).sqrt();
+        let free = (rewards.len() - self.ddof as usize) as f64;
+        let std = if squares.is_finite() {
+            (squares / free).sqrt()
+        } else {
+            // Squares of such rewards overflow, their quotients by the largest do not.
+            let most = rewards.iter().map(|r| (r - mean).abs()).fold(0.0, f64::max);
+            let squares: f64 = rewards.iter().map(|r| ((r - mean) / most).powi(2)).sum();
+            most * (squares / free).sqrt()
+        };
         Ok(rewards.iter().map(|r| (r - mean) / (std + self.eps)).collect())
     }
 }

@@ -15,7 +15,7 @@ pub enum AdvantageError {
     /// A group whose estimator compares rollouts with each other has only one.
     #[error(
         "group {group} (task {task}) has one rollout: {estimator} compares rollouts of a group; \
-         sample at least two, or use dr-grpo"
+         sample at least two"
     )]
     GroupOfOne {
         /// Index of the group.

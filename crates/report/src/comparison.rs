@@ -1,5 +1,7 @@
 //! Success in the paper's layout: recipes down, environments and domains across; and the ablation.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::arms::{Arm, baseline, environments, splits};
@@ -33,7 +35,7 @@ pub struct Success {
     pub mean: f64,
     /// Its 95 % bootstrap interval over seeds (percent).
     pub interval: Option<Interval>,
-    /// Mean difference to the base (points).
+    /// Mean difference to the base over the seeds that both have (points).
     pub difference: Option<f64>,
 }
 
@@ -155,18 +157,20 @@ pub(crate) fn domain(split: &str, both: bool) -> &str {
 }
 
 fn success(runs: &[RunData], arm: &Arm, base: Option<&Arm>, column: &Column) -> Option<Success> {
-    let values = successes(runs, arm, column);
+    let ours = successes(runs, arm, column);
+    let values: Vec<f64> = ours.values().copied().collect();
     let centre = mean(&values)?;
-    let base = base.and_then(|base| mean(&successes(runs, base, column)));
-    Some(Success {
-        mean: centre,
-        interval: bootstrap(&values),
-        difference: base.map(|base| centre - base),
-    })
+    // Equal seeds have equal tasks: what only one of the arms was run with says nothing of the other.
+    let difference = base.and_then(|base| {
+        let theirs = successes(runs, base, column);
+        let pairs = ours.iter().filter_map(|(seed, ours)| Some(ours - theirs.get(seed)?));
+        mean(&pairs.collect::<Vec<f64>>())
+    });
+    Some(Success { mean: centre, interval: bootstrap(&values), difference })
 }
 
 /// Success after training of each of the arm's seeds (percent).
-fn successes(runs: &[RunData], arm: &Arm, column: &Column) -> Vec<f64> {
+fn successes(runs: &[RunData], arm: &Arm, column: &Column) -> BTreeMap<Option<u64>, f64> {
     let of = |run: &RunData| -> Option<f64> {
         if let Some(split) = &column.split {
             return Some(run.after(split)?.success * 100.0);
@@ -175,13 +179,11 @@ fn successes(runs: &[RunData], arm: &Arm, column: &Column) -> Vec<f64> {
             run.splits().iter().map(|s| Some(run.after(s)?.success * 100.0)).collect();
         mean(&all?)
     };
-    arm.values(runs, of)
+    arm.by_seed(runs, of)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::arms::arms;
     use crate::study::{Cell, CellKey, SplitResult};
@@ -265,9 +267,9 @@ mod tests {
             .collect();
         let expected = [
             ("DAPO".to_owned(), None),
-            ("+ gradient scaling".to_owned(), Some(10.0)),
-            ("+ future clarity".to_owned(), Some(0.0)),
-            ("+ both (EMPG)".to_owned(), Some(15.0)),
+            ("+ gradient scaling".to_owned(), Some(15.0)),
+            ("+ future clarity".to_owned(), Some(5.0)),
+            ("+ both (EMPG)".to_owned(), Some(20.0)),
         ];
         assert_eq!(first, expected, "both is the arm of equal strengths, not k = 2");
         assert!(all[0].rows[1].1[1].is_none(), "no halves were run on search");

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A range that holds the true value in 95 of 100 repetitions.
+/// A range that is to hold the true value in 95 of 100 repetitions; how nearly it does depends on how
+/// it was made ([`bootstrap`], [`paired`]).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Its lower end.
@@ -28,7 +29,8 @@ pub fn deviation(values: &[f64]) -> f64 {
 
 /// The 95 % percentile bootstrap interval of the mean (10,000 resamples, always the same ones for
 /// the same number of values). One value has no interval. With few seeds it is too narrow, as every
-/// bootstrap is; [`Paired`] uses Student's distribution.
+/// bootstrap is: of normal values that of three holds the mean in 74 of 100 repetitions, of five in
+/// 84. [`Paired`] uses Student's distribution.
 pub fn bootstrap(values: &[f64]) -> Option<Interval> {
     resample(values, RESAMPLES)
 }

@@ -55,14 +55,14 @@ impl Config {
         number("model.tape_gb", self.model.tape_gb, 0.0, 1e6)?;
         between("threads", self.threads, 1, 1024)?;
         between("rollout.groups", self.rollout.groups, 1, MANY)?;
-        if self.rollout.group_size < 2 && self.algo.base != Base::DrGrpo {
+        if self.rollout.group_size < 2 {
             let what = format!(
-                "is {}, but a group of one has no advantage under {:?}: use at least 2",
-                self.rollout.group_size, self.algo.base
+                "is {}, but advantages compare the rollouts of a group: use at least 2",
+                self.rollout.group_size
             );
             return Err(ConfigError { key: "rollout.group_size", what });
         }
-        between("rollout.group_size", self.rollout.group_size, 1, MANY)?;
+        between("rollout.group_size", self.rollout.group_size, 2, MANY)?;
         between("rollout.max_turns", self.rollout.max_turns, 1, MANY)?;
         at_least("rollout.max_context_tokens", self.rollout.max_context_tokens, 16)?;
         at_least("rollout.max_turn_tokens", self.rollout.max_turn_tokens, 1)?;
@@ -78,9 +78,9 @@ impl Config {
                 "lists commands in window contexts only: set rollout.context = { window = n }";
             return Err(ConfigError { key: "rollout.admissible", what: what.into() });
         }
-        if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
+        if !(self.rollout.temperature.is_finite() && self.rollout.temperature >= 1e-20) {
             let what = format!(
-                "is {}, must be positive (0 is for evaluation: eval.temperature)",
+                "is {}, must be at least 1e-20 (0 is for evaluation: eval.temperature)",
                 self.rollout.temperature
             );
             return Err(ConfigError { key: "rollout.temperature", what });
@@ -124,8 +124,10 @@ impl Config {
         between("record.entropy_probe", self.record.entropy_probe, 0, MANY)?;
         between("record.gradient_probe", self.record.gradient_probe, 0, MANY)?;
         number("optim.lr", self.optim.lr, 0.0, ANY)?;
-        number("optim.beta1", self.optim.beta1, 0.0, 1.0 - f64::EPSILON)?;
-        number("optim.beta2", self.optim.beta2, 0.0, 1.0 - f64::EPSILON)?;
+        // The largest that is below 1 in the optimiser's numbers; at 1 a moment would never move.
+        let below_one = f64::from(1.0 - f32::EPSILON / 2.0);
+        number("optim.beta1", self.optim.beta1, 0.0, below_one)?;
+        number("optim.beta2", self.optim.beta2, 0.0, below_one)?;
         number("optim.eps", self.optim.eps, f64::MIN_POSITIVE, ANY)?;
         number("optim.weight_decay", self.optim.weight_decay, 0.0, ANY)?;
         number("optim.max_grad_norm", self.optim.max_grad_norm, 0.0, ANY)?;

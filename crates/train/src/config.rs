@@ -20,7 +20,8 @@ pub use environment::EnvConfig;
 pub struct Config {
     /// Seed from which every other seed derives.
     pub seed: u64,
-    /// Policy updates.
+    /// Batches that are played and learned from, each in up to `algo.epochs` × `algo.minibatches`
+    /// updates.
     pub steps: u64,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
@@ -293,7 +294,8 @@ pub struct AlgoConfig {
     pub epochs: usize,
     /// Updates a pass at most; groups stay whole.
     pub minibatches: usize,
-    /// Rows of a micro-batch; the gradient does not depend on it.
+    /// Rows of a micro-batch; the gradient does not depend on it, but for the masks of adapters'
+    /// dropout, which follow the micro-batches.
     pub micro_batch_tokens: usize,
 }
 
@@ -319,6 +321,23 @@ impl Default for AlgoConfig {
 }
 
 impl AlgoConfig {
+    /// The keys that a recipe decides where they are open, by their last part.
+    pub const OF_RECIPE: [&str; 5] =
+        ["clip_low", "clip_high", "aggregation", "kl_coef", "dynamic_sampling"];
+
+    fn fill(&mut self) {
+        let dapo = self.name == Recipe::Dapo;
+        self.clip_low.get_or_insert(0.2);
+        self.clip_high.get_or_insert(if dapo { 0.28 } else { 0.2 });
+        self.aggregation.get_or_insert(if dapo {
+            Aggregation::TokenMean
+        } else {
+            Aggregation::SequenceMean
+        });
+        self.kl_coef.get_or_insert(if dapo { 0.0 } else { 0.01 });
+        self.dynamic_sampling.get_or_insert(dapo);
+    }
+
     /// Groups of a minibatch, where a batch has `groups`: they stay whole, so that there may be fewer
     /// minibatches than asked for.
     pub(crate) fn minibatch_groups(&self, groups: usize) -> usize {
@@ -515,17 +534,7 @@ impl Config {
     /// # Errors
     /// The first key whose value cannot be trained with.
     pub fn resolve(mut self) -> Result<Self, ConfigError> {
-        let dapo = self.algo.name == Recipe::Dapo;
-        let algo = &mut self.algo;
-        algo.clip_low.get_or_insert(0.2);
-        algo.clip_high.get_or_insert(if dapo { 0.28 } else { 0.2 });
-        algo.aggregation.get_or_insert(if dapo {
-            Aggregation::TokenMean
-        } else {
-            Aggregation::SequenceMean
-        });
-        algo.kl_coef.get_or_insert(if dapo { 0.0 } else { 0.01 });
-        algo.dynamic_sampling.get_or_insert(dapo);
+        self.algo.fill();
         if self.threads == 0 {
             self.threads = std::thread::available_parallelism().map_or(1, usize::from);
         }

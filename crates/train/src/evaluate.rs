@@ -147,9 +147,9 @@ pub struct Tally {
 pub struct Evaluation {
     /// The split.
     pub split: Split,
-    /// Share of episodes won, 0–1.
+    /// Share of episodes won, 0–1; those that failed are not.
     pub success: f64,
-    /// Episodes played.
+    /// Episodes played, failed ones among them.
     pub episodes: usize,
     /// By task type.
     pub by_task: BTreeMap<String, Tally>,

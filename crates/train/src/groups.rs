@@ -6,7 +6,7 @@ use empg::{Batch, End, Group, flat};
 use empg_env::{Split, Task, TaskSet};
 
 use crate::TrainError;
-use crate::config::{Config, Outcome, RewardConfig};
+use crate::config::{Base, Config, Outcome, RewardConfig};
 use crate::policy::Policy;
 use crate::rollout::{Episode, Job, Lent, RolloutSettings, rollout_with};
 use crate::seed;
@@ -129,7 +129,11 @@ impl Collector<'_> {
         let wanted = config.rollout.groups;
         let settings = RolloutSettings::training(&config.rollout, config.threads)
             .with_precision(config.model.precision());
-        let least = if config.rollout.group_size > 1 { 2 } else { 1 };
+        // What the base can compare, where others of a group failed.
+        let least = match config.algo.base {
+            Base::Grpo => (config.algo.ddof as usize + 1).max(2),
+            _ => 2,
+        };
         let mut collected =
             Collected { batch: Batch::default(), episodes: Vec::new(), played: Played::default() };
         for round in 0..config.algo.max_rounds {

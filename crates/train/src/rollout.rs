@@ -266,7 +266,7 @@ struct Live {
     ineffective: usize,
     stuck: usize,
     sampled: usize,
-    outcome: f64,
+    outcome: Return,
     won: bool,
     /// The last turn did not have the asked form.
     invalid: bool,
@@ -408,7 +408,7 @@ impl Live {
             ineffective: 0,
             stuck: 0,
             sampled: 0,
-            outcome: 0.0,
+            outcome: Return::default(),
             won: false,
             invalid: false,
             end: None,
@@ -437,6 +437,31 @@ impl Live {
     }
 }
 
+/// A sum of rewards in which the order does not show: equal rewards give equal returns, so that
+/// groups of them are found flat.
+#[derive(Clone, Copy, Debug, Default)]
+struct Return {
+    sum: f64,
+    /// What the sum's rounding lost (Neumaier).
+    lost: f64,
+}
+
+impl Return {
+    fn add(&mut self, reward: f64) {
+        let sum = self.sum + reward;
+        self.lost += if self.sum.abs() >= reward.abs() {
+            (self.sum - sum) + reward
+        } else {
+            (reward - sum) + self.sum
+        };
+        self.sum = sum;
+    }
+
+    fn value(self) -> f64 {
+        self.sum + self.lost
+    }
+}
+
 /// Plays what was said in the environment and books what it led to.
 fn act(live: &mut Live, said: String, script: &Script, settings: &RolloutSettings) {
     let observation = std::mem::take(&mut live.observation);
@@ -457,7 +482,7 @@ fn act(live: &mut Live, said: String, script: &Script, settings: &RolloutSetting
     live.turns.push(TurnText { observation, said, action, effect });
     live.observation = transition.observation.text;
     live.won = transition.won;
-    live.outcome += transition.reward;
+    live.outcome.add(transition.reward);
     if effect {
         live.stuck = 0;
     } else {
@@ -555,8 +580,13 @@ fn seal(mut live: Live, job: &Job) -> Result<Episode, TrainError> {
         live.segments.push(Segment { tokens: live.context });
     }
     let end = live.end.unwrap_or(End::Truncated(Limit::Turns));
-    let trajectory =
-        Trajectory::new(job.task.id.as_str(), live.segments, live.steps, live.outcome, end)?;
+    let trajectory = Trajectory::new(
+        job.task.id.as_str(),
+        live.segments,
+        live.steps,
+        live.outcome.value(),
+        end,
+    )?;
     Ok(Episode {
         trajectory,
         kind: job.task.kind.clone(),

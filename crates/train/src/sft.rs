@@ -233,6 +233,7 @@ pub fn fine_tune(
         AdamW::new(config.optim.clone(), policy.model.trainable().len(), config.steps)
             .with_threads(threads);
     let mut cursor = 0u64;
+    let positions = policy.model.config.max_position_embeddings;
     for step in 1..=config.steps {
         if stop.load(Ordering::Relaxed) {
             return Err(TrainError::Interrupted);
@@ -247,13 +248,17 @@ pub fn fine_tune(
                 let parts = rows.div_ceil(config.micro_batch_tokens.max(1)).max(threads);
                 let mut packs: Vec<Pack> = (0..parts).map(|_| Pack::default()).collect();
                 for (i, episode) in advised.iter().enumerate() {
-                    packs[i % parts].push_advised(episode);
+                    packs[i % parts].push_advised(episode, positions);
                 }
                 packs.retain(|p| !p.packed.targets.is_empty());
                 (packs, episodes)
             }
             None => gather(policy, demonstrations, config, &mut cursor, threads, stop)?,
         };
+        // Whoever gathered stopped where it was: what there is may be nothing.
+        if stop.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted);
+        }
         let total: f64 = packs.iter().flat_map(|p| &p.kinds).map(|k| f64::from(k.weight)).sum();
         let scale = (1.0 / total.max(1e-9)) as f32;
         workers.set_dropout_seed(crate::seed::derive(&[config.seed, step, 2]));
@@ -478,8 +483,8 @@ impl Pack {
     }
 
     /// The policy's own episode: its commands where the expert agrees, the expert's as side
-    /// branches where it does not.
-    fn push_advised(&mut self, episode: &Advised) {
+    /// branches where it does not, as far as the model has positions for them.
+    fn push_advised(&mut self, episode: &Advised, positions: usize) {
         let imitated = TargetKind { weight: 1.0, imitated: true };
         let Some(end) = episode.turns.last().map(|(range, _)| range.end) else { return };
         let start = self.packed.tokens.len();
@@ -501,6 +506,11 @@ impl Pack {
                 continue;
             };
             // The branch's last token is predicted, not read.
+            let room = (positions + 1).saturating_sub(range.start);
+            let advice = &advice[..advice.len().min(room)];
+            if advice.is_empty() {
+                continue;
+            }
             let branch = self.packed.tokens.len();
             let read = &advice[..advice.len() - 1];
             self.packed.tokens.extend_from_slice(read);
@@ -532,7 +542,7 @@ mod tests {
         pack.push(Sequence { tokens: vec![7, 8], kinds: vec![None, kind] });
         // Tokens 3 to 5 are a turn that the expert would have played as 20, 21.
         let turns = vec![(1..3, None), (3..5, Some(vec![20, 21]))];
-        pack.push_advised(&Advised { tokens: vec![10, 11, 12, 13, 14], turns });
+        pack.push_advised(&Advised { tokens: vec![10, 11, 12, 13, 14], turns }, 5);
         let found = SftBatch(&[Pack::default(), pack]).sequences();
         let of = |tokens: &[TokenId], targets: &[(usize, TokenId, f32)]| SftSequence {
             tokens: tokens.to_vec(),
@@ -546,5 +556,18 @@ mod tests {
                 of(&[10, 11, 12, 20], &[(3, 21, 1.0)]),
             ]
         );
+    }
+
+    #[test]
+    fn an_advice_ends_where_the_models_positions_do() {
+        for (positions, read, learned) in [(7, 3, 4), (5, 2, 3), (4, 1, 2), (3, 0, 1)] {
+            let mut pack = Pack::default();
+            let turns = vec![(3..4, Some(vec![20, 21, 22, 23]))];
+            pack.push_advised(&Advised { tokens: vec![10, 11, 12, 13], turns }, positions);
+            let farthest = pack.packed.positions[4..].iter().max().map_or(3, |p| *p as usize);
+            assert!(farthest < positions.max(4), "{positions}: {farthest}");
+            assert_eq!(pack.packed.tokens.len() - 4, read, "{positions}");
+            assert_eq!(pack.packed.targets.len(), learned, "{positions}");
+        }
     }
 }

@@ -227,10 +227,12 @@ impl Trainer {
             }
             let clock = Instant::now();
             let evaluations = self.evaluate(observer)?;
-            seconds.evaluate += clock.elapsed().as_secs_f64();
             self.before.clone_from(&evaluations);
             self.latest.clone_from(&evaluations);
-            let report = StepReport { evaluations, ..StepReport::default() };
+            let mut report = StepReport { evaluations, ..StepReport::default() };
+            report.timings.evaluate = clock.elapsed().as_secs_f64();
+            report.timings.total = report.timings.evaluate;
+            seconds.evaluate += report.timings.evaluate;
             self.commit(run.as_deref_mut(), &report, None)?;
         }
         while self.step < self.config.steps {
@@ -340,7 +342,9 @@ impl Trainer {
             seed::Rng::new(seed::derive(&[self.config.seed, report.step, epoch as u64, 3]))
                 .shuffle(&mut order);
             report.loss = LossSums::default();
-            for members in order.chunks(algo.minibatch_groups(order.len())) {
+            let minibatches = order.chunks(algo.minibatch_groups(order.len()));
+            let cuts = minibatches.len() as f64;
+            for members in minibatches {
                 let budget = self.budget(batch, members);
                 // Behind the first update the tape is of other weights.
                 let taped = taped.as_ref().filter(|_| report.updates == 0);
@@ -369,6 +373,7 @@ impl Trainer {
                 norms += optim.grad_norm;
                 report.lr = optim.lr;
             }
+            report.loss.loss /= cuts;
         }
         report.grad_norm = norms / report.updates.max(1) as f64;
         report.timings.update = clock.elapsed().as_secs_f64();

@@ -39,13 +39,14 @@ impl LossSettings {
 /// Sums over the targets of one or more micro-batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossSums {
-    /// Weighted loss; the minibatch's loss once all its micro-batches are added.
+    /// Weighted loss; the minibatch's loss once all its micro-batches are added, in a step's report
+    /// the mean of the minibatches of its last pass.
     pub loss: f64,
     /// Targets.
     pub tokens: f64,
     /// Targets whose ratio was clipped.
     pub clipped: f64,
-    /// Σ k3(π_new, π_old).
+    /// Σ k3 of KL(π_old ‖ π_new).
     pub kl_old: f64,
     /// Largest |log π_new − log π_old|.
     pub max_log_ratio: f64,
@@ -299,7 +300,8 @@ fn token_loss(
     let old = f64::from(target.old_logprob);
     let ppo = loss::ppo(logp, old, f64::from(target.advantage), settings.clip);
     let kl_ref = loss::k3(logp, f64::from(target.ref_logprob));
-    let kl_old = loss::k3(logp, old).value;
+    // The tokens are drawn from the old policy: k3 of KL(π_old ‖ π).
+    let kl_old = loss::k3(old, logp).value;
     let entropy = f64::from(score.entropy);
     let value = ppo.loss + settings.kl_coef * kl_ref.value - settings.entropy_coef * entropy;
     sums.loss += weight * value;
@@ -316,7 +318,8 @@ fn token_loss(
 /// One optimiser step on a minibatch.
 ///
 /// # Errors
-/// See [`Workers::gradient`] and [`AdamW::update`]; the model is unchanged then.
+/// See [`Workers::gradient`] and [`AdamW::update`]. The model is unchanged then, unless a weight is
+/// no longer finite: go on from a checkpoint.
 pub fn update(
     model: &mut Model,
     optimizer: &mut AdamW,

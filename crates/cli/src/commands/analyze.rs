@@ -205,7 +205,8 @@ fn ablation(which: &Which) -> anyhow::Result<(String, Value)> {
     }
     let halves = ablations(&runs, &arms);
     let mut text = String::from(
-        "success after training, %: mean over seeds [95 % interval] difference to the base\n\n",
+        "success after training, %: mean over seeds [95 % bootstrap interval, too narrow for few] difference \
+         to the base over common seeds\n\n",
     );
     success_table(&mut text, &all);
     for table in &halves {

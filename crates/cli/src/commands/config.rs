@@ -62,9 +62,10 @@ pub(crate) fn run(args: ConfigArgs, json: bool) -> anyhow::Result<()> {
         Action::Init { file, force, training } => {
             // Threads stay open: the file is for other machines too.
             let threads = training.common.threads.unwrap_or(0);
+            let usual = settings::usual(&training)?;
             let mut config = settings::resolve(*training)?;
             config.threads = threads;
-            let text = settings::commented(&config)?;
+            let text = settings::template(&config, &usual)?;
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true);
             if !force {

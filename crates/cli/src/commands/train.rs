@@ -155,9 +155,12 @@ fn continued(path: &Path, training: TrainingArgs, track: Vec<String>) -> anyhow:
     let mut config = recorded.clone();
     if let Some(steps) = training.steps {
         let done = checkpoint.as_ref().map_or(0, |c| c.step);
-        if steps < done {
+        // Its last step would have no evaluation, and an older one would stand for it.
+        let unevaluated = steps == done && done < recorded.steps;
+        if steps < done || unevaluated {
+            let how = if unevaluated { "; empg eval plays it as it is" } else { "" };
             return Err(SettingsError::Conflict(format!(
-                "--steps {steps}: {} has done {done} steps already",
+                "--steps {steps}: {} has done {done} steps already{how}",
                 path.display()
             ))
             .into());

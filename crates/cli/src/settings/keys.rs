@@ -37,7 +37,7 @@ macro_rules! keys {
 /// All keys.
 pub(crate) const KEYS: &[Key] = keys! {
     "seed" "Seed from which every other seed derives."
-    "steps" "Policy updates."
+    "steps" "Batches that are played and learned from, each in up to algo.epochs x algo.minibatches updates."
     "threads" "Worker threads; 0 means one per core. The same number gives the same bytes."
     "env.name" "households, webshop, search (generated where env.data is open), alfworld, openenv or stdio."
     "env.data" "alfworld, webshop, search: the folder with the environment's data."
@@ -95,7 +95,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "algo.max_rounds" "Rounds of sampling for a batch, the first included."
     "algo.epochs" "Passes over a batch."
     "algo.minibatches" "Updates a pass at most; groups stay whole."
-    "algo.micro_batch_tokens" "Tokens of a micro-batch; the gradient does not depend on it."
+    "algo.micro_batch_tokens" "Tokens of a micro-batch; the gradient does not depend on it (the masks of adapters' dropout do)."
     "empg.enabled" "Entropy modulation of the advantages; false leaves the base exactly as it is."
     "empg.k" "Strength of the self-calibrating gradient scaling; 0 switches it off."
     "empg.k_f" "Sharpness of the future-clarity bonus."

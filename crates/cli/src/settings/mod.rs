@@ -8,10 +8,11 @@ mod show;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use empg_env::EnvOptions;
 use empg_run::Run;
-use empg_train::config::{ConfigError, Recipe};
+use empg_train::config::{AlgoConfig, ConfigError};
 use empg_train::{Config, Script};
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::models;
 
@@ -19,7 +20,7 @@ pub(crate) use layer::SettingsError;
 pub(crate) use layer::merge;
 use layer::{Origin, assignment, parse, read};
 pub(crate) use sft::{SftFlags, SftSettings, resolve_sft};
-pub(crate) use show::commented;
+pub(crate) use show::{commented, template};
 
 /// The presets, by the name of the environment that they are for. The first is the default.
 const PRESETS: &[(&str, &str)] = &[
@@ -123,7 +124,7 @@ pub(crate) struct TrainingArgs {
     /// Entropy modulation of the advantages
     #[arg(long, value_name = "on|off")]
     pub(crate) empg: Option<Switch>,
-    /// Policy updates
+    /// Batches that are played and learned from
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
     /// Seed of the run
@@ -142,16 +143,14 @@ impl From<ConfigError> for SettingsError {
 /// # Errors
 /// Files that cannot be read, unknown keys, values that no run could train with.
 pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
-    let TrainingArgs { common, model, algo, empg, steps, seed } = args;
+    let TrainingArgs { mut common, model, algo, empg, steps, seed } = args;
+    if let Some(algo) = algo {
+        let name = if algo == Algo::Grpo { "grpo" } else { "dapo" };
+        common.set.push(format!("algo.name={name}"));
+    }
     let mut config = layered(common, None, model.as_deref())?;
     if let Some(model) = model {
         config.model.path = model;
-    }
-    if let Some(algo) = algo {
-        config.algo.name = match algo {
-            Algo::Grpo => Recipe::Grpo,
-            Algo::Dapo => Recipe::Dapo,
-        };
     }
     if let Some(empg) = empg {
         config.empg.enabled = empg == Switch::On;
@@ -163,6 +162,29 @@ pub(crate) fn resolve(args: TrainingArgs) -> Result<Config, SettingsError> {
         config.seed = seed;
     }
     finish(config)
+}
+
+/// What the environment, the model and the recipe of these arguments decide, without anything else
+/// that they say.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn usual(args: &TrainingArgs) -> Result<Config, SettingsError> {
+    let mut above = in_file(&args.common)?;
+    merge(&mut above, in_set(&args.common)?);
+    let named = |section: &str, leaf: &str| text_at(&above, section, leaf).map(str::to_owned);
+    let name = named("algo", "name").map(|name| format!("algo.name={name}"));
+    let common = CommonArgs {
+        env: args.common.env.clone().or_else(|| named("env", "name")),
+        set: name.into_iter().collect(),
+        ..CommonArgs::default()
+    };
+    resolve(TrainingArgs {
+        common,
+        model: args.model.clone().or_else(|| named("model", "path")),
+        algo: args.algo,
+        ..TrainingArgs::default()
+    })
 }
 
 /// The settings below the flags, with the common flags on top: open keys are still open. `run` is
@@ -180,6 +202,7 @@ pub(crate) fn layered(
     let mut above = in_file(&args)?;
     let set = in_set(&args)?;
     let said = said(&args, &set);
+    reopen(&mut above, &set);
     merge(&mut above, set);
     let config = stacked(args, run, model, Table::new(), above)?;
     fits(&said, &[&config.env.name])?;
@@ -214,7 +237,7 @@ fn said(args: &CommonArgs, set: &Table) -> Vec<(&'static keys::Key, String)> {
     ];
     let flags = flags.into_iter().filter(|flag| flag.1);
     let flags = flags.map(|(leaf, _)| (format!("env.{leaf}"), format!("--{leaf}")));
-    let set = set.get("env").and_then(toml::Value::as_table).into_iter().flat_map(Table::keys);
+    let set = set.get("env").and_then(Value::as_table).into_iter().flat_map(Table::keys);
     let set = set.map(|leaf| (format!("env.{leaf}"), format!("--set env.{leaf}")));
     flags.chain(set).filter_map(|(name, how)| Some((keys::find(&name)?, how))).collect()
 }
@@ -234,6 +257,18 @@ fn fits(said: &[(&'static keys::Key, String)], envs: &[&str]) -> Result<(), Sett
         }
     }
     Ok(())
+}
+
+/// A file that names a recipe speaks of that one: where `--set` asks for another, what the file says
+/// in the recipe's place is the other's to decide.
+fn reopen(file: &mut Table, set: &Table) {
+    let other = match (text_at(file, "algo", "name"), text_at(set, "algo", "name")) {
+        (Some(named), Some(asked)) => named != asked,
+        _ => false,
+    };
+    if other && let Some(algo) = file.get_mut("algo").and_then(Value::as_table_mut) {
+        algo.retain(|leaf, _| !AlgoConfig::OF_RECIPE.contains(&leaf));
+    }
 }
 
 /// Text under a key of a section.
@@ -266,12 +301,22 @@ fn stacked(
 ) -> Result<Config, SettingsError> {
     let CommonArgs { config: _, set: _, env, data, corpus, url, command, threads, dtype, device } =
         args;
+    let with_data = data.is_some() || text_at(&above, "env", "data").is_some();
     let name = env.as_deref().or(text_at(&above, "env", "name"));
     let name = name.or(run.map(|r| r.env.name.as_str())).unwrap_or(PRESETS[0].0);
     let mut table = match run {
         Some(run) if run.env.name == name => show::table(run).map_err(|e| unreadable(&e))?,
         _ => {
             let mut table = preset(name)?;
+            if name == "search" && with_data {
+                // The preset's turns are those that generated questions take.
+                let turns = EnvOptions::of(name).max_steps.map(i64::from);
+                if let (Some(turns), Some(Value::Table(rollout))) =
+                    (turns, table.get_mut("rollout"))
+                {
+                    rollout.insert("max_turns".into(), turns.into());
+                }
+            }
             if model.or(text_at(&above, "model", "path")).is_some_and(models::is_language_model) {
                 merge(&mut table, parse(LANGUAGE_MODEL, &Origin::Preset("language-model"))?);
             }
@@ -430,6 +475,52 @@ mod tests {
         let args =
             TrainingArgs { common: common(&["algo.clip_high=0.3"]), ..TrainingArgs::default() };
         assert_eq!(resolve(args).unwrap().algo.clip_high, Some(0.3));
+    }
+
+    #[test]
+    fn another_recipe_than_a_file_names_decides_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let with = |algo: Option<Algo>, set: &[&str]| {
+            let common = CommonArgs { config: Some(file.clone()), ..common(set) };
+            resolve(TrainingArgs { common, algo, ..TrainingArgs::default() }).unwrap().algo
+        };
+        // As a run records it: all is decided.
+        let dapo = resolve(TrainingArgs::default()).unwrap();
+        std::fs::write(&file, commented(&dapo).unwrap()).unwrap();
+        let plain = TrainingArgs { algo: Some(Algo::Grpo), ..TrainingArgs::default() };
+        let grpo = resolve(plain).unwrap().algo;
+        assert_eq!(with(Some(Algo::Grpo), &[]), grpo);
+        assert_eq!(with(None, &["algo.name=grpo"]), grpo);
+        assert_eq!(with(Some(Algo::Dapo), &[]), dapo.algo);
+        assert_eq!(with(Some(Algo::Grpo), &["algo.clip_high=0.28"]).clip_high, Some(0.28));
+        // A file without a recipe speaks of any.
+        std::fs::write(&file, "[algo]\nclip_high = 0.25\n").unwrap();
+        assert_eq!(with(Some(Algo::Grpo), &[]).clip_high, Some(0.25));
+        // A file to edit leaves open what the recipe, the environment and the model decide.
+        let args = || TrainingArgs { common: common(&["optim.lr=0.5"]), ..TrainingArgs::default() };
+        let text = template(&resolve(args()).unwrap(), &usual(&args()).unwrap()).unwrap();
+        assert!(text.contains("\nlr = 0.5\n") && text.contains("\n# clip_high = 0.28\n"), "{text}");
+        std::fs::write(&file, text.replace("name = \"dapo\"", "name = \"grpo\"")).unwrap();
+        assert_eq!(with(None, &[]), grpo);
+        std::fs::write(&file, text).unwrap();
+        let common = CommonArgs {
+            config: Some(file.clone()),
+            env: Some("webshop".into()),
+            ..CommonArgs::default()
+        };
+        let shop = resolve(TrainingArgs { common, ..TrainingArgs::default() }).unwrap();
+        assert_eq!((shop.optim.lr, shop.rollout.max_turns), (0.5, 15));
+    }
+
+    #[test]
+    fn questions_have_the_turns_of_their_kind() {
+        let turns = |data: Option<&str>| {
+            let env = Some("search".into());
+            let args = CommonArgs { env, data: data.map(Into::into), ..CommonArgs::default() };
+            layered(args, None, None).unwrap().rollout.max_turns
+        };
+        assert_eq!((turns(None), turns(Some("D"))), (6, 4));
     }
 
     #[test]

@@ -15,6 +15,19 @@ pub(crate) fn table(config: &Config) -> anyhow::Result<Table> {
 
 /// The configuration as commented TOML; open keys stand there commented out.
 pub(crate) fn commented(config: &Config) -> anyhow::Result<String> {
+    written(config, &|_, _| true)
+}
+
+/// A file to edit: what is not as it usually is stands in it, and the choices that everything else
+/// follows from. The rest is commented out, so that another environment, model or recipe decides it.
+pub(crate) fn template(config: &Config, usual: &Config) -> anyhow::Result<String> {
+    let usual = table(usual)?;
+    let chosen = ["seed", "steps", "env.name", "model.path", "algo.name", "empg.enabled"];
+    written(config, &|name, value| chosen.contains(&name) || lookup(&usual, name) != Some(value))
+}
+
+/// The configuration as commented TOML, in which keys count where `counts` says so.
+fn written(config: &Config, counts: &dyn Fn(&str, &Value) -> bool) -> anyhow::Result<String> {
     let table = table(config)?;
     let mut text = String::new();
     let mut section = "";
@@ -29,7 +42,8 @@ pub(crate) fn commented(config: &Config) -> anyhow::Result<String> {
         text.push_str(key.meaning);
         text.push('\n');
         let _ = match lookup(&table, key.name) {
-            Some(value) => writeln!(text, "{} = {value}", key.leaf()),
+            Some(value) if counts(key.name, value) => writeln!(text, "{} = {value}", key.leaf()),
+            Some(value) => writeln!(text, "# {} = {value}", key.leaf()),
             None => writeln!(text, "# {} =", key.leaf()),
         };
     }

@@ -301,11 +301,11 @@ pub(super) mod x86 {
             // SAFETY: a row has `cols` elements, and `out` a line for every 32 begun.
             unsafe {
                 let row = x.data.as_ptr().add(r * x.row_stride);
-                let mut line = out.as_mut_ptr().add(r * SIDE);
+                let lines = out.as_mut_ptr().add(r * SIDE);
                 let whole = x.cols / (2 * SIDE);
                 for t in 0..whole {
+                    let line = lines.add(SIDE * SIDE * t);
                     _mm512_storeu_ps(line, bf16::pairs16(row.add(2 * SIDE * t)));
-                    line = line.add(SIDE * SIDE);
                 }
                 let rest = x.cols - 2 * SIDE * whole;
                 if rest > 0 {
@@ -314,6 +314,7 @@ pub(super) mod x86 {
                     let low = _mm512_maskz_loadu_ps(there as u16, row);
                     let high =
                         _mm512_maskz_loadu_ps((there >> SIDE) as u16, row.wrapping_add(SIDE));
+                    let line = lines.add(SIDE * SIDE * whole);
                     _mm512_storeu_ps(line, bf16::pairs_of(low, high));
                 }
             }

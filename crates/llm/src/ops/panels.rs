@@ -259,7 +259,11 @@ pub(crate) fn pack_block(
     match (precision, matrix.col_stride) {
         (Precision::F32, 1) => pack_rows(matrix, first, width, panel),
         (Precision::F32, _) => pack_columns(matrix, first, width, panel),
-        (Precision::Bf16, 1) => beside(matrix, rounding, first, width, panel),
+        // One input has both strides 1; a weight's numbers are rounded by their places in the weight,
+        // whichever way it is read.
+        (Precision::Bf16, 1) if matrix.row_stride > 1 || matrix.cols == 1 => {
+            beside(matrix, rounding, first, width, panel)
+        }
         (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, panel),
     }
 }
@@ -335,20 +339,21 @@ mod tests {
 
     #[test]
     fn a_weight_is_the_same_number_forward_and_backward() {
-        let (outputs, inputs) = (71, 45);
-        let w: Vec<f32> = (0..outputs * inputs).map(|i| (i as f32 * 0.7123).sin()).collect();
-        let matrix = Mat::new(&w, outputs, inputs);
-        let (mut plain, mut turned) = (Panels::default(), Panels::default());
-        plain.pack_weights(matrix, Precision::Bf16, 2);
-        turned.pack_weights(matrix.t(), Precision::Bf16, 1);
-        let (plain, turned) = (unpacked(&plain), unpacked(&turned));
-        for (i, x) in plain.iter().enumerate() {
-            assert_eq!(*x, turned[i % inputs * outputs + i / inputs]);
-            assert!((x - w[i]).abs() <= w[i].abs() / 128.0);
+        for (outputs, inputs) in [(71, 45), (71, 1), (1, 45)] {
+            let w: Vec<f32> = (0..outputs * inputs).map(|i| (i as f32 * 0.7123).sin()).collect();
+            let matrix = Mat::new(&w, outputs, inputs);
+            let (mut plain, mut turned) = (Panels::default(), Panels::default());
+            plain.pack_weights(matrix, Precision::Bf16, 2);
+            turned.pack_weights(matrix.t(), Precision::Bf16, 1);
+            let (plain, turned) = (unpacked(&plain), unpacked(&turned));
+            for (i, x) in plain.iter().enumerate() {
+                assert_eq!(*x, turned[i % inputs * outputs + i / inputs]);
+                assert!((x - w[i]).abs() <= w[i].abs() / 128.0);
+            }
+            // Some go to the farther number.
+            let mut nearest = Panels::default();
+            nearest.pack(matrix, Precision::Bf16, 1);
+            assert_ne!(plain, unpacked(&nearest));
         }
-        // Some go to the farther number.
-        let mut nearest = Panels::default();
-        nearest.pack(matrix, Precision::Bf16, 1);
-        assert_ne!(plain, unpacked(&nearest));
     }
 }

@@ -141,7 +141,7 @@ impl Seen {
             let bases = bases.map_err(|error| {
                 let line = members.first().map_or(0, |&row| self.rows[row].line);
                 let advice = if error == GroupError::One {
-                    "; the group of this line has no other line (use --base dr-grpo or given)"
+                    "; the group of this line has no other line (use --base given)"
                 } else {
                     ""
                 };

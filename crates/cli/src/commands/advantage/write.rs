@@ -8,7 +8,7 @@ use empg::StepCredit;
 
 use super::batches::lines;
 use super::fields::{Fields, fields};
-use super::line::Fault;
+use super::line::{Fault, fault};
 use super::number::numbers;
 use super::table::{Given, Row, Seen, StepSeen};
 
@@ -105,6 +105,7 @@ impl Writer<'_> {
         let centring = self.centring();
         let mut current = 0;
         let mut last = (f64::NAN, 0..0);
+        let mut beyond = None;
         numbers("advantage", array, |token, base, _| {
             let token = token as u32;
             while spans.get(current).is_some_and(|span| token >= span.end) {
@@ -119,6 +120,9 @@ impl Writer<'_> {
                 None if self.exact => base - centring,
                 None => 0.0,
             };
+            if !value.is_finite() {
+                beyond.get_or_insert(token);
+            }
             if value == last.0 {
                 out.extend_from_within(last.1.clone());
                 return;
@@ -128,7 +132,13 @@ impl Writer<'_> {
             out.push(b',');
             last = (value, start..out.len());
         })?;
-        Ok(())
+        match beyond {
+            Some(token) => fault(
+                "advantage",
+                format!("token {token}: its advantage is beyond what a number holds"),
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -235,8 +235,12 @@ fn compared(runs: &[RunData], arms: &[Arm]) -> Vec<(usize, usize)> {
         let here: Vec<usize> =
             (0..arms.len()).filter(|&a| arms[a].environment == environment).collect();
         if here.len() <= ALL_PAIRS {
-            for (i, &base) in here.iter().enumerate() {
-                pairs.extend(here[i + 1..].iter().map(|&arm| (arm, base)));
+            for (i, &first) in here.iter().enumerate() {
+                pairs.extend(here[i + 1..].iter().map(|&later| {
+                    // Whichever came first, EMPG is compared with its baseline.
+                    let turned = baseline(runs, arms, first) == Some(later);
+                    if turned { (first, later) } else { (later, first) }
+                }));
             }
         } else {
             pairs.extend(here.iter().filter_map(|&a| Some((a, baseline(runs, arms, a)?))));
@@ -412,6 +416,9 @@ pub(crate) mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].paired.pairs, 2);
         assert!((found[0].paired.mean - 0.35).abs() < 1e-12);
+        // EMPG less its baseline, whichever was run first.
+        let later = [of(0, "true", 0.8), of(0, "false", 0.5)];
+        assert!((differences(&later, &arms(&later))[0].paired.mean - 0.3).abs() < 1e-12);
     }
 
     /// A run whose curve has these points, and an evaluation before and after training.

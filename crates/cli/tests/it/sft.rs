@@ -94,7 +94,7 @@ fn adapters_do_not_take_the_place_of_their_model() {
     }
     assert!(!dir.path().join("base/adapter_config.json").exists());
     // What replaces only itself may.
-    done(dir.path(), "--model one --steps 1 --out one");
+    done(dir.path(), "--model one --steps 1 --out one --force");
 }
 
 #[test]

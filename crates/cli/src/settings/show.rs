@@ -22,7 +22,7 @@ pub(crate) fn commented(config: &Config) -> anyhow::Result<String> {
 /// follows from. The rest is commented out, so that another environment, model or recipe decides it.
 pub(crate) fn template(config: &Config, usual: &Config) -> anyhow::Result<String> {
     let usual = table(usual)?;
-    let chosen = ["seed", "steps", "env.name", "model.path", "algo.name", "empg.enabled"];
+    let chosen = ["seed", "env.name", "model.path", "algo.name", "empg.enabled"];
     written(config, &|name, value| chosen.contains(&name) || lookup(&usual, name) != Some(value))
 }
 

@@ -95,6 +95,14 @@ pub enum GgufError {
         /// One past its last byte.
         end: usize,
     },
+    /// Bytes behind the last tensor and what fills it up.
+    #[error("{extra} bytes follow the last tensor, which ends at offset {end}")]
+    Trailing {
+        /// How many.
+        extra: usize,
+        /// Where the last tensor ends.
+        end: usize,
+    },
     /// A tensor that must be there is not.
     #[error("tensor {tensor:?} is missing")]
     Missing {

@@ -43,7 +43,7 @@ pub struct GgufFile<'a> {
 
 impl<'a> GgufFile<'a> {
     /// Checks the whole directory: every length and count against the file, every tensor inside the
-    /// data, aligned, no two on the same bytes.
+    /// data, aligned, no two on the same bytes, nothing behind the last.
     ///
     /// # Errors
     /// What is wrong, with the key or tensor and the offset.
@@ -128,10 +128,10 @@ impl<'a> GgufFile<'a> {
     /// A number, where the key is there.
     ///
     /// # Errors
-    /// A value of another type.
+    /// A value of another type, or one that is NaN or infinite.
     pub fn float(&self, key: &str) -> Result<Option<f64>, GgufError> {
-        self.typed(key, "a number", |v| match v {
-            Value::Float(value) => Some(value),
+        self.typed(key, "a finite number", |v| match v {
+            Value::Float(value) => value.is_finite().then_some(value),
             Value::Integer(value) => Some(value as f64),
             _ => None,
         })
@@ -275,6 +275,12 @@ fn read_tensors<'a>(
                 end: before.range.end,
             });
         }
+    }
+    // A file that was downloaded twice over, or another's bytes at the end of this one's.
+    let end = order.last().map_or(data as usize, |(_, info)| info.range.end);
+    let padded = end.next_multiple_of(alignment);
+    if length > padded {
+        return Err(GgufError::Trailing { extra: length - padded, end });
     }
     Ok(tensors)
 }

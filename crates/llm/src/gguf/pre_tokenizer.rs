@@ -28,19 +28,30 @@ pub(super) enum PreTokenizer {
 }
 
 impl PreTokenizer {
-    /// By the value of `tokenizer.ggml.pre`.
+    /// By the value of `tokenizer.ggml.pre`: every name under which llama.cpp splits, merges and
+    /// begins texts as one of these does.
     pub(super) fn from_name(name: Option<&str>) -> Result<Self, GgufError> {
         Ok(match name {
-            Some("gpt-2" | "mpt" | "olmo" | "phi-2") => Self::Gpt2,
-            Some("smollm" | "starcoder" | "refact" | "codeshell") => Self::Digits,
-            Some("llama-bpe" | "llama3" | "llama-v3") => Self::Llama3,
-            Some("qwen2") => Self::Qwen2,
+            Some(
+                "gpt-2" | "mpt" | "olmo" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es"
+                | "jina-v2-de" | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "jais"
+                | "trillion" | "granite-docling" | "exaone4",
+            ) => Self::Gpt2,
+            Some(
+                "smollm" | "starcoder" | "refact" | "codeshell" | "command-r" | "exaone"
+                | "minerva-7b" | "mellum2",
+            ) => Self::Digits,
+            Some(
+                "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral"
+                | "midm-2.0" | "lfm2" | "jina-v5-nano",
+            ) => Self::Llama3,
+            Some("qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez") => Self::Qwen2,
             Some("default") | None => Self::Default,
             Some(other) => {
                 return Err(GgufError::Unsupported {
                     what: format!(
-                        "tokenizer.ggml.pre {other:?} (gpt-2, smollm, starcoder, llama-bpe, qwen2 \
-                         and default are known)"
+                        "tokenizer.ggml.pre {other:?} (gpt-2, smollm, starcoder, llama-bpe, qwen2, \
+                         default and others that split as one of these are known)"
                     ),
                 });
             }
@@ -148,6 +159,17 @@ mod tests {
             assert_eq!(known.name(), name);
             assert_eq!(PreTokenizer::recognise(&known.description()), Some(known));
         }
+        for (other, known) in [
+            ("deepseek-r1-qwen", PreTokenizer::Qwen2),
+            ("megrez", PreTokenizer::Qwen2),
+            ("falcon3", PreTokenizer::Llama3),
+            ("exaone", PreTokenizer::Digits),
+            ("exaone4", PreTokenizer::Gpt2),
+        ] {
+            assert_eq!(PreTokenizer::from_name(Some(other)).ok(), Some(known), "{other}");
+        }
+        // Llama 3's pieces, but pieces that are tokens are merged like others.
+        assert!(PreTokenizer::from_name(Some("smaug-bpe")).is_err());
         let spaced = json!({ "type": "ByteLevel", "add_prefix_space": true });
         assert_eq!(PreTokenizer::recognise(&spaced), None);
         let error = PreTokenizer::from_name(Some("tekken")).expect_err("refused");

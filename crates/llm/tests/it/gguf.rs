@@ -388,6 +388,12 @@ fn damage_is_named() {
             draft().tensor("w", &[4], 0, 0).tensor("w", &[4], 0, 32).data(64).bytes(),
             &["\"w\"", "repeated"],
         ),
+        (
+            "more than the tensors",
+            draft().tensor("w", &[4], 0, 0).data(33).bytes(),
+            &["1 bytes follow the last tensor", "offset 80"],
+        ),
+        ("twice over", [LLAMA, LLAMA].concat(), &["follow the last tensor"]),
     ];
     for (what, bytes, needles) in table {
         let error = GgufFile::parse(&bytes).map(|_| ()).expect_err(what).to_string();
@@ -442,6 +448,16 @@ fn models_that_are_not_computed_are_refused() {
         ("heads", changed("llama.attention.head_count", number(0)), &["heads of 0"]),
         ("odd heads", changed("llama.attention.head_count", number(3)), &["16 with heads of 21"]),
         ("rotation", changed("llama.rope.dimension_count", number(8)), &["rope.dimension_count 8"]),
+        (
+            "base that is no number",
+            changed("llama.rope.freq_base", f32::NAN.to_le_bytes()),
+            &["llama.rope.freq_base", "offset", "NaN is not a finite number"],
+        ),
+        (
+            "infinite base",
+            changed("llama.rope.freq_base", f32::INFINITY.to_le_bytes()),
+            &["llama.rope.freq_base", "inf is not a finite number"],
+        ),
         (
             "missing tensor",
             replaced(b"blk.1.ffn_up.weight", b"blk.1.ffn_uq.weight"),

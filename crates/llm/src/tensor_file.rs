@@ -2,9 +2,11 @@
 //! and read without trusting any number in it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use half::{bf16, f16};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Element type of a stored array.
@@ -169,11 +171,80 @@ pub enum TensorFileError {
 /// Every other reader refuses longer ones too; it bounds what parsing one can cost.
 const LONGEST_HEADER: usize = 100_000_000;
 
+/// No tensor of a model has more.
+const MOST_DIMENSIONS: usize = 8;
+
+/// The header as the file has it; keys that mean nothing here are passed over unkept.
+#[derive(Default)]
+struct RawHeader {
+    metadata: BTreeMap<String, String>,
+    entries: BTreeMap<String, RawEntry>,
+}
+
 #[derive(Deserialize)]
 struct RawEntry {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<usize>,
     data_offsets: (usize, usize),
+}
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = RawHeader;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+                let mut header = RawHeader::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "__metadata__" {
+                        header.metadata = map
+                            .next_value()
+                            .map_err(|e| A::Error::custom(format_args!("__metadata__: {e}")))?;
+                    } else {
+                        let entry = map
+                            .next_value()
+                            .map_err(|e| A::Error::custom(format_args!("tensor {key:?}: {e}")))?;
+                        header.entries.insert(key, entry);
+                    }
+                }
+                Ok(header)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Sizes;
+
+    impl<'de> Visitor<'de> for Sizes {
+        type Value = Vec<usize>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a shape of at most {MOST_DIMENSIONS} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<usize>, A::Error> {
+            let mut sizes = Vec::new();
+            while let Some(size) = list.next_element()? {
+                if sizes.len() == MOST_DIMENSIONS {
+                    return Err(A::Error::invalid_length(MOST_DIMENSIONS + 1, &self));
+                }
+                sizes.push(size);
+            }
+            Ok(sizes)
+        }
+    }
+
+    deserializer.deserialize_seq(Sizes)
 }
 
 #[derive(Clone, Debug)]
@@ -212,18 +283,10 @@ impl<'a> TensorFile<'a> {
         if header.len() > LONGEST_HEADER {
             return Err(invalid(format!("longer than {LONGEST_HEADER} bytes")));
         }
-        let mut raw: BTreeMap<String, serde_json::Value> =
+        let RawHeader { metadata, entries: raw } =
             serde_json::from_slice(header).map_err(|e| invalid(e.to_string()))?;
-        let metadata = match raw.remove("__metadata__") {
-            Some(value) => {
-                serde_json::from_value(value).map_err(|e| invalid(format!("__metadata__: {e}")))?
-            }
-            None => BTreeMap::new(),
-        };
         let mut entries = BTreeMap::new();
-        for (tensor, value) in raw {
-            let entry: RawEntry = serde_json::from_value(value)
-                .map_err(|e| invalid(format!("tensor {tensor:?}: {e}")))?;
+        for (tensor, entry) in raw {
             let (start, stop) = entry.data_offsets;
             if start > stop || stop > data.len() {
                 let (available, data_offset) = (data.len(), end);

@@ -5,14 +5,14 @@
 
 use std::env;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use empg_llm::{CONFIG_FILE, INDEX_FILE, MODEL_FILE, TOKENIZER_FILE, index_files};
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::api::{Progress, RepoInfo};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Read where a repository has them.
@@ -23,7 +23,9 @@ const OPTIONAL: [&str; 4] = [
     "generation_config.json",
 ];
 /// Times that a broken download goes on from where it was.
-const RETRIES: usize = 4;
+const RETRIES: u32 = 4;
+/// Before the first of them; the next waits twice as long.
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// `owner/name`, `owner/name@revision`, or one GGUF file of such a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,67 +91,236 @@ pub(crate) fn fetch(id: &HubId) -> anyhow::Result<PathBuf> {
 
 /// What the cache holds of the revision, if it is all there.
 fn cached(cache: &Cache, repo: &Repo, id: &HubId) -> Option<PathBuf> {
-    let cache = cache.repo(repo.clone());
-    if let Some(file) = &id.file {
-        return cache.get(file);
+    let kept = cache.path().join(repo.folder_name());
+    // A commit has no name there when Python's tools have brought it.
+    let commit = std::fs::read_to_string(kept.join("refs").join(&id.revision));
+    let commit = commit.map_or_else(|_| id.revision.clone(), |text| text.trim().to_owned());
+    if !is_plain(&commit) {
+        return None;
     }
-    let dir = cache.get(CONFIG_FILE)?.parent()?.to_owned();
-    cache.get(TOKENIZER_FILE)?;
-    if cache.get(MODEL_FILE).is_some() {
-        return Some(dir);
-    }
-    let index = std::fs::read(cache.get(INDEX_FILE)?).ok()?;
-    index_files(&index).ok()?.keys().all(|file| cache.get(file).is_some()).then_some(dir)
-}
-
-fn download(cache: &Cache, repo: &Repo, id: &HubId) -> anyhow::Result<PathBuf> {
-    let mut builder = ApiBuilder::from_cache(cache.clone())
-        .with_progress(false)
-        .with_retries(RETRIES)
-        .with_user_agent("empg", env!("CARGO_PKG_VERSION"))
-        .with_token(token(cache));
-    if let Some(endpoint) = variable("HF_ENDPOINT") {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
-    }
-    let api = builder.build()?.repo(repo.clone());
-    let about = api.info().map_err(in_words)?;
-    let commit_is_plain = about.sha.chars().all(|c| c.is_ascii_alphanumeric());
-    if about.sha.is_empty() || !commit_is_plain {
-        bail!("the server names a commit {:?}", about.sha);
-    }
-    let has = |file: &str| about.siblings.iter().any(|s| s.rfilename == file);
-    let snapshot = cache.repo(repo.clone()).pointer_path(&about.sha);
-    let get = |file: &str| -> anyhow::Result<PathBuf> {
-        let path = snapshot.join(file);
-        if path.exists() {
-            return Ok(path);
-        }
-        if !has(file) {
-            bail!("{} has no {file}; it has {}", id.name, listed(&about.siblings));
-        }
-        bring(&api, file)
-    };
+    let dir = kept.join("snapshots").join(commit);
+    let get = |file: &str| Some(dir.join(file)).filter(|path| path.exists());
     if let Some(file) = &id.file {
         return get(file);
     }
     get(CONFIG_FILE)?;
     get(TOKENIZER_FILE)?;
-    for file in OPTIONAL {
-        if has(file) {
-            get(file)?;
+    if get(MODEL_FILE).is_none() {
+        let index = std::fs::read(get(INDEX_FILE)?).ok()?;
+        if !index_files(&index).ok()?.keys().all(|file| get(file).is_some()) {
+            return None;
         }
     }
-    if has(MODEL_FILE) || !has(INDEX_FILE) {
-        get(MODEL_FILE)?;
-    } else {
-        let path = get(INDEX_FILE)?;
-        let index = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let shards = index_files(&index).map_err(|e| anyhow!("{INDEX_FILE}: {e}"))?;
-        for file in shards.keys() {
-            get(file)?;
+    Some(dir)
+}
+
+/// Whether a text names something inside a folder and nothing outside it.
+fn is_below(name: &str) -> bool {
+    let path = Path::new(name);
+    path.file_name().is_some() && path.components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// Whether that is in the folder itself.
+fn is_plain(name: &str) -> bool {
+    is_below(name) && Path::new(name).components().count() == 1
+}
+
+fn download(cache: &Cache, repo: &Repo, id: &HubId) -> anyhow::Result<PathBuf> {
+    // Retries are made here: the library's own go on from the beginning where its first try sent
+    // nothing, behind what an earlier process left.
+    let mut builder = ApiBuilder::from_cache(cache.clone())
+        .with_progress(false)
+        .with_retries(0)
+        .with_user_agent("empg", env!("CARGO_PKG_VERSION"))
+        .with_token(token(cache));
+    if let Some(endpoint) = variable("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+    }
+    let api = builder.build()?;
+    let about = api.repo(repo.clone()).info().map_err(in_words)?;
+    let commit_is_plain = about.sha.chars().all(|c| c.is_ascii_alphanumeric());
+    if about.sha.is_empty() || !commit_is_plain {
+        bail!("the server names a commit {:?}", about.sha);
+    }
+    // By its commit, so that all files are of one; the revision means that commit once they are
+    // there, and what it meant until then stays in use.
+    let at = Repo::with_revision(id.name.clone(), RepoType::Model, about.sha.clone());
+    let own_name = cache.path().join(at.folder_name()).join("refs").join(&about.sha);
+    let named = own_name.exists();
+    let source = Source { api, files: cache.repo(at.clone()), repo: at, about };
+    let found = source.files(id);
+    if !named {
+        // The library's name for the commit. Python's tools have none for it.
+        let _ = std::fs::remove_file(&own_name);
+    }
+    let found = found?;
+    if id.revision != source.about.sha {
+        cache.repo(repo.clone()).create_ref(&source.about.sha)?;
+    }
+    Ok(found)
+}
+
+/// A commit of a repository, and where its files are kept.
+struct Source {
+    api: Api,
+    files: CacheRepo,
+    repo: Repo,
+    about: RepoInfo,
+}
+
+impl Source {
+    /// The folder of a repository's files, or the one that the id names.
+    fn files(&self, id: &HubId) -> anyhow::Result<PathBuf> {
+        let snapshot = self.files.pointer_path(&self.about.sha);
+        let has = |file: &str| self.about.siblings.iter().any(|s| s.rfilename == file);
+        let get = |file: &str| -> anyhow::Result<PathBuf> {
+            let path = snapshot.join(file);
+            if path.exists() {
+                return Ok(path);
+            }
+            if !has(file) {
+                bail!("{} has no {file}; it has {}", id.name, listed(&self.about.siblings));
+            }
+            self.bring(file, &path).with_context(|| file.to_owned())?;
+            Ok(path)
+        };
+        if let Some(file) = &id.file {
+            return get(file);
+        }
+        get(CONFIG_FILE)?;
+        get(TOKENIZER_FILE)?;
+        for file in OPTIONAL {
+            if has(file) {
+                get(file)?;
+            }
+        }
+        if has(MODEL_FILE) || !has(INDEX_FILE) {
+            get(MODEL_FILE)?;
+        } else {
+            let path = get(INDEX_FILE)?;
+            let index = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let shards = index_files(&index).map_err(|e| anyhow!("{INDEX_FILE}: {e}"))?;
+            for file in shards.keys() {
+                get(file)?;
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// Puts a file at its place in the commit's folder: what an earlier commit has the same of is
+    /// there already, anything else is downloaded.
+    fn bring(&self, file: &str, place: &Path) -> anyhow::Result<()> {
+        let url = self.api.repo(self.repo.clone()).url(file);
+        let about = self.api.metadata(&url).map_err(in_words)?;
+        let (tag, commit, size) = (about.etag(), about.commit_hash(), about.size() as u64);
+        if !is_below(tag) || commit != self.about.sha {
+            bail!("the server sends {tag:?} of the commit {commit:?}");
+        }
+        let blob = self.files.blob_path(tag);
+        // The tags of some servers are paths (`W/"…"`); those do not say that contents are equal.
+        if is_plain(tag) && length(&blob) == Some(size) {
+            return link(&blob, place);
+        }
+        let part = blob.with_extension("part");
+        for attempt in ["first", "last"] {
+            remove_whole(&blob, &part, size)?;
+            // A link to a file that is gone.
+            if length(place).is_none() {
+                remove(place)?;
+            }
+            self.download(file)?;
+            match length(place) {
+                Some(have) if have == size => return Ok(()),
+                have => {
+                    // Whatever it is, it is not the file, and is not to be gone on from.
+                    for path in [place, &blob, &part] {
+                        remove(path)?;
+                    }
+                    if attempt == "last" {
+                        bail!("{} bytes have come, of {size}", have.unwrap_or(0));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Downloads a file, going on from where an earlier process, or an earlier try, was.
+    fn download(&self, file: &str) -> anyhow::Result<()> {
+        let repo = self.api.repo(self.repo.clone());
+        let terminal = std::io::stderr().is_terminal();
+        if !terminal {
+            crate::say!("downloading {file}");
+        }
+        let mut tries = 0;
+        loop {
+            let bar = Bar(if terminal {
+                ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr())
+            } else {
+                ProgressBar::hidden()
+            });
+            let error = match repo.download_with_progress(file, bar) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            // A server that refuses will do so again.
+            let broken = matches!(error, ApiError::RequestError(_) | ApiError::IoError(_));
+            if !broken || status(&error).is_some_and(|code| code < 500 && code != 429) {
+                return Err(in_words(error));
+            }
+            if tries == RETRIES {
+                return Err(in_words(ApiError::TooManyRetries(Box::new(error))));
+            }
+            std::thread::sleep(PAUSE * 2_u32.pow(tries));
+            tries += 1;
         }
     }
-    Ok(snapshot)
+}
+
+fn length(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|about| about.len())
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what an earlier process left of a download where nothing is missing of it: a server has
+/// nothing to send behind its end. Another that is about to put it in its place holds the lock.
+fn remove_whole(blob: &Path, part: &Path, size: u64) -> anyhow::Result<()> {
+    if length(part).is_none_or(|have| have < size) {
+        return Ok(());
+    }
+    let lock = std::fs::File::create(blob.with_extension("lock"))?;
+    if lock.try_lock().is_ok() {
+        remove(part).with_context(|| part.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Makes a commit's file one that is there already.
+fn link(blob: &Path, place: &Path) -> anyhow::Result<()> {
+    let what = || place.display().to_string();
+    if let Some(dir) = place.parent() {
+        std::fs::create_dir_all(dir).with_context(what)?;
+    }
+    remove(place).with_context(what)?;
+    // From snapshots/COMMIT to blobs; nothing here lies deeper.
+    #[cfg(unix)]
+    let made = std::os::unix::fs::symlink(
+        Path::new("../../blobs").join(blob.file_name().unwrap_or_default()),
+        place,
+    );
+    #[cfg(not(unix))]
+    let made = std::fs::hard_link(blob, place);
+    match made {
+        // Another process was faster.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.with_context(what),
+    }
 }
 
 fn listed(files: &[hf_hub::api::Siblings]) -> String {
@@ -159,16 +330,6 @@ fn listed(files: &[hf_hub::api::Siblings]) -> String {
     let more = if names.len() > MOST { ", …" } else { "" };
     names.truncate(MOST);
     format!("{}{more}", names.join(", "))
-}
-
-fn bring(api: &ApiRepo, file: &str) -> anyhow::Result<PathBuf> {
-    let bar = Bar(if std::io::stderr().is_terminal() {
-        ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr())
-    } else {
-        crate::say!("downloading {file}");
-        ProgressBar::hidden()
-    });
-    api.download_with_progress(file, bar).map_err(in_words).with_context(|| file.to_owned())
 }
 
 /// A download's progress on stderr.
@@ -238,7 +399,7 @@ fn offline() -> bool {
 }
 
 fn token(cache: &Cache) -> Option<String> {
-    let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")));
+    let file = path("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")));
     ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
         .iter()
         .find_map(|name| variable(name))
@@ -251,22 +412,45 @@ fn token(cache: &Cache) -> Option<String> {
 /// The folder of everything that Hugging Face's tools keep.
 fn home() -> Option<PathBuf> {
     let under = |dir: PathBuf| dir.join("huggingface");
-    variable("HF_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(under(variable("XDG_CACHE_HOME")?.into())))
+    path("HF_HOME")
+        .or_else(|| Some(under(path("XDG_CACHE_HOME")?)))
         .or_else(|| Some(under(env::home_dir()?.join(".cache"))))
 }
 
 fn cache_dir() -> anyhow::Result<PathBuf> {
-    variable("HF_HUB_CACHE")
-        .map(PathBuf::from)
+    path("HF_HUB_CACHE")
         .or_else(|| Some(home()?.join("hub")))
         .context("there is no home directory to keep models in: set HF_HOME")
+}
+
+/// A variable that names a path. A shell leaves `~` as it is in the middle of a word and in files of
+/// variables; Python's tools read it as the home directory.
+fn path(name: &str) -> Option<PathBuf> {
+    let text = variable(name)?;
+    let below = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_start_matches('/'),
+        _ => return Some(text.into()),
+    };
+    Some(env::home_dir().map_or_else(|| text.clone().into(), |home| home.join(below)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_a_folder() {
+        for (name, below, plain) in [
+            ("0a1b", true, true),
+            ("W/0a1b", true, false),
+            ("../0a1b", false, false),
+            ("/0a1b", false, false),
+            ("..", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((is_below(name), is_plain(name)), (below, plain), "{name}");
+        }
+    }
 
     #[test]
     fn ids() {

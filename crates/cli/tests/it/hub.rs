@@ -17,6 +17,9 @@ use crate::program::{Ran, empg};
 
 /// A commit's name.
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The next one's, which has another [`CHANGED`].
+const NEXT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+const CHANGED: &str = "generation_config.json";
 /// What is asked of the model.
 const LINE: &str = "{\"tokens\":[5,6,7,8]}\n";
 
@@ -27,10 +30,22 @@ enum Manner {
     Redirect,
     /// Break off in the middle, once, and then go on from where it is asked to.
     Break,
+    /// Be unable to at the first time.
+    Unable,
+}
+
+/// What changes at the server.
+#[derive(Debug)]
+struct State {
+    /// What the revisions mean.
+    commit: &'static str,
+    /// A file that cannot be had at present.
+    without: &'static str,
 }
 
 struct Hub {
     url: String,
+    state: Arc<Mutex<State>>,
     asked: Arc<Mutex<Vec<String>>>,
     home: PathBuf,
 }
@@ -48,16 +63,28 @@ impl Hub {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&asked);
+        let state = Arc::new(Mutex::new(State { commit: COMMIT, without: "" }));
+        let now = Arc::clone(&state);
         thread::spawn(move || {
             let files = Arc::new(files);
             for stream in listener.incoming().flatten() {
-                let (files, seen) = (Arc::clone(&files), Arc::clone(&seen));
-                thread::spawn(move || answer(stream, &files, token, manner, &seen));
+                let (files, seen, now) = (Arc::clone(&files), Arc::clone(&seen), Arc::clone(&now));
+                thread::spawn(move || answer(stream, &files, token, manner, &now, &seen));
             }
         });
         let home = std::env::temp_dir().join(format!("empg-hub-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
-        Self { url, asked, home }
+        Self { url, state, asked, home }
+    }
+
+    /// Where the repository is kept.
+    fn kept(&self) -> PathBuf {
+        self.home.join("hub/models--owner--name")
+    }
+
+    fn becomes(&self, commit: &'static str, without: &'static str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { commit, without };
     }
 
     fn score(&self, id: &str, variables: &[(&str, &str)]) -> Ran {
@@ -102,6 +129,7 @@ fn answer(
     files: &BTreeMap<String, Vec<u8>>,
     token: &str,
     manner: Manner,
+    state: &Mutex<State>,
     seen: &Mutex<Vec<String>>,
 ) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
@@ -138,6 +166,7 @@ fn answer(
             seen.push(format!("{path}{mark}"));
             seen.iter().filter(|s| **s == format!("{path}{mark}")).count() == 1
         };
+        let State { commit, without } = *state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reply = |status: &str, headers: &str, body: &[u8], promised: usize| {
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {promised}\r\n{headers}\r\n");
             out.write_all(head.as_bytes()).and_then(|()| out.write_all(body))
@@ -147,16 +176,19 @@ fn answer(
         } else if path.strip_prefix("/api/models/owner/name/revision/").is_some_and(revision) {
             let names: Vec<_> =
                 files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
-            let about = serde_json::json!({ "sha": COMMIT, "siblings": names }).to_string();
+            let about = serde_json::json!({ "sha": commit, "siblings": names }).to_string();
             reply("200 OK", "Content-Type: application/json\r\n", about.as_bytes(), about.len())
-        } else if let Some((_, name)) = path
+        } else if let Some((at, name)) = path
             .strip_prefix("/owner/name/resolve/")
             .and_then(|rest| rest.split_once('/'))
             .filter(|(name, _)| revision(name))
+            .map(|(at, name)| (if at.len() == COMMIT.len() { at } else { commit }, name))
         {
-            let about = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-{name}\"\r\n");
+            let tag = if (at, name) == (NEXT, CHANGED) { "other" } else { "etag" };
+            let about = format!("X-Repo-Commit: {at}\r\nETag: \"{tag}-{name}\"\r\n");
             match files.get(name) {
                 None => reply("404 Not Found", "", b"", 0),
+                Some(_) if name == without => reply("503 Service Unavailable", "", b"", 0),
                 // The Hub sends large files from elsewhere.
                 Some(_) if name.ends_with(".safetensors") => {
                     let place = format!(
@@ -170,6 +202,10 @@ fn answer(
             path.strip_prefix("/far/").and_then(|name| files.get_key_value(name))
         {
             let whole = range.is_some_and(|(_, to)| to.is_none());
+            if manner == Manner::Unable && whole && first_time {
+                let _ = reply("503 Service Unavailable", "", b"", 0);
+                continue;
+            }
             let broken = manner == Manner::Break && whole && first_time && range.unwrap().0 == 0;
             let about = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-{name}\"\r\n");
             if send(&mut reply, bytes, range, &about, broken).is_ok() && broken {
@@ -187,7 +223,7 @@ fn answer(
 
 /// Whether the repository has a revision.
 fn revision(name: &str) -> bool {
-    matches!(name, "main" | "v1")
+    matches!(name, "main" | "v1" | COMMIT | NEXT)
 }
 
 /// Writes status, headers, body and the length that is promised for it.
@@ -201,6 +237,9 @@ fn send(
     broken: bool,
 ) -> std::io::Result<()> {
     let (from, to) = range.unwrap_or((0, None));
+    if from >= bytes.len() {
+        return reply("416 Range Not Satisfiable", headers, b"", 0);
+    }
     let to = to.map_or(bytes.len(), |to| (to + 1).min(bytes.len()));
     let part = &bytes[from.min(to)..to];
     let headers = format!(
@@ -270,6 +309,81 @@ fn a_broken_download_goes_on() {
         hub.asked().into_iter().filter(|path| path.starts_with("/far/")).collect();
     let size = fs::metadata(golden("qwen3-tiny").join("model.safetensors")).unwrap().len();
     assert!(far.contains(&format!("/far/model.safetensors from {}", size / 2)), "{far:?}");
+}
+
+#[test]
+fn what_an_earlier_process_left_of_a_download_does_no_harm() {
+    let hub = Hub::start("left", &golden("qwen3-tiny"), "", Manner::Unable);
+    let whole = fs::read(golden("qwen3-tiny").join("model.safetensors")).unwrap();
+    let half = &whole[..whole.len() / 2];
+    let more = [&whole[..], half].concat();
+    let expected = local("qwen3-tiny");
+    let blobs = hub.kept().join("blobs");
+    // Half of it, all of it before it got its name, and more than all.
+    for left in [half, &whole, &more] {
+        let _ = fs::remove_dir_all(&hub.home);
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(blobs.join("etag-model.part"), left).unwrap();
+        hub.asked();
+        let ran = hub.score("owner/name", &[]);
+        let blob = fs::read(blobs.join("etag-model.safetensors")).unwrap_or_default();
+        assert_eq!(blob.len(), whole.len(), "{}", ran.stderr);
+        assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+        let from = if left.len() < whole.len() { left.len() } else { 0 };
+        let asked = hub.asked();
+        let mark = format!("/far/model.safetensors from {from}");
+        assert_eq!(asked.iter().filter(|path| **path == mark).count(), 2, "{asked:?}");
+    }
+}
+
+#[test]
+fn a_new_commit_brings_what_is_new_and_takes_nothing_away() {
+    let hub = Hub::start("next", &golden("qwen2-tiny"), "secret", Manner::Redirect);
+    let expected = local("qwen2-tiny");
+    let score = |id: &str, offline: &str| {
+        let ran = hub.score(id, &[("HF_HUB_OFFLINE", offline)]);
+        assert_eq!((ran.code, &ran.stdout), (Some(0), &expected), "{}", ran.stderr);
+        ran.stderr
+    };
+    score("owner/name", "0");
+    let name = || fs::read_to_string(hub.kept().join("refs/main")).unwrap();
+    assert_eq!(name(), COMMIT);
+
+    hub.becomes(NEXT, CHANGED);
+    assert!(score("owner/name", "0").contains("warning"));
+    assert_eq!(name(), COMMIT);
+    score("owner/name", "1");
+
+    hub.becomes(NEXT, "");
+    hub.asked();
+    score("owner/name", "0");
+    assert_eq!(name(), NEXT);
+    let asked = hub.asked();
+    let downloads: Vec<_> = asked.iter().filter(|path| path.ends_with(" from 0")).collect();
+    assert_eq!(downloads, [&format!("/owner/name/resolve/{NEXT}/{CHANGED} from 0")]);
+    assert!(hub.kept().join("snapshots").join(NEXT).join("model.safetensors.index.json").exists());
+
+    // A commit needs no name; Python's tools give it none.
+    for commit in [COMMIT, NEXT] {
+        score(&format!("owner/name@{commit}"), "1");
+        assert!(!hub.kept().join("refs").join(commit).exists());
+        score(&format!("owner/name@{commit}"), "0");
+        assert!(!hub.kept().join("refs").join(commit).exists());
+    }
+    let ran = hub.score("owner/name@v1", &[("HF_HUB_OFFLINE", "1")]);
+    assert!(ran.stderr.contains("HF_HUB_OFFLINE"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_tilde_is_the_home_directory() {
+    let hub = Hub::start("tilde", &golden("qwen3-tiny"), "", Manner::Redirect);
+    let home = hub.home.to_str().unwrap();
+    let ran = hub.score("owner/name", &[("HOME", home), ("HF_HOME", "~/x")]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(hub.home.join("x/hub/models--owner--name").exists());
+    let ran = hub.score("owner/name", &[("HOME", home), ("HF_HUB_CACHE", "~/y")]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(hub.home.join("y/models--owner--name").exists());
 }
 
 #[test]

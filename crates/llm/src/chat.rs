@@ -14,6 +14,12 @@ pub const CHAT_TEMPLATE: &str = concat!(
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 );
 
+/// [`CHAT_TEMPLATE`] for a tokenizer whose conversations begin with a token.
+pub(crate) fn template_of(tokenizer: &Tokenizer) -> String {
+    let begin = if tokenizer.begin().is_some() { "{{ bos_token }}" } else { "" };
+    format!("{begin}{CHAT_TEMPLATE}")
+}
+
 /// Who speaks in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

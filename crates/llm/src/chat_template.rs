@@ -1,7 +1,7 @@
 //! Chat templates that come with models: Jinja2 as `transformers` runs it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use minijinja::value::{Kwargs, Serde, Value};
@@ -69,7 +69,8 @@ impl Message {
 pub struct ChatTemplate {
     source: String,
     specials: BTreeMap<String, String>,
-    environment: Environment<'static>,
+    /// What is wrong with the template is told where it is run.
+    environment: Result<Environment<'static>, ChatTemplateError>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -90,10 +91,33 @@ impl ChatTemplate {
         source: &str,
         specials: BTreeMap<String, String>,
     ) -> Result<Self, ChatTemplateError> {
-        let invalid = |e: Error| ChatTemplateError::Syntax { reason: describe(&e) };
-        let mut environment = environment().map_err(invalid)?;
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(invalid)?;
+        let environment =
+            read(source).map_err(|e| ChatTemplateError::Syntax { reason: describe(&e) }).map(Ok)?;
         Ok(Self { source: source.to_owned(), specials, environment })
+    }
+
+    /// The same for a template that nobody may ask for: what is wrong with it is an error of
+    /// [`Self::render`], with the file that it came from.
+    pub(crate) fn from_file(
+        source: String,
+        specials: BTreeMap<String, String>,
+        file: &Path,
+    ) -> Self {
+        let environment = read(&source).map_err(|e| ChatTemplateError::Syntax {
+            reason: format!("{}: {}", file.display(), describe(&e)),
+        });
+        Self { source, specials, environment }
+    }
+
+    /// Whether every conversation begins with a text; nothing where none can be rendered.
+    pub(crate) fn begins_with(&self, text: &str) -> Option<bool> {
+        if !(self.source.contains("bos_token") || self.source.contains(text)) {
+            return Some(false);
+        }
+        let one = [Message::new("user", "a")];
+        let two = [Message::new("system", "a"), Message::new("user", "a")];
+        let rendered = self.render(&one, true).or_else(|_| self.render(&two, true));
+        Some(rendered.ok()?.starts_with(text))
     }
 
     /// The template's text.
@@ -143,9 +167,16 @@ impl ChatTemplate {
         ]);
         variables.extend(self.specials.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))));
         variables.extend(given);
-        let template = self.environment.get_template(NAME).map_err(refuse)?;
+        let environment = self.environment.as_ref().map_err(Clone::clone)?;
+        let template = environment.get_template(NAME).map_err(refuse)?;
         template.render(Value::from(variables)).map_err(refuse)
     }
+}
+
+fn read(source: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = environment()?;
+    environment.add_template_owned(NAME, without_generation_tags(source))?;
+    Ok(environment)
 }
 
 /// An environment with the settings, filters and functions that templates are written for.

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::chat::CHAT_TEMPLATE;
+use crate::chat::template_of;
 use crate::config::ModelConfig;
 use crate::directory::INDEX_FILE;
 use crate::error::EngineError;
 use crate::gguf::GgufError;
 use crate::lora::{ADAPTER_CONFIG_FILE, ADAPTER_FILE};
 use crate::params::Model;
-use crate::side_files::SideFiles;
+use crate::side_files::{OPTIONAL, SideFiles};
 use crate::tensor_file::{Dtype, TensorFileError, TensorView, write_tensors};
 use crate::tiny_tokenizer::{TURN_END, TURN_START};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -187,7 +187,10 @@ pub(crate) fn tokenizer_config(config: &ModelConfig, tokenizer: &Tokenizer) -> M
         say("eos_token", json!(TURN_END));
     }
     if end.is_some() && tokenizer.token_id(TURN_START).is_some() {
-        say("chat_template", json!(CHAT_TEMPLATE));
+        if let Some(begin) = tokenizer.begin().and_then(|id| tokenizer.token(id)) {
+            say("bos_token", json!(begin));
+        }
+        say("chat_template", json!(template_of(tokenizer)));
     }
     object
 }
@@ -225,7 +228,8 @@ pub fn check_folder(dir: &Path, adapters: bool) -> Result<(), CheckpointError> {
 
 /// Writes files into `dir`, which is created: every file is written under another name,
 /// synchronised and renamed, the first of them last. Adapters that lay there go once a whole model is
-/// in their place: whoever opens the folder would add them to it.
+/// in their place: whoever opens the folder would add them to it. So do another model's chat
+/// template, special tokens and sampling defaults, before the new weights are there.
 ///
 /// # Errors
 /// The system's, and those of [`check_folder`].
@@ -237,6 +241,17 @@ pub fn write_files(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), Checkpoi
     let has = |name: &str| files.iter().any(|file| file.0 == name);
     check_folder(dir, has(ADAPTER_FILE))?;
     std::fs::create_dir_all(dir).map_err(io(dir))?;
+    let gone = |name: &str| {
+        let path = dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(e)),
+            _ => Ok(()),
+        }
+    };
+    // Adapters alone say nothing about words: what lies there was put there for them.
+    if has(TOKENIZER_FILE) {
+        OPTIONAL.into_iter().filter(|name| !has(name)).try_for_each(gone)?;
+    }
     for (name, bytes) in files.iter().rev() {
         let path = dir.join(name);
         let part = dir.join(format!("{name}.part"));
@@ -247,12 +262,7 @@ pub fn write_files(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), Checkpoi
     }
     if has(MODEL_FILE) {
         // The one that makes a folder one of adapters first.
-        for path in [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(|name| dir.join(name)) {
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&path)(e)),
-                _ => {}
-            }
-        }
+        [ADAPTER_CONFIG_FILE, ADAPTER_FILE].into_iter().try_for_each(gone)?;
     }
     Ok(())
 }

@@ -21,8 +21,10 @@ use crate::tokenizer::Tokenizer;
 
 /// Says which file of several holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-/// No file of text in a model directory is larger.
+/// No tokenizer and no index in a model directory is larger.
 const TEXT_LIMIT: u64 = 512 << 20;
+/// No other file of text is.
+const SETTINGS_LIMIT: u64 = 16 << 20;
 /// Elements that are converted between two releases of mapped pages.
 const STRIDE: usize = 1 << 21;
 
@@ -35,8 +37,7 @@ const STRIDE: usize = 1 << 21;
 /// where there is one.
 pub fn load_directory(dir: &Path) -> Result<LoadedModel, CheckpointError> {
     let (model, tokenizer) = weights_and_words(dir)?;
-    LoadedModel::new(model, tokenizer, SideFiles::read(dir)?)
-        .map_err(|(file, reason)| CheckpointError::Config { path: dir.join(file), reason })
+    LoadedModel::new(model, tokenizer, SideFiles::read(dir)?, &|file| dir.join(file))
 }
 
 /// Reads the model and the tokenizer of a directory or of a GGUF file.
@@ -230,8 +231,12 @@ fn required(dir: &Path, name: &str) -> Result<Vec<u8>, CheckpointError> {
     let path = dir.join(name);
     let io = |source| CheckpointError::Io { path: path.clone(), source };
     let length = std::fs::metadata(&path).map_err(io)?.len();
-    if length > TEXT_LIMIT {
-        let reason = format!("{length} bytes; at most {TEXT_LIMIT} are read");
+    let limit = match name {
+        TOKENIZER_FILE | INDEX_FILE => TEXT_LIMIT,
+        _ => SETTINGS_LIMIT,
+    };
+    if length > limit {
+        let reason = format!("{length} bytes; at most {limit} are read");
         return Err(CheckpointError::Config { path, reason });
     }
     std::fs::read(&path).map_err(io)

@@ -1,18 +1,17 @@
 //! A model as it is published: weights, tokenizer, chat template, sampling defaults.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use empg::TokenId;
 
-use crate::chat_template::{ChatTemplate, ChatTemplateError};
+use crate::chat_template::ChatTemplate;
 use crate::checkpoint::CheckpointError;
 use crate::directory::load_directory;
 use crate::generation::GenerationConfig;
 use crate::gguf::{GgufModel, is_gguf, load_gguf};
 use crate::lora::load_adapters;
 use crate::params::Model;
-use crate::side_files::SideFiles;
+use crate::side_files::{SideFiles, Wrong};
 use crate::tokenizer::Tokenizer;
 
 /// Everything that a model's directory or file holds.
@@ -22,7 +21,8 @@ pub struct LoadedModel {
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// How conversations are written, where the model says so.
+    /// How conversations are written, where the model says so. A template that cannot be read is an
+    /// error of rendering, not of loading.
     pub chat_template: Option<ChatTemplate>,
     /// How its authors sample, where they say so.
     pub generation: GenerationConfig,
@@ -31,13 +31,18 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// A model with what its side files mean; an error names the file.
+    /// A model with what its side files mean; `place` is where they lie, or what holds them.
     pub(crate) fn new(
         model: Model,
         tokenizer: Tokenizer,
         side: SideFiles,
-    ) -> Result<Self, (&'static str, String)> {
-        let (chat_template, generation) = (side.chat_template()?, side.generation()?);
+        place: &dyn Fn(&str) -> PathBuf,
+    ) -> Result<Self, CheckpointError> {
+        let refuse = |(file, reason): Wrong| CheckpointError::Config { path: place(file), reason };
+        let chat_template = side.chat_template(place).map_err(refuse)?;
+        let generation = side.generation().map_err(refuse)?;
+        let begin = side.begin(&tokenizer, chat_template.as_ref());
+        let tokenizer = tokenizer.with_begin(begin);
         Ok(Self { model, tokenizer, chat_template, generation, side })
     }
 
@@ -49,8 +54,9 @@ impl LoadedModel {
         let Self { mut model, tokenizer, side, .. } = self;
         model.adapters = Some(load_adapters(dir, &model.config)?);
         let side = SideFiles::read(dir)?.over(&side, &tokenizer)?;
-        Self::new(model, tokenizer, side)
-            .map_err(|(file, reason)| CheckpointError::Config { path: dir.join(file), reason })
+        // What is not there is the model's, wherever that lies.
+        let place = |file: &str| Some(dir.join(file)).filter(|path| path.exists());
+        Self::new(model, tokenizer, side, &|file| place(file).unwrap_or_else(|| file.into()))
     }
 
     /// Tokens that end a turn: the generation configuration's, as far as the model has them, and
@@ -67,7 +73,9 @@ impl LoadedModel {
     }
 }
 
-/// Reads a model directory or a GGUF file.
+/// Reads a model directory or a GGUF file. Its tokenizer knows what conversations begin with: the
+/// token that the chat template begins with, where there is a template, else the one that the
+/// tokenizer puts in front of every text.
 ///
 /// # Errors
 /// Missing, truncated or foreign files; each error names the file, and the tensor and its offset
@@ -80,57 +88,5 @@ pub fn load_path(path: &Path) -> Result<LoadedModel, CheckpointError> {
         CheckpointError::Gguf { path: path.to_owned(), source: Box::new(source) }
     })?;
     let side = SideFiles::of_gguf(&vocabulary, &model.config);
-    LoadedModel::new(model, vocabulary.tokenizer, side)
-        .map_err(|(_, reason)| CheckpointError::Config { path: path.to_owned(), reason })
-}
-
-/// The chat template of a `tokenizer_config.json`, or `source` with the special tokens named
-/// there.
-pub(crate) fn chat_template(
-    tokenizer_config: &[u8],
-    source: Option<String>,
-) -> Result<Option<ChatTemplate>, ChatTemplateError> {
-    let config: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(tokenizer_config)
-            .map_err(|e| ChatTemplateError::Conversation { reason: e.to_string() })?;
-    let mut specials = BTreeMap::new();
-    for (key, value) in &config {
-        let text = value.as_str().or_else(|| value.get("content")?.as_str());
-        if let Some(text) = text.filter(|_| key.ends_with("_token")) {
-            specials.insert(key.clone(), text.to_owned());
-        }
-    }
-    let source = source.or_else(|| match config.get("chat_template")? {
-        serde_json::Value::String(text) => Some(text.clone()),
-        // Several by name; the one for plain conversations is `default`.
-        serde_json::Value::Array(named) => named
-            .iter()
-            .find(|t| t.get("name").is_some_and(|n| n == "default"))
-            .and_then(|t| Some(t.get("template")?.as_str()?.to_owned())),
-        _ => None,
-    });
-    source.map(|source| ChatTemplate::new(&source, specials)).transpose()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn templates_by_name_and_tokens_as_objects() {
-        let config = br#"{"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>",
-            "pad_token": null, "add_bos_token": true, "chat_template": [
-            {"name": "tool_use", "template": "T"},
-            {"name": "default", "template": "{{ bos_token }}D{{ eos_token }}"}]}"#;
-        let render = |template: Option<ChatTemplate>| {
-            template.map(|t| t.render(&[], false).expect("renders"))
-        };
-        let own = chat_template(config, None).expect("reads");
-        assert_eq!(render(own).as_deref(), Some("<s>D</s>"));
-        let given = chat_template(config, Some("{{ eos_token }}!".to_owned())).expect("reads");
-        assert_eq!(render(given).as_deref(), Some("</s>!"));
-        assert!(chat_template(b"{}", None).expect("reads").is_none());
-        assert!(chat_template(b"[]", None).is_err());
-        assert!(chat_template(br#"{"chat_template": "{{"}"#, None).is_err());
-    }
+    LoadedModel::new(model, vocabulary.tokenizer, side, &|_| path.to_owned())
 }

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use empg::TokenId;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
+use tokenizers::AddedToken;
 
+use crate::tiny_tokenizer::{TURN_END, TURN_START};
 use crate::word_pipeline::WordPipeline;
 
 /// Why a tokenizer could not be read or used.
@@ -57,7 +61,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     plain: OnceLock<Box<tokenizers::Tokenizer>>,
     words: Option<WordPipeline>,
-    specials: Vec<String>,
+    /// What stays text in a text from outside.
+    specials: Vec<AddedToken>,
+    begin: Option<TokenId>,
     bytes: Vec<u8>,
 }
 
@@ -77,6 +83,7 @@ impl Clone for Tokenizer {
             plain: OnceLock::new(),
             words: self.words.clone(),
             specials: self.specials.clone(),
+            begin: self.begin,
             bytes: self.bytes.clone(),
         }
     }
@@ -96,11 +103,16 @@ impl Tokenizer {
         // tokenizer; transformers sets both anew in every call too.
         inner.with_truncation(None).map_err(|e| parse(e.to_string()))?.with_padding(None);
         let added: HashMap<_, _> = inner.get_added_tokens_decoder().into_iter().collect();
-        let mut specials: Vec<String> =
-            added.into_values().filter(|t| t.special).map(|t| t.content).collect();
-        specials.sort();
+        let mut specials: Vec<AddedToken> =
+            added.into_values().filter(|t| t.special || is_marker(&t.content)).collect();
+        specials.sort_by(|a, b| a.content.cmp(&b.content));
+        // Some files have ChatML's tokens among the ordinary ones, as a part of what is said.
+        let is_turn = |t: &&AddedToken| [TURN_START, TURN_END].contains(&t.content.as_str());
+        let turns = specials.iter().filter(is_turn).map(special);
+        inner.add_special_tokens(turns).map_err(|e| parse(e.to_string()))?;
         let words = WordPipeline::recognise(bytes);
-        Ok(Self { inner, plain: OnceLock::new(), words, specials, bytes: bytes.to_vec() })
+        let (plain, bytes) = (OnceLock::new(), bytes.to_vec());
+        Ok(Self { inner, plain, words, specials, begin: None, bytes })
     }
 
     /// Reads a `tokenizer.json` file.
@@ -130,7 +142,8 @@ impl Tokenizer {
     }
 
     /// Tokens of text from outside: a special token spelt out in it stays ordinary text, so that
-    /// an observation can never end a turn.
+    /// an observation can never end a turn. So does every added token of the form `<|…|>`, which
+    /// some files do not mark as special.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].
@@ -138,15 +151,17 @@ impl Tokenizer {
         if let Some(words) = &self.words {
             return Ok(words.encode_plain(text));
         }
-        if !self.specials.iter().any(|s| text.contains(s.as_str())) {
+        if !self.specials.iter().any(|s| text.contains(s.content.as_str())) {
             return Self::run(&self.inner, text);
         }
-        let plain = self.plain.get_or_init(|| {
-            let mut copy = self.inner.clone();
-            copy.set_encode_special_tokens(true);
-            Box::new(copy)
-        });
-        Self::run(plain, text)
+        if let Some(plain) = self.plain.get() {
+            return Self::run(plain, text);
+        }
+        let mut copy = self.inner.clone();
+        copy.add_special_tokens(self.specials.iter().map(special))
+            .map_err(|e| TokenizerError::Parse { reason: e.to_string() })?;
+        copy.set_encode_special_tokens(true);
+        Self::run(self.plain.get_or_init(|| Box::new(copy)), text)
     }
 
     /// The same as [`Self::encode`] by the `tokenizers` crate alone; what the native path is
@@ -209,12 +224,50 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
+    /// The token that a conversation begins with, where the model that it was loaded with begins
+    /// conversations so: see [`load_path`](crate::load_path).
+    pub fn begin(&self) -> Option<TokenId> {
+        self.begin
+    }
+
+    /// The same for conversations that begin with this token.
+    #[must_use]
+    pub fn with_begin(self, begin: Option<TokenId>) -> Self {
+        Self { begin, ..self }
+    }
+
+    /// The token that `transformers` has it put in front of every text.
+    pub(crate) fn first_of_text(&self) -> Option<TokenId> {
+        #[derive(Deserialize)]
+        struct Described {
+            #[serde(default)]
+            post_processor: Value,
+        }
+        let Described { post_processor } = serde_json::from_slice(&self.bytes).ok()?;
+        let several = post_processor["processors"].as_array().map_or(&[][..], Vec::as_slice);
+        let template = [&post_processor]
+            .into_iter()
+            .chain(several)
+            .find(|step| step["type"] == "TemplateProcessing")?;
+        self.token_id(template["single"][0]["SpecialToken"]["id"].as_str()?)
+    }
+
     fn run(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
         let encoding = guarded(|| inner.encode_fast(text, false)).map_err(|reason| {
             TokenizerError::Encode { text: text.chars().take(80).collect(), reason }
         })?;
         Ok(encoding.get_ids().to_vec())
     }
+}
+
+/// Whether a token reads as one that means something to a chat.
+fn is_marker(token: &str) -> bool {
+    token.len() > 4 && token.starts_with("<|") && token.ends_with("|>")
+}
+
+/// The same token, marked as special.
+fn special(token: &AddedToken) -> AddedToken {
+    AddedToken { special: true, ..token.clone() }
 }
 
 /// Runs the `tokenizers` crate, which panics on some files that contradict themselves: that is an

@@ -8,8 +8,7 @@ use empg::Credit;
 use empg_env::TaskSet;
 use empg_llm::{
     ADAPTER_CONFIG_FILE, ADAPTER_FILE, Dtype, Layout, TensorFile, TensorView, adapter_files,
-    adapters_from_bytes, checkpoint_files_beside, load_path, model_from_bytes, tokenizer_files,
-    write_tensors,
+    adapters_from_bytes, checkpoint_files_beside, load_path, model_from_bytes, write_tensors,
 };
 use empg_run::{CheckpointFiles, CheckpointRef, RunDir, TrajectoryRow};
 use serde::{Deserialize, Serialize};
@@ -86,7 +85,9 @@ impl Trainer {
                 &checkpoint.read("tokenizer.json")?,
             )?;
             trainer.policy.model = model;
-            trainer.policy.tokenizer = tokenizer;
+            // What conversations begin with is said beside it.
+            let begin = trainer.policy.tokenizer.begin();
+            trainer.policy.tokenizer = tokenizer.with_begin(begin);
         }
         let layout = Arc::clone(trainer.policy.model.trainable());
         let (m, v) = read_moments(&checkpoint.read(OPTIMIZER)?, &layout)?;
@@ -123,20 +124,20 @@ impl Trainer {
     }
 }
 
-/// The files of a policy: all weights as `transformers` opens them, with what its authors say beside
-/// them, or, where it has adapters, those as PEFT opens them.
+/// The files of a policy: all weights as `transformers` opens them, or, where it has adapters, those
+/// as PEFT opens them; beside them what its authors say.
 ///
 /// # Errors
 /// See [`checkpoint_files_beside`], [`SideFiles::trained_in_chatml`](empg_llm::SideFiles::trained_in_chatml)
 /// and [`adapter_files`].
 pub fn policy_files(policy: &Policy) -> Result<Vec<(&'static str, Vec<u8>)>, TrainError> {
     let Policy { model, tokenizer, side, .. } = policy;
+    let side = side.trained_in_chatml(&model.config, tokenizer)?;
     let Some(adapters) = &model.adapters else {
-        let side = side.trained_in_chatml(&model.config, tokenizer)?;
         return Ok(checkpoint_files_beside(model, tokenizer, Dtype::F32, &side)?);
     };
     let mut files = adapter_files(adapters, Dtype::F32)?;
-    files.extend(tokenizer_files(&model.config, tokenizer));
+    files.extend(side.beside_adapters(&model.config, tokenizer));
     Ok(files)
 }
 

@@ -56,7 +56,7 @@ impl<'a> Voice<'a> {
     /// The context in which a segment's first turn is sampled.
     pub(crate) fn opening(&self, story: &Story<'_>) -> Result<Vec<TokenId>, TrainError> {
         let say = |role, text: &str| self.chat.turn(self.tokenizer, role, text);
-        let mut tokens = Vec::new();
+        let mut tokens: Vec<TokenId> = self.tokenizer.begin().into_iter().collect();
         if !self.config.system.is_empty() {
             tokens.extend(say(Role::System, &self.config.system)?);
         }

@@ -1,7 +1,6 @@
 //! What a GGUF file says beside weights and vocabulary, gathered from a model's side files.
 
 use empg::TokenId;
-use serde_json::Value;
 
 use super::error::GgufError;
 use super::vocabulary::GgufVocabulary;
@@ -30,12 +29,12 @@ impl GgufOptions {
     /// lists, of which a file has room for one.
     ///
     /// # Errors
-    /// A chat template or a tokenizer that cannot be read.
+    /// Side files that cannot be read.
     pub fn of_model(side: &SideFiles, tokenizer: &Tokenizer) -> Result<Self, GgufError> {
-        let template = side.chat_template().map_err(|(file, reason)| GgufError::Vocabulary {
-            reason: format!("{file}: {reason}"),
+        let template = side.chat_template(&|file| file.into()).map_err(|(file, reason)| {
+            GgufError::Vocabulary { reason: format!("{file}: {reason}") }
         })?;
-        let begins = begins_with(tokenizer)?;
+        let begins = tokenizer.first_of_text();
         Ok(Self {
             name: None,
             chat_template: template.map(|t| t.source().to_owned()),
@@ -58,16 +57,4 @@ impl From<&GgufVocabulary> for GgufOptions {
             add_bos: read.add_bos,
         }
     }
-}
-
-/// The token that the tokenizer itself puts in front of a text.
-fn begins_with(tokenizer: &Tokenizer) -> Result<Option<TokenId>, GgufError> {
-    let json: Value = serde_json::from_slice(&tokenizer.to_bytes())
-        .map_err(|e| GgufError::Vocabulary { reason: e.to_string() })?;
-    let processor = &json["post_processor"];
-    let several = processor["processors"].as_array().map_or_else(Vec::new, |p| p.iter().collect());
-    let template =
-        [processor].into_iter().chain(several).find(|step| step["type"] == "TemplateProcessing");
-    let first = template.and_then(|step| step["single"][0]["SpecialToken"]["id"].as_str());
-    Ok(first.and_then(|token| tokenizer.token_id(token)))
 }

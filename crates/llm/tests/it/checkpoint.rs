@@ -48,6 +48,22 @@ fn a_directory_round_trips_with_fixed_bytes() {
 }
 
 #[test]
+fn nothing_of_another_model_stays_in_a_folder() {
+    let (model, tokenizer) = (model(), tiny());
+    let dir = tempfile::tempdir().expect("a folder");
+    let words = ["chat_template.jinja", "special_tokens_map.json"];
+    for name in words {
+        std::fs::write(dir.path().join(name), "{}").expect("writes");
+    }
+    std::fs::write(dir.path().join("README.md"), "mine").expect("writes");
+    save_model(dir.path(), &model, &tokenizer, Dtype::F32).expect("saves");
+    for name in words {
+        assert!(!dir.path().join(name).exists(), "{name} would be taken for this model's");
+    }
+    assert!(dir.path().join("README.md").exists());
+}
+
+#[test]
 fn halves_round_once() {
     let model = model();
     for (dtype, bound) in [(Dtype::F16, 1e-3), (Dtype::BF16, 8e-3)] {
@@ -87,6 +103,9 @@ fn damage_is_named_and_placed() {
         (file(one, 20), "4 bytes follow"),
         (file(&one.replace("[2,2]", "[2,3]"), 16), "does not fill 16 bytes"),
         (file(&one.replace("[2,2]", "[4294967296,4294967296,4]"), 16), "does not fill"),
+        (file(&one.replace("[2,2]", "[2,2,1,1,1,1,1,1,1]"), 16), "tensor \"a\": invalid length 9"),
+        (file(&one.replace("\"F32\"", "7"), 16), "tensor \"a\": invalid type"),
+        (file(r#"{"__metadata__":{"format":1}}"#, 0), "__metadata__: invalid type"),
         (file(&one.replace("F32", "F8_E4M3"), 16), "F8_E4M3"),
         (file(&one.replace("[0,16]", "[16,0]"), 16), "16..0"),
         (file(&one.replace("[0,16]", "[4,20]"), 20), "begins at data offset 4"),

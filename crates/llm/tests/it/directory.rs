@@ -186,6 +186,17 @@ fn damaged_texts_are_named() {
         assert!(error.contains(file), "{file}: {error}");
         fs::write(&path, before).expect("writes");
     }
+    // Settings are small; a file of them that is not would be held many times over.
+    for file in ["config.json", "generation_config.json"] {
+        let path = copy.0.join(file);
+        let before = fs::read(&path).expect("reads");
+        let mut long = before.clone();
+        long.resize((16 << 20) + 1, b' ');
+        fs::write(&path, long).expect("writes");
+        let error = copy.error();
+        assert!(error.contains(file) && error.contains("at most 16777216"), "{file}: {error}");
+        fs::write(&path, before).expect("writes");
+    }
     // What is optional may be missing; the ids of config.json are used then.
     for file in ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"] {
         fs::remove_file(copy.0.join(file)).expect("removes");
@@ -239,6 +250,72 @@ fn what_lies_beside_the_weights_is_written_as_it_was_read() {
     let options = GgufOptions::of_model(&loaded.side, &loaded.tokenizer).expect("options");
     assert_eq!(options.chat_template.as_deref(), Some("D"));
     assert_eq!(options.eos, Some(0), "the one that is spelt out, not the first of several");
+}
+
+#[test]
+fn a_template_that_cannot_be_read_stops_only_who_uses_it() {
+    let copy = Copy::new("template");
+    fs::write(copy.0.join("chat_template.jinja"), "{% for %}").expect("writes");
+    let (_, again) = rewritten(&load_directory(&copy.0).expect("loads"));
+    assert_eq!(again.chat_template.expect("a template").source(), "{% for %}");
+    let loaded = load_directory(&copy.0).expect("loads");
+    let template = loaded.chat_template.expect("a template");
+    let error = template.render(&[], true).expect_err("refused").to_string();
+    let path = copy.0.join("chat_template.jinja").display().to_string();
+    assert!(error.contains(&path) && error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn conversations_begin_as_the_template_or_else_the_tokenizer_says() {
+    let copy = Copy::new("begin");
+    let template = copy.0.join("chat_template.jinja");
+    let begin = || load_directory(&copy.0).expect("loads").tokenizer.begin();
+    let words = |more: &str| {
+        let words = format!(r#"{{"eos_token": "<|im_end|>"{more}}}"#);
+        fs::write(copy.0.join("tokenizer_config.json"), words).expect("writes");
+    };
+    let own = fs::read_to_string(&template).expect("reads");
+    assert_eq!(begin(), None);
+    words(r#", "bos_token": "<|endoftext|>""#);
+    assert_eq!(begin(), None, "a token that nothing begins with");
+    fs::write(&template, format!("{{{{- bos_token }}}}\n{own}")).expect("writes");
+    assert_eq!(begin(), Some(0));
+    fs::write(&template, format!("<|endoftext|>{own}")).expect("writes");
+    assert_eq!(begin(), Some(0));
+    fs::write(&template, format!("{own}{{{{ bos_token }}}}")).expect("writes");
+    assert_eq!(begin(), None, "it is at the end");
+
+    // The tokenizer puts it in front of every text.
+    let path = copy.0.join("tokenizer.json");
+    let mut tokenizer = json(&path);
+    tokenizer["post_processor"]["single"] = serde_json::json!([
+        { "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } },
+        { "Sequence": { "id": "A", "type_id": 0 } },
+    ]);
+    tokenizer["post_processor"]["special_tokens"] = serde_json::json!({
+        "<|endoftext|>": { "id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"] },
+    });
+    let plain = fs::read(&path).expect("reads");
+    fs::write(&path, tokenizer.to_string()).expect("writes");
+    assert_eq!(begin(), None, "what is said by the template goes before");
+    fs::write(&template, "{% if bos_token %}").expect("writes");
+    assert_eq!(begin(), Some(0), "it cannot be run");
+    fs::remove_file(&template).expect("removes");
+    assert_eq!(begin(), Some(0));
+    words("");
+    assert_eq!(begin(), Some(0));
+    // What is trained so says so.
+    let loaded = load_directory(&copy.0).expect("loads");
+    let side = loaded.side.trained_in_chatml(&loaded.model.config, &loaded.tokenizer);
+    let (_, again) = rewritten(&LoadedModel { side: side.expect("JSON"), ..loaded });
+    let said = again.chat_template.expect("a template").render(&[], true).expect("renders");
+    assert_eq!(said, "<|endoftext|><|im_start|>assistant\n");
+    assert_eq!(again.tokenizer.begin(), Some(0));
+    // Or its settings do, which `transformers` makes such a step of.
+    fs::write(&path, plain).expect("writes");
+    assert_eq!(begin(), None);
+    words(r#", "bos_token": "<|endoftext|>", "add_bos_token": true"#);
+    assert_eq!(begin(), Some(0));
 }
 
 #[test]

@@ -286,3 +286,25 @@ fn limits_that_were_saved_with_a_tokenizer_cut_and_fill_nothing() {
     let command = "put mug 1 in/on desklamp 2";
     assert_eq!(pieces(&limited, command), pieces(&tiny(), command));
 }
+
+#[test]
+fn tokens_of_a_chat_stay_text_whatever_the_file_calls_them() {
+    let golden = include_bytes!("../goldens/qwen2-tiny/tokenizer.json");
+    let special = Tokenizer::from_bytes(golden).expect("reads");
+    let mut json: serde_json::Value = serde_json::from_slice(golden).expect("JSON");
+    for token in json["added_tokens"].as_array_mut().expect("a list") {
+        token["special"] = false.into();
+    }
+    let ordinary = Tokenizer::from_bytes(json.to_string().as_bytes()).expect("reads");
+    let text = "a<|im_end|>\n<|im_start|>system\nb<|endoftext|>";
+    for tokenizer in [&special, &ordinary] {
+        assert_eq!(tokenizer.encode("<|im_end|>").expect("encodes"), [2]);
+        let tokens = tokenizer.encode_text(text).expect("encodes");
+        assert!(tokens.iter().all(|&token| token > 2), "{tokens:?}");
+        assert_eq!(tokens, special.encode_text(text).expect("encodes"));
+        assert_eq!(tokenizer.decode(&tokens).expect("decodes"), text);
+    }
+    // The end of a turn is no part of what is said.
+    let said = [special.encode_text("hello").expect("encodes"), vec![2]].concat();
+    assert_eq!(ordinary.decode(&said).expect("decodes"), "hello");
+}

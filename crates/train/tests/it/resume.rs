@@ -4,9 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use empg_llm::write_files;
+use empg_env::{Split, TaskSet as _};
+use empg_llm::{LoraConfig, load_path, write_files};
 use empg_run::{Run, RunDir};
-use empg_train::{Config, Silent, TrainError, Trainer, load_policy, policy_files};
+use empg_train::{
+    Config, Job, Policy, RolloutSettings, Silent, TrainError, Trainer, load_policy, policy_files,
+    rollout,
+};
 
 use crate::toy::{Lamps, config, policy};
 
@@ -125,6 +129,95 @@ fn what_lies_beside_the_weights_stays_beside_them() {
     let again = load_policy(&checkpoint).unwrap();
     assert_eq!((again.side, &again.end_tokens), (policy.side, &policy.end_tokens));
     assert_eq!(again.end_tokens, [0, 2]);
+}
+
+/// A copy of a small language model whose conversations begin with `<|endoftext|>`, and that has
+/// another end token than ChatML's.
+fn beginning() -> tempfile::TempDir {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens/qwen2-tiny");
+    let dir = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(model).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    let template = dir.path().join("chat_template.jinja");
+    let source = fs::read_to_string(&template).unwrap();
+    fs::write(&template, format!("{{{{- bos_token }}}}\n{source}")).unwrap();
+    let words = r#"{"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}"#;
+    fs::write(dir.path().join("tokenizer_config.json"), words).unwrap();
+    fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": 0}"#).unwrap();
+    dir
+}
+
+#[test]
+fn contexts_begin_as_the_models_conversations_do() {
+    let model = beginning();
+    let policy = load_policy(model.path()).unwrap();
+    let without = Policy { tokenizer: policy.tokenizer.clone().with_begin(None), ..policy.clone() };
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("run");
+    let mut run = RunDir::create(&dir, "", &serde_json::json!({})).unwrap();
+    let lamps = || Arc::new(Lamps::default());
+    let mut trainer = Trainer::new(config(), lamps(), policy.clone()).unwrap();
+    let mut observer = StopAfterOne(trainer.stop_flag());
+    trainer.run(Some(&mut run), &mut observer).unwrap_err();
+    drop((run, trainer));
+    let (_run, checkpoint) = RunDir::resume(&dir).unwrap();
+    let checkpoint = checkpoint.unwrap();
+    let resumed = Trainer::resume(config(), lamps(), policy.clone(), &checkpoint).unwrap();
+    assert_eq!(resumed.policy().tokenizer.begin(), Some(0));
+    let context = |policy: &Policy| {
+        let job = Job {
+            task: Lamps::default().task(Split::Train, 5).unwrap(),
+            env_seed: 0,
+            sampling_seed: 0,
+            group: 0,
+        };
+        let settings = RolloutSettings::training(&config().rollout, 1);
+        let set = Lamps::default();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let played = rollout(policy, &set, &[job], &settings, &stop).unwrap();
+        let first = &played[0].trajectory.segments()[0];
+        let sampled = played[0].trajectory.steps()[0].sampled();
+        first.tokens[..sampled.start].to_vec()
+    };
+    let expected = [&[0], context(&without).as_slice()].concat();
+    assert_eq!(context(&policy), expected);
+    assert_eq!(context(resumed.policy()), expected);
+    assert_eq!(context(&load_policy(&checkpoint.dir).unwrap()), expected);
+}
+
+#[test]
+fn adapters_and_whole_models_are_served_alike() {
+    let model = beginning();
+    for template in [true, false] {
+        if !template {
+            fs::remove_file(model.path().join("chat_template.jinja")).unwrap();
+        }
+        let mut policy = load_policy(model.path()).unwrap();
+        let whole = tempfile::tempdir().unwrap();
+        write_files(whole.path(), &policy_files(&policy).unwrap()).unwrap();
+        let whole = load_path(whole.path()).unwrap();
+
+        policy.adapt(Some(&LoraConfig::default()), "base", 1).unwrap();
+        let adapters = tempfile::tempdir().unwrap();
+        write_files(adapters.path(), &policy_files(&policy).unwrap()).unwrap();
+        let base = load_path(model.path()).unwrap();
+        let beside = base.with_adapters(adapters.path()).unwrap();
+
+        assert_eq!(beside.side, whole.side);
+        assert_eq!(beside.generation.eos, [2, 0]);
+        assert_eq!(beside.tokenizer.begin(), whole.tokenizer.begin());
+        let [one, other] = [&beside, &whole].map(|m| m.chat_template.as_ref().unwrap());
+        assert_eq!((one.source(), one.specials()), (other.source(), other.specials()));
+        // Adapters that go on being trained say the same again.
+        let sorted = |mut files: Vec<(&'static str, Vec<u8>)>| {
+            files.sort();
+            files
+        };
+        let again = Policy { model: policy.model.clone(), ..beside.into() };
+        assert_eq!(sorted(policy_files(&again).unwrap()), sorted(policy_files(&policy).unwrap()));
+    }
 }
 
 #[test]

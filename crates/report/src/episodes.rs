@@ -195,7 +195,7 @@ pub fn of_lines(source: &str, path: &Path) -> Result<(Vec<Episode>, Vec<String>)
                 notes.push(format!("{}:{line}: the last line is cut off", path.display()));
                 break;
             }
-            Err(error) => return Err(bad(format!("this is no JSON object: {error}"))),
+            Err(error) => return Err(bad(format!("this is no JSON object: {}", in_line(&error)))),
         };
         let (episode, fits) =
             of_line(source, line, &object).map_err(|what| bad(what.to_owned()))?;
@@ -337,6 +337,12 @@ fn spoken(message: &Value) -> String {
         text.push(')');
     }
     text
+}
+
+/// What is wrong with a line's JSON; which line it is is told beside it.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
 }
 
 fn plain(value: &Value) -> String {

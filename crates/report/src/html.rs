@@ -9,4 +9,4 @@ mod summary;
 mod tables;
 
 pub use curves::{DrawnArm, Metric, drawn, metrics};
-pub use page::{Contents, page, shown};
+pub use page::{Contents, EPISODE_BYTES, bytes_of, is_page, page, shown};

@@ -6,7 +6,7 @@ use empg_run::Run;
 use serde_json::Value;
 
 /// The texts of a run's tokens, for shading: the vocabulary of its newest checkpoint.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vocabulary {
     tokens: HashMap<u32, Token>,
     /// What no blank stands behind, and before, though words stand apart.
@@ -15,7 +15,7 @@ pub struct Vocabulary {
 }
 
 /// What a token adds to a text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Token {
     /// UTF-8, of which a token may hold parts of a character.
     bytes: Vec<u8>,

@@ -186,6 +186,20 @@ impl Run {
     /// # Errors
     /// [`RunError::NoTrajectories`] where none were recorded; a missing or damaged file.
     pub fn trajectories(&self, step: u64) -> Result<Vec<TrajectoryRow>> {
+        let (path, bytes) = self.recorded(step)?;
+        trajectory::decode(bytes, &path)
+    }
+
+    /// How many episodes were recorded of a training step, without reading what is in them.
+    ///
+    /// # Errors
+    /// As [`Run::trajectories`].
+    pub fn recorded_episodes(&self, step: u64) -> Result<usize> {
+        let (path, bytes) = self.recorded(step)?;
+        trajectory::episodes(bytes, &path)
+    }
+
+    fn recorded(&self, step: u64) -> Result<(PathBuf, Vec<u8>)> {
         let entry = self
             .manifest
             .trajectories
@@ -193,7 +207,8 @@ impl Run {
             .find(|t| t.step == step)
             .ok_or_else(|| RunError::NoTrajectories { path: self.root.clone(), step })?;
         let path = trajectory_file(&self.root, step);
-        trajectory::decode(read_checked(&path, entry.bytes, entry.crc32)?, &path)
+        let bytes = read_checked(&path, entry.bytes, entry.crc32)?;
+        Ok((path, bytes))
     }
 
     /// Names of the panels, sorted.

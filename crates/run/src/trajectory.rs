@@ -132,7 +132,19 @@ pub(crate) fn encode(rows: &[TrajectoryRow], path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// Bytes that are no such file.
 pub(crate) fn decode(bytes: Vec<u8>, path: &Path) -> Result<Vec<TrajectoryRow>> {
-    read(bytes).map_err(|e| RunError::corrupt(path, e.to_string()))
+    read(bytes, true).map_err(|e| RunError::corrupt(path, e.to_string()))
+}
+
+/// How many episodes the rows of a Parquet file of ours are of.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn episodes(bytes: Vec<u8>, path: &Path) -> Result<usize> {
+    let rows = read(bytes, false).map_err(|e| RunError::corrupt(path, e.to_string()))?;
+    let same = |a: &TrajectoryRow, b: &TrajectoryRow| {
+        (a.step, a.group, a.rollout) == (b.step, b.group, b.rollout)
+    };
+    Ok(rows.chunk_by(same).count())
 }
 
 fn write(rows: &[TrajectoryRow]) -> Result<Vec<u8>, ParquetError> {
@@ -236,7 +248,8 @@ impl Columns<'_> {
     }
 }
 
-fn read(bytes: Vec<u8>) -> Result<Vec<TrajectoryRow>, ParquetError> {
+/// The rows, or of each only which episode it is of.
+fn read(bytes: Vec<u8>, whole: bool) -> Result<Vec<TrajectoryRow>, ParquetError> {
     let file = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
     let ours = parse_message_type(SCHEMA)?;
     if *file.metadata().file_metadata().schema() != ours {
@@ -252,6 +265,10 @@ fn read(bytes: Vec<u8>) -> Result<Vec<TrajectoryRow>, ParquetError> {
         from.take::<Int64Type>(&mut rows, |r, v| r.step = v as u64)?;
         from.take::<Int32Type>(&mut rows, |r, v| r.group = v as u32)?;
         from.take::<Int32Type>(&mut rows, |r, v| r.rollout = v as u32)?;
+        if !whole {
+            all.append(&mut rows);
+            continue;
+        }
         from.take_text(&mut rows, |r, v| r.task = v)?;
         from.take_text(&mut rows, |r, v| r.kind = v)?;
         from.take::<Int32Type>(&mut rows, |r, v| r.turn = v as u32)?;

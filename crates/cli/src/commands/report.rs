@@ -1,28 +1,29 @@
 //! `empg report`: one page about runs, or about any trainer's credited trajectories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use empg_report::episodes::{self, Episode, Vocabulary};
-use empg_report::html::{Contents, page, shown};
+use empg_report::html::{Contents, EPISODE_BYTES, bytes_of, is_page, page, shown};
 use empg_report::run_data::RunData;
-use empg_run::Run;
+use empg_run::{Run, RunError};
 use serde_json::json;
 
 use crate::output;
-
-/// Recorded training steps of a run whose episodes the page shows.
-const RECORDED: usize = 3;
+use crate::settings::SettingsError;
 
 /// Arguments of `empg report`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Runs that differ in their seed only are shown as one arm, with intervals over seeds; a folder of runs
-stands for all of them. The page needs no network and may be sent to anyone.
+Runs that differ in their seed only are shown as one arm, with intervals over
+seeds; a folder of runs stands for all of them. The page needs no network and
+may be sent to anyone. It has every recorded episode, or as many from
+everywhere as fit into 3 MB, and says how many those are.
 
 Examples:
   empg report runs/households-dapo-empg-s0 -o report.html
@@ -36,6 +37,9 @@ pub(crate) struct ReportArgs {
     /// The page
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
+    /// Replace a file that is there and is no report
+    #[arg(long)]
+    force: bool,
     /// Trajectories of any trainer, as `empg advantage` writes them
     #[arg(long, value_name = "FILE.jsonl")]
     trajectories: Vec<PathBuf>,
@@ -46,10 +50,11 @@ pub(crate) struct ReportArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
-    let ReportArgs { runs, out, trajectories, title } = args;
+    let ReportArgs { runs, out, force, trajectories, title } = args;
     let started = Instant::now();
     let mut contents = Contents::default();
     let paths = find(&runs)?;
+    room_for_page(&out, &paths, &trajectories, force)?;
     for (path, read) in paths.iter().zip(read_all(&paths)) {
         match read {
             Ok(run) => contents.runs.push(run),
@@ -64,13 +69,10 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
     for (run, name) in contents.runs.iter_mut().zip(names.by_ref()) {
         run.name = name;
     }
-    let budget = if contents.runs.len() > 1 { 1 } else { RECORDED };
-    for run in &contents.runs {
-        match recorded(run, budget) {
-            Ok(episodes) => contents.episodes.extend(episodes),
-            Err(error) => contents.notes.push(format!("{}: {error:#}", run.name)),
-        }
-    }
+    let recorded = Recorded::read(&contents.runs, EPISODE_BYTES);
+    contents.episodes = recorded.episodes;
+    contents.unread = recorded.unread;
+    contents.notes.extend(recorded.notes);
     for (path, name) in trajectories.iter().zip(names) {
         let (episodes, notes) = episodes::of_lines(&name, path)?;
         contents.episodes.extend(episodes);
@@ -89,7 +91,7 @@ pub(crate) fn run(args: ReportArgs, json: bool) -> anyhow::Result<()> {
     }
     let html = page(&contents);
     write(&out, &html)?;
-    let (runs, episodes) = (contents.runs.len(), contents.episodes.len());
+    let (runs, episodes) = (contents.runs.len(), contents.episodes.len() + contents.unread);
     let shown = shown(&contents.episodes).len();
     if json {
         let line = json!({
@@ -161,22 +163,163 @@ pub(super) fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The episodes of some recorded steps: the first, the last, and those between them, evenly.
-fn recorded(data: &RunData, steps: usize) -> anyhow::Result<Vec<Episode>> {
-    let all = &data.recorded;
-    let n = steps.min(all.len());
-    if n == 0 {
-        return Ok(Vec::new());
+/// What runs recorded, as far as a page has room.
+#[derive(Default)]
+struct Recorded {
+    episodes: Vec<Episode>,
+    /// Episodes of the steps that were not read.
+    unread: usize,
+    notes: Vec<String>,
+}
+
+/// A run whose recorded steps are read one after the other.
+struct Reader<'a> {
+    data: &'a RunData,
+    run: Run,
+    vocabulary: Rc<Vocabulary>,
+    /// Indices of the recorded steps, as they are read.
+    order: Vec<usize>,
+    read: BTreeMap<usize, Vec<Episode>>,
+    /// What cannot be read; it hides nothing else.
+    damaged: Vec<RunError>,
+}
+
+impl Recorded {
+    /// Reads a step of each run in turn until the episodes take so many bytes, and counts the others.
+    fn read(runs: &[RunData], bytes: usize) -> Self {
+        let mut found = Self::default();
+        let mut readers = Vec::new();
+        // Large ones, and most runs have the same.
+        let mut vocabularies: Vec<Rc<Vocabulary>> = Vec::new();
+        for data in runs.iter().filter(|data| !data.recorded.is_empty()) {
+            match Run::open(&data.path) {
+                Ok(run) => {
+                    let own = Rc::new(Vocabulary::of_run(&run));
+                    let known = vocabularies.iter().find(|known| **known == own);
+                    let vocabulary = known.cloned().unwrap_or_else(|| {
+                        vocabularies.push(Rc::clone(&own));
+                        own
+                    });
+                    readers.push(Reader {
+                        data,
+                        run,
+                        vocabulary,
+                        order: spread(data.recorded.len()),
+                        read: BTreeMap::new(),
+                        damaged: Vec::new(),
+                    });
+                }
+                Err(error) => found.notes.push(format!("{}: {error}", data.name)),
+            }
+        }
+        let (mut turn, mut taken) = (0, 0);
+        while taken < bytes && readers.iter().any(|reader| turn < reader.order.len()) {
+            taken += readers.iter_mut().map(|reader| reader.step(turn)).sum::<usize>();
+            turn += 1;
+        }
+        for mut reader in readers {
+            found.unread += reader.count(turn);
+            found.notes.extend(reader.note());
+            found.episodes.extend(reader.read.into_values().flatten());
+        }
+        found
     }
-    let run = Run::open(&data.path)?;
-    let vocabulary = Vocabulary::of_run(&run);
-    let mut episodes = Vec::new();
-    for i in 0..n {
-        let at = if n == 1 { all.len() - 1 } else { i * (all.len() - 1) / (n - 1) };
-        let rows = run.trajectories(all[at])?;
-        episodes.extend(episodes::of_rows(&data.name, &rows, &vocabulary));
+}
+
+impl Reader<'_> {
+    /// Reads the step whose turn it is; the bytes that its episodes take in a page.
+    fn step(&mut self, turn: usize) -> usize {
+        let Some(&at) = self.order.get(turn) else { return 0 };
+        match self.run.trajectories(self.data.recorded[at]) {
+            Ok(rows) => {
+                let episodes = episodes::of_rows(&self.data.name, &rows, &self.vocabulary);
+                let bytes = episodes.iter().map(bytes_of).sum();
+                self.read.insert(at, episodes);
+                bytes
+            }
+            Err(error) => {
+                self.damaged.push(error);
+                0
+            }
+        }
     }
-    Ok(episodes)
+
+    /// How many episodes the steps have whose turn has not come.
+    fn count(&mut self, turn: usize) -> usize {
+        let mut count = 0;
+        for &at in self.order.get(turn..).unwrap_or_default() {
+            match self.run.recorded_episodes(self.data.recorded[at]) {
+                Ok(episodes) => count += episodes,
+                Err(error) => self.damaged.push(error),
+            }
+        }
+        count
+    }
+
+    fn note(&self) -> Option<String> {
+        let first = self.damaged.first()?;
+        let name = &self.data.name;
+        Some(match self.damaged.len() {
+            1 => format!("{name}: {first}"),
+            n => format!("{name}: the episodes of {n} steps cannot be read; the first: {first}"),
+        })
+    }
+}
+
+/// Indices below `n` in an order of which every beginning is spread over all: the last and the first,
+/// the middle, the quarters.
+fn spread(n: usize) -> Vec<usize> {
+    let Some(last) = n.checked_sub(1) else { return Vec::new() };
+    let bits = n.next_power_of_two().trailing_zeros();
+    let backwards = |i: usize| i.reverse_bits().checked_shr(usize::BITS - bits).unwrap_or(0);
+    let halved = (0..n.next_power_of_two()).map(backwards).filter(|&i| i < last);
+    std::iter::once(last).chain(halved).collect()
+}
+
+/// Refuses a page in whose place something would be lost: what it is made from, what lies in a run, and
+/// a file that is no report, unless that is to be replaced.
+fn room_for_page(
+    out: &Path,
+    runs: &[PathBuf],
+    trajectories: &[PathBuf],
+    force: bool,
+) -> Result<(), SettingsError> {
+    let refuse = |what: &str| {
+        Err(SettingsError::Conflict(format!("--out {} {what}; name another file", out.display())))
+    };
+    let place = settled(out);
+    if trajectories.iter().any(|file| settled(file) == place) {
+        return refuse("is what is to be reported");
+    }
+    let is_run = |folder: &Path| {
+        // One that cannot be read is told where it is read.
+        matches!(Run::open(folder), Ok(_) | Err(RunError::OtherFormat { .. }))
+            || runs.iter().any(|run| settled(run) == folder)
+    };
+    if place.ancestors().skip(1).any(is_run) {
+        return refuse("lies in a run");
+    }
+    let about = fs::metadata(&place);
+    let holds = about.is_ok_and(|about| about.is_file() && about.len() > 0);
+    if holds && !force && !fs::read(&place).is_ok_and(|file| is_page(&file)) {
+        return Err(SettingsError::Conflict(format!(
+            "--out {} is there already and is no report: name another file, or replace it with --force",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Where a path leads, links followed, whether or not there is a file yet.
+fn settled(path: &Path) -> PathBuf {
+    if let Ok(found) = path.canonicalize() {
+        return found;
+    }
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (whole.parent(), whole.file_name()) {
+        (Some(folder), Some(name)) => settled(folder).join(name),
+        _ => whole,
+    }
 }
 
 /// Writes the page by one rename: a reader never sees half of it. What a link names is replaced, not the
@@ -234,6 +377,60 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert!(write(&socket, "new").is_err());
         assert!(!fs::metadata(&socket).unwrap().is_file());
+    }
+
+    #[test]
+    fn recorded_steps_are_read_from_everywhere() {
+        assert!(spread(0).is_empty());
+        assert_eq!((spread(1), spread(2), spread(3)), (vec![0], vec![1, 0], vec![2, 0, 1]));
+        assert_eq!(spread(6), [5, 0, 4, 2, 1, 3]);
+        for n in [7, 8, 9, 100] {
+            let mut order = spread(n);
+            order.sort_unstable();
+            assert_eq!(order, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_page_takes_the_place_of_a_page_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let run = at("run");
+        empg_run::RunDir::create(&run, "", &json!({})).unwrap();
+        for (name, text) in [
+            ("old.html", page(&Contents::default())),
+            ("mine.html", "<!doctype html><p>mine</p>".to_owned()),
+            ("empty.html", String::new()),
+            ("in.jsonl", "{}\n".to_owned()),
+        ] {
+            fs::write(at(name), text).unwrap();
+        }
+        let room = |name: &str, force| {
+            room_for_page(&at(name), &[], &[at("in.jsonl")], force).map_err(|e| e.to_string())
+        };
+        for name in ["new.html", "no/such/folder/new.html", "old.html", "empty.html"] {
+            assert_eq!(room(name, false), Ok(()), "{name}");
+        }
+        assert!(room("mine.html", false).unwrap_err().contains("--force"));
+        assert_eq!(room("mine.html", true), Ok(()));
+        for (name, why) in [
+            ("in.jsonl", "what is to be reported"),
+            ("run/../in.jsonl", "what is to be reported"),
+            ("run/config.toml", "lies in a run"),
+            ("run/deep/new.html", "lies in a run"),
+        ] {
+            let refused = room(name, true).unwrap_err();
+            assert!(refused.contains(why), "{name}: {refused}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&run, at("link")).unwrap();
+            assert!(room("link/new.html", false).unwrap_err().contains("lies in a run"));
+        }
+        // A folder of other people's with a file of that name is no run.
+        fs::create_dir(at("site")).unwrap();
+        fs::write(at("site/manifest.json"), "{\"name\": \"site\"}").unwrap();
+        assert_eq!(room("site/new.html", false), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::curves::{self, DrawnArm, Metric, metrics};
 use super::{escape, figures, overview, summary, tables};
 
 /// Bytes of episodes that a page carries.
-const EPISODE_BYTES: usize = 3 << 20;
+pub const EPISODE_BYTES: usize = 3 << 20;
 
 /// What a page shows.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Contents {
     pub runs: Vec<RunData>,
     /// The episodes of the credit viewer; those past about 3 MB are left out, evenly ([`shown`]).
     pub episodes: Vec<Episode>,
+    /// How many more were recorded than are among `episodes`.
+    pub unread: usize,
     /// Remarks, e.g. about what could not be read.
     pub notes: Vec<String>,
 }
@@ -115,8 +117,9 @@ pub fn page(contents: &Contents) -> String {
              parameters, by entropy, with 95 % intervals over the steps of a bin.</p>";
         section("coupling", "Entropy and gradients", format!("{words}{coupled}"));
     }
-    if !episodes.is_empty() {
-        let left_out = episodes.len() - shown.len();
+    let recorded = episodes.len() + contents.unread;
+    if recorded > 0 {
+        let left_out = recorded - shown.len();
         let mut part = String::from(
             "<p>Every agent step with its credit: the bar's colour is the final advantage, the shade of a \
              token its entropy. Click a step for what its credit is made of; arrow keys move through \
@@ -125,9 +128,8 @@ pub fn page(contents: &Contents) -> String {
         if left_out > 0 {
             let _ = write!(
                 part,
-                "<p class=\"quiet\">{left_out} of {} recorded episodes are left out to keep the page \
-                 small.</p>",
-                episodes.len()
+                "<p class=\"quiet\">{left_out} of {recorded} recorded episodes are left out to keep the \
+                 page small.</p>"
             );
         }
         part.push_str(
@@ -165,24 +167,35 @@ pub fn page(contents: &Contents) -> String {
     )
 }
 
+/// What a page begins with, and the element that has its data.
+const BEGINNING: &[u8] = b"<!doctype html>";
+const DATA: &[u8] = b"id=\"empg-data\"";
+
+/// Whether a file is a page of this crate.
+pub fn is_page(file: &[u8]) -> bool {
+    file.starts_with(BEGINNING) && file.windows(DATA.len()).any(|part| part == DATA)
+}
+
 /// The episodes of these that a page carries: all, or some from everywhere.
 pub fn shown(episodes: &[Episode]) -> Vec<&Episode> {
     within(episodes, EPISODE_BYTES)
 }
 
+/// About how many bytes an episode takes in a page.
+pub fn bytes_of(episode: &Episode) -> usize {
+    let turns = episode.turns.iter();
+    400 + turns
+        .map(|t| {
+            let tokens = t.tokens.iter().map(|token| token.len() + 10).sum::<usize>();
+            t.observation.len() + t.action.len() + 150 + tokens
+        })
+        .sum::<usize>()
+}
+
 /// As many episodes as fit, spread evenly over all of them: whole groups, but of a group that does
 /// not fit alone (rollouts whose lines name no group are one) episode by episode.
 fn within(episodes: &[Episode], bytes: usize) -> Vec<&Episode> {
-    let size = |e: &Episode| -> usize {
-        let turns = e.turns.iter();
-        400 + turns
-            .map(|t| {
-                let tokens = t.tokens.iter().map(|token| token.len() + 10).sum::<usize>();
-                t.observation.len() + t.action.len() + 150 + tokens
-            })
-            .sum::<usize>()
-    };
-    let total: usize = episodes.iter().map(size).sum();
+    let total: usize = episodes.iter().map(bytes_of).sum();
     if total <= bytes {
         return episodes.iter().collect();
     }
@@ -194,7 +207,7 @@ fn within(episodes: &[Episode], bytes: usize) -> Vec<&Episode> {
             _ => groups.push(vec![episode]),
         }
     }
-    let cost = |part: &[&Episode]| -> usize { part.iter().map(|e| size(e)).sum() };
+    let cost = |part: &[&Episode]| -> usize { part.iter().map(|e| bytes_of(e)).sum() };
     let parts: Vec<Vec<&Episode>> = groups
         .into_iter()
         .flat_map(|group| {
@@ -258,6 +271,8 @@ mod tests {
     fn a_page_without_anything_says_nothing() {
         let page = page(&Contents::default());
         assert!(page.contains("<main>") && !page.contains("id=\"viewer\""));
+        assert!(is_page(page.as_bytes()));
+        assert!(!is_page(b"<!doctype html><p>mine</p>") && !is_page(b"id=\"empg-data\""));
     }
 
     #[test]
@@ -306,6 +321,9 @@ mod tests {
         let page = page(&Contents { episodes, ..Contents::default() });
         assert!(page.contains("id=\"viewer\""));
         assert!(page.contains(&format!("{left_out} of 400 recorded episodes are left out")));
+        let few = vec![episode(0, "x")];
+        let page = super::page(&Contents { episodes: few, unread: 7, ..Contents::default() });
+        assert!(page.contains("7 of 8 recorded episodes are left out"));
         let huge = vec![episode(0, &"x".repeat(EPISODE_BYTES))];
         let page = super::page(&Contents { episodes: huge, ..Contents::default() });
         assert!(page.contains("1 of 1 recorded episodes are left out"), "nothing fits");

@@ -26,10 +26,11 @@ use crate::{interrupt, output};
 /// Arguments of `empg study`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A study file names seeds, environments, arms, comparisons and grids; studies/paper-laptop.toml is one.
-Finished cells are small JSON files in a folder beside it, which may be versioned: a study goes on
-where it stopped, on this machine or another. Tables go to stdout and to tables.md in that
-folder, charts and all to report.html beside them.
+A study file names seeds, environments, arms, comparisons and grids;
+studies/paper-laptop.toml is one. Finished cells are small JSON files in a
+folder beside it, which may be versioned: a study goes on where it stopped, on
+this machine or another. Tables go to stdout and to tables.md in that folder,
+charts and all to report.html beside them.
 
 Examples:
   empg study studies/paper-laptop.toml --dry-run
@@ -72,12 +73,16 @@ pub(crate) fn run(args: StudyArgs, json: bool) -> anyhow::Result<()> {
             bail!("--only {name}: the study has no environment and no arm of that name");
         }
     }
+    plan.check_seeds(&seeds)?;
     let wanted = |cell: &&PlannedCell| {
         let key = &cell.key;
         let named = |name: &String| *name == key.environment || *name == key.arm;
         (only.is_empty() || only.iter().any(named))
             && (seeds.is_empty() || seeds.contains(&key.seed))
     };
+    if !plan.cells.iter().any(|cell| wanted(&cell)) {
+        bail!("no cell of the study has both a name of --only and a seed of --seeds");
+    }
     let mut pending = Vec::new();
     for cell in plan.cells.iter().filter(wanted) {
         if plan.finished(cell)?.is_none() {

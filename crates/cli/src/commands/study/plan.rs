@@ -8,9 +8,10 @@ use anyhow::{Context as _, bail};
 use empg_report::study::{Arm, Cell, CellKey, Comparison, Layout};
 use empg_train::Config;
 use serde::Deserialize;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
-use crate::settings::{self, CommonArgs, TrainingArgs};
+use crate::settings::{self, CommonArgs, SettingsError, TrainingArgs};
 
 /// A study's file.
 #[derive(Debug, Deserialize)]
@@ -108,6 +109,14 @@ struct Variant {
     settings: Table,
     seeds: Vec<u64>,
     environments: Option<Vec<String>>,
+    at: At,
+}
+
+/// Where in the file a variant stands: its arm, and the grid that varies it.
+#[derive(Clone, Copy)]
+struct At {
+    arm: usize,
+    grid: Option<usize>,
 }
 
 impl Plan {
@@ -121,10 +130,11 @@ impl Plan {
             .with_context(|| format!("cannot read the study {}", path.display()))?;
         let file: StudyFile =
             toml::from_str(&text).with_context(|| format!("{} is not a study", path.display()))?;
-        Self::of(file, path).with_context(|| format!("the study {}", path.display()))
+        Self::of(file, &text, path).with_context(|| format!("the study {}", path.display()))
     }
 
-    fn of(file: StudyFile, path: &Path) -> anyhow::Result<Self> {
+    /// `text` is the file's, to say where in it something is wrong.
+    fn of(file: StudyFile, text: &str, path: &Path) -> anyhow::Result<Self> {
         plain("name", &file.name)?;
         if file.seeds.is_empty() || file.environments.is_empty() || file.arms.is_empty() {
             bail!("seeds, environments and arms must each name at least one");
@@ -149,6 +159,7 @@ impl Plan {
                 settings: settings.clone(),
                 seeds: file.seeds.clone(),
                 environments: None,
+                at: At { arm: variants.len(), grid: None },
             });
         }
         let mut comparisons: Vec<Comparison> = file
@@ -156,8 +167,8 @@ impl Plan {
             .into_iter()
             .map(|ComparisonEntry { arm, base }| Comparison { arm, base })
             .collect();
-        for grid in &file.grids {
-            grid_variants(grid, &file.seeds, &mut variants, &mut comparisons)?;
+        for (index, grid) in file.grids.iter().enumerate() {
+            grid_variants(index, grid, &file.seeds, &mut variants, &mut comparisons)?;
         }
         let names: BTreeSet<&str> = variants.iter().map(|v| v.arm.name.as_str()).collect();
         if names.len() < variants.len() {
@@ -177,7 +188,7 @@ impl Plan {
 
         let work = tempfile::tempdir().context("cannot make a temporary folder")?;
         let mut cells = Vec::new();
-        for environment in &file.environments {
+        for (place, environment) in file.environments.iter().enumerate() {
             plain("environment", &environment.name)?;
             let env = environment.env.clone().unwrap_or_else(|| environment.name.clone());
             for variant in &variants {
@@ -188,8 +199,16 @@ impl Plan {
                 settings::merge(&mut layer, environment.settings.clone());
                 settings::merge(&mut layer, variant.settings.clone());
                 let what = || format!("arm {} in {}", variant.arm.name, environment.name);
-                let settings =
-                    resolve(&layer, &env, file.threads, work.path()).with_context(what)?;
+                let settings = resolve(&layer, &env, file.threads, work.path());
+                let settings = settings
+                    .map_err(|error| {
+                        let line = |key: &str| {
+                            let grid = variant.at.grid.map(|i| (i, file.grids[i].key.as_str()));
+                            line_of(text, key, variant.at.arm, grid, place)
+                        };
+                        of_the_study(error, path, line)
+                    })
+                    .with_context(what)?;
                 for &seed in &variant.seeds {
                     cells.push(PlannedCell {
                         key: CellKey {
@@ -226,6 +245,22 @@ impl Plan {
     /// Whether an environment or arm has this name.
     pub(super) fn knows(&self, name: &str) -> bool {
         self.environments.iter().any(|e| e == name) || self.arms.iter().any(|a| a.name == name)
+    }
+
+    /// Refuses seeds that the study does not have.
+    ///
+    /// # Errors
+    /// As said, with those that it has.
+    pub(super) fn check_seeds(&self, seeds: &[u64]) -> anyhow::Result<()> {
+        let have: BTreeSet<u64> = self.cells.iter().map(|cell| cell.key.seed).collect();
+        let list = |seeds: &mut dyn Iterator<Item = &u64>| {
+            seeds.map(u64::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let missing = list(&mut seeds.iter().filter(|seed| !have.contains(seed)));
+        if !missing.is_empty() {
+            bail!("--seeds {missing}: the study has the seeds {} only", list(&mut have.iter()));
+        }
+        Ok(())
     }
 
     /// The file of a cell.
@@ -272,6 +307,7 @@ impl Plan {
 }
 
 fn grid_variants(
+    index: usize,
     grid: &GridEntry,
     seeds: &[u64],
     variants: &mut Vec<Variant>,
@@ -282,6 +318,7 @@ fn grid_variants(
         bail!("grids: there is no arm {arm:?}");
     };
     let (base_label, base_settings) = (base.arm.label.clone(), base.settings.clone());
+    let at = At { grid: Some(index), ..base.at };
     for value in values {
         let short = key.rsplit('.').next().unwrap_or(key);
         let shown = value.to_string().trim_matches('"').to_owned();
@@ -295,6 +332,7 @@ fn grid_variants(
             settings,
             seeds: own.clone().unwrap_or_else(|| seeds.to_vec()),
             environments: environments.clone(),
+            at,
         });
     }
     Ok(())
@@ -322,6 +360,64 @@ fn plain(what: &str, name: &str) -> anyhow::Result<()> {
 /// Settings that name files.
 const NAMED: [(&str, &str); 4] =
     [("env", "data"), ("env", "corpus"), ("model", "path"), ("rollout", "prompt")];
+
+/// An error of settings as one of the study's file, which is where they stand.
+fn of_the_study(
+    error: anyhow::Error,
+    path: &Path,
+    line: impl Fn(&str) -> Option<usize>,
+) -> anyhow::Error {
+    let Some(found) = error.downcast_ref::<SettingsError>() else { return error };
+    let (key, what) = match found {
+        SettingsError::UnknownKey { place, key, .. } | SettingsError::Value { place, key, .. } => {
+            let text = found.to_string();
+            let what = text.strip_prefix(&format!("{place}: ")).unwrap_or(&text).to_owned();
+            (key.as_str(), what)
+        }
+        SettingsError::Refused { key, what } => (*key, format!("`{key}` {what}")),
+        _ => return error,
+    };
+    let line = line(key).map_or_else(String::new, |line| format!(":{line}"));
+    SettingsError::Conflict(format!("{}{line}: {what}", path.display())).into()
+}
+
+/// The line that decides a key: of the grid, else of the arm, else of the environment, else of the
+/// study's own settings.
+fn line_of(
+    text: &str,
+    key: &str,
+    arm: usize,
+    grid: Option<(usize, &str)>,
+    environment: usize,
+) -> Option<usize> {
+    let file = DeTable::parse(text).ok()?;
+    let file = file.get_ref();
+    let entry = |list: &str, at: usize| file.get(list)?.get_ref().get(at)?.get_ref().as_table();
+    let settings = |entry: Option<&DeTable<'_>>| {
+        let table = entry?.get("settings")?.get_ref().as_table()?;
+        offset(table, key)
+    };
+    let varied = grid.and_then(|(at, varied)| {
+        let within = key == varied || key.strip_prefix(varied).is_some_and(|k| k.starts_with('.'));
+        let (name, _) = entry("grids", at)?.get_key_value("key").filter(|_| within)?;
+        Some(name.span().start)
+    });
+    let at = varied
+        .or_else(|| settings(entry("arms", arm)))
+        .or_else(|| settings(entry("environments", environment)))
+        .or_else(|| settings(Some(file)))?;
+    Some(text.get(..at)?.matches('\n').count() + 1)
+}
+
+/// Where the last part of a dotted key stands in a table of tables.
+fn offset(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(a, b)| (a, Some(b)));
+    let (name, value) = table.get_key_value(first)?;
+    match rest {
+        Some(rest) => offset(value.get_ref().as_table()?, rest),
+        None => Some(name.span().start),
+    }
+}
 
 /// The settings that a cell's run would have, by dotted key, without those that do not bear on its
 /// result: folders, checkpoints, what is recorded, the seed.
@@ -435,7 +531,7 @@ environments = ["search"]
 "#;
 
     fn plan(text: &str) -> anyhow::Result<Plan> {
-        Plan::of(toml::from_str(text)?, Path::new("studies/small.toml"))
+        Plan::of(toml::from_str(text)?, text, Path::new("studies/small.toml"))
     }
 
     #[test]
@@ -507,6 +603,40 @@ environments = ["search"]
             let error = format!("{:#}", plan(&SMALL.replacen(from, to, 1)).unwrap_err());
             assert!(error.contains(expected), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn mistakes_in_settings_are_told_by_the_studys_own_lines() {
+        let line = |text: &str, needle: &str| {
+            let at = text.find(needle).unwrap();
+            text[..at].matches('\n').count() + 1
+        };
+        for (from, to, needle, what) in [
+            ("steps = 3", "rollout = { group_sise = 3 }", "rollout = {", "`rollout.group_size`?"),
+            ("steps = 3", "[settings.optim]\nlr = \"x\"", "lr =", "`optim.lr` has the wrong type"),
+            ("{ steps = 2 }", "{ stpes = 2 }", "settings = { stpes", "no key `stpes`"),
+            (
+                "{ empg = { enabled = false } }",
+                "{ empg = { k = -1 } }",
+                "settings = { e",
+                "`empg.k`",
+            ),
+            ("\"empg.k\"", "\"empg.kk\"", "key = ", "no key `empg.kk`"),
+            ("values = [0.5, 2.0]", "values = [\"x\"]", "key = ", "`empg.k` has the wrong type"),
+        ] {
+            let text = SMALL.replacen(from, to, 1);
+            let error = format!("{:#}", plan(&text).unwrap_err());
+            let place = format!("studies/small.toml:{}: ", line(&text, needle));
+            assert!(error.contains(&place) && error.contains(what), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn seeds_that_a_study_does_not_have_are_refused_with_those_that_it_has() {
+        let plan = plan(SMALL).unwrap();
+        plan.check_seeds(&[1, 0]).unwrap();
+        let refused = plan.check_seeds(&[1, 7, 9]).unwrap_err().to_string();
+        assert_eq!(refused, "--seeds 7, 9: the study has the seeds 0, 1 only");
     }
 
     /// What becomes of the cell of `plan` that was run with other settings.

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
-use empg_train::TrainError;
+use anyhow::anyhow;
+use empg_train::{ScriptError, TrainError};
 
 use crate::settings::SettingsError;
 
@@ -27,6 +29,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         crate::say_part!("{}", in_words(error));
     }
     ExitCode::from(code)
+}
+
+/// An error in a run's prompt as one of the copy that the run keeps and goes by, where it has one.
+pub(crate) fn in_prompt(error: anyhow::Error, run: &Path) -> anyhow::Error {
+    let copy = run.join("prompt.jinja");
+    match error.downcast_ref::<TrainError>() {
+        Some(TrainError::Script(ScriptError::Template { reason, .. })) if copy.exists() => anyhow!(
+            "{}: {reason}; the run goes by this copy of its template, and goes on once it is mended",
+            copy.display()
+        ),
+        _ => error,
+    }
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -64,7 +78,7 @@ fn in_words(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context as _, anyhow};
+    use anyhow::Context as _;
 
     use super::*;
 

@@ -21,6 +21,25 @@ pub(crate) fn line(line: &str) -> io::Result<()> {
     text(&format!("{line}\n"))
 }
 
+/// What is wrong with the JSON of one line; which line it is of a file is told beside it.
+pub(crate) fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what} (column {})", error.column()),
+        None => text,
+    }
+}
+
+/// A path or name as a shell reads it back from a line that is copied.
+pub(crate) fn quoted(name: impl std::fmt::Display) -> String {
+    let name = name.to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:=@%,".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        return name;
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
+}
+
 /// Writes a line to stderr; nobody listening is no error.
 #[macro_export]
 macro_rules! say {
@@ -37,4 +56,30 @@ macro_rules! say_part {
         use std::io::Write as _;
         let _ = write!(std::io::stderr(), $($part)*);
     }};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_a_shell_would_take_them_apart() {
+        for (name, expected) in [
+            ("runs/a-b_1.5", "runs/a-b_1.5"),
+            ("runs/grün", "runs/grün"),
+            ("my runs/a", "'my runs/a'"),
+            ("it's", r"'it'\''s'"),
+            ("a;b", "'a;b'"),
+            ("~/a", "'~/a'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(name), expected);
+        }
+    }
+
+    #[test]
+    fn faults_of_a_line_name_no_line() {
+        let error = serde_json::from_str::<u8>("[").unwrap_err();
+        assert_eq!(in_line(&error), "invalid type: sequence, expected u8 (column 1)");
+    }
 }

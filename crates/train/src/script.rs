@@ -17,6 +17,10 @@ const PROMPTS: &[(&str, &str)] = &[
     ("search", include_str!("../prompts/search.jinja")),
 ];
 
+/// What a template can name.
+const VARIABLES: [&str; 8] =
+    ["opening", "intro", "task", "turn", "history", "observation", "admissible", "invalid"];
+
 /// What stands before the task in ALFWorld's first observation.
 const TASK: &str = "Your task is to: ";
 
@@ -140,7 +144,9 @@ impl Script {
             "search" => Reading::Thought,
             _ => Reading::Tagged(Projection::of(env).unwrap_or(Projection::Alfworld)),
         };
-        let script = Self { template: Some(Template::new(prompt, text)?), reading };
+        let template = Template::new(prompt, text)?;
+        let unknown = template.unknown();
+        let script = Self { template: Some(template), reading };
         // What fails at the third turn of an episode fails here.
         let past = TurnText {
             observation: String::new(),
@@ -162,7 +168,7 @@ impl Script {
                 })?;
             }
         }
-        Ok(script)
+        unknown.map_or(Ok(script), Err)
     }
 
     /// Whether a prompt is the path of a template, rather than one that needs no file.
@@ -280,7 +286,7 @@ fn plain_message(scene: &Scene<'_>) -> String {
 
 impl Template {
     fn new(name: &str, text: String) -> Result<Self, ScriptError> {
-        let refuse = |e| ScriptError::Template { name: name.to_owned(), reason: reason(&e) };
+        let refuse = |e| ScriptError::Template { name: name.to_owned(), reason: reason(&e, "") };
         let mut engine = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         engine.set_syntax(syntax.map_err(refuse)?);
@@ -291,15 +297,81 @@ impl Template {
     }
 
     fn render(&self, context: Value) -> Result<String, ScriptError> {
-        let rendered = self.engine.get_template(&self.name).and_then(|t| t.render(context));
-        let refuse = |e| ScriptError::Template { name: self.name.clone(), reason: reason(&e) };
-        Ok(rendered.map_err(refuse)?.trim().to_owned())
+        let refuse = |e, text: &str| ScriptError::Template {
+            name: self.name.clone(),
+            reason: reason(&e, text),
+        };
+        let template = self.engine.get_template(&self.name).map_err(|e| refuse(e, ""))?;
+        let rendered = template.render(context).map_err(|e| refuse(e, template.source()))?;
+        Ok(rendered.trim().to_owned())
+    }
+
+    /// A variable that there is not, in whatever branch it stands.
+    fn unknown(&self) -> Option<ScriptError> {
+        let template = self.engine.get_template(&self.name).ok()?;
+        let text = template.source();
+        let mut named: Vec<(usize, String)> = template
+            .undeclared_variables(false)
+            .into_iter()
+            .filter(|name| !VARIABLES.contains(&name.as_str()))
+            .filter(|name| self.engine.globals().all(|(global, _)| global != name))
+            .filter_map(|name| Some((unsettled(text, &name)?, name)))
+            .collect();
+        named.sort_unstable();
+        let (at, name) = named.into_iter().next()?;
+        let line = text[..at].matches('\n').count() + 1;
+        let all = VARIABLES.join(", ");
+        let reason = format!("line {line}: there is no variable `{name}`; there are {all}");
+        Some(ScriptError::Template { name: self.name.clone(), reason })
     }
 }
 
-fn reason(error: &minijinja::Error) -> String {
+/// Where a template first takes a name's value, unless it gives it one itself somewhere (a branch may,
+/// for all that follow it) or asks whether it has one.
+fn unsettled(text: &str, name: &str) -> Option<usize> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut first = None;
+    let mut at = 0;
+    while let Some(open) = text[at..].find('{').map(|i| at + i) {
+        let Some(kind) = text[open + 1..].chars().next().filter(|c| matches!(c, '{' | '%')) else {
+            at = open + 1;
+            continue;
+        };
+        let begin = open + 2;
+        let close = if kind == '{' { "}}" } else { "%}" };
+        let end = text[begin..].find(close).map_or(text.len(), |i| begin + i);
+        let tag = &text[begin..end];
+        let statement = tag.trim_start_matches(['-', '+']).trim_start();
+        for (i, _) in tag.match_indices(name) {
+            let (before, after) = (&tag[..i], &tag[i + name.len()..]);
+            if before.ends_with(word) || before.ends_with('.') || after.starts_with(word) {
+                continue;
+            }
+            let gives = ["set ", "macro "].iter().any(|s| statement.starts_with(s))
+                && !before.contains(['=', '(']);
+            let after = after.trim_start();
+            let asks = ["is defined", "is not defined", "is undefined"]
+                .iter()
+                .any(|question| after.starts_with(question))
+                || after.strip_prefix('|').is_some_and(|f| f.trim_start().starts_with("default"));
+            if gives || asks {
+                return None;
+            }
+            first = first.or(Some(begin + i));
+        }
+        at = end;
+    }
+    first
+}
+
+/// What is wrong, with its line, and with the part of the template's text where it is known.
+fn reason(error: &minijinja::Error, text: &str) -> String {
     let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
-    format!("{line}{}", error.detail().map_or_else(|| error.to_string(), str::to_owned))
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let part = error.range().and_then(|range| text.get(range)).map(str::trim);
+    let part = part.filter(|part| !part.is_empty() && !part.contains('\n') && part.len() <= 80);
+    let part = part.map_or(String::new(), |part| format!(" (`{part}`)"));
+    format!("{line}{what}{part}")
 }
 
 #[cfg(test)]
@@ -410,13 +482,39 @@ mod tests {
         let file = dir.path().join("p.jinja");
         let path = file.to_str().unwrap();
         for (text, needle) in [
-            ("{{ observation }}\n{{ observatoin }}", "line 2"),
+            ("{{ observation }}\n{{ observatoin }}", "line 2: undefined value (`observatoin`)"),
             ("{% if opening %}", "line 1"),
             ("{{ history[3].action }}", "line 1"),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = Script::open(path, "alfworld", true).unwrap_err().to_string();
             assert!(error.contains(needle) && error.contains("p.jinja"), "{error}");
+        }
+        // Branches that no turn of a trial takes.
+        for (text, needle) in [
+            (
+                "observatoin\n{% if turn > 7 %}\n{{ observatoin }}{% endif %}",
+                "line 3: there is no variable `observatoin`; there are opening, intro",
+            ),
+            ("{% if turn > 7 and not obening %}x{% endif %}", "variable `obening`"),
+            (
+                "{% for t in history if turn > 9 %}{{ t.turn }}{{ tt.said }}{% endfor %}",
+                "variable `tt`",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Script::open(path, "alfworld", true).unwrap_err().to_string();
+            assert!(error.contains(needle) && error.contains("p.jinja"), "{error}");
+        }
+        for text in [
+            "{% if turn > 7 %}{% set a = 1 %}{% else %}{% set a = 2 %}{% endif %}{{ a }}",
+            "{% set a %}b{% endset %}{{ a }}{{ other|default('none') }}",
+            "{% if other is defined %}{{ other }}{% endif %}{% for i in range(turn) %}{{ i }}{% endfor %}",
+            "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(task) }}{{ dict(a=1).a }}",
+            "{% set ns = namespace(n=0) %}{% for t in history %}{% set ns.n = ns.n + 1 %}{{ loop.index }}{% endfor %}{{ ns.n }}",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            Script::open(path, "alfworld", true).unwrap();
         }
         let error = Script::open("no/such.jinja", "alfworld", true).unwrap_err().to_string();
         assert!(error.contains("no/such.jinja") && error.contains("webshop"), "{error}");

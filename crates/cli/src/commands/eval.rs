@@ -1,16 +1,18 @@
 //! `empg eval`: a fixed panel of tasks, played with a policy.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
+use empg::{End, Limit};
 use empg_env::Split;
 use empg_train::{Config, Episode, Panel, evaluation_settings};
 
 use crate::models::{self, Which};
 use crate::settings::{self, CommonArgs};
-use crate::{interrupt, output, progress, table, tasks};
+use crate::{failure, interrupt, output, progress, table, tasks};
 
 /// Arguments of `empg eval`.
 #[derive(Args, Debug)]
@@ -57,8 +59,10 @@ enum SplitName {
     /// What the policy learns from
     Train,
     /// Held-out tasks like those of training
+    #[value(alias = "valid_seen")]
     Seen,
     /// Held-out tasks in rooms unlike those of training
+    #[value(alias = "valid_unseen")]
     Unseen,
 }
 
@@ -101,6 +105,8 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
         }];
     }
     let config = settings::finish(config)?;
+    // The run whose words these are: it, or the one around the checkpoint.
+    let prompt = config.rollout.template.as_ref().and_then(|_| run_of(Path::new(&model)));
     let tasks = tasks::open(&config.env)?;
     let split = config.eval.splits.last().copied().unwrap_or(Split::Unseen);
     let panel = Panel::choose(&*tasks, split, config.eval.episodes, config.eval.panel_seed)?;
@@ -112,7 +118,10 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
     if let Some(spinner) = spinner {
         spinner.finish_and_clear();
     }
-    let (evaluation, episodes) = played?;
+    let (evaluation, episodes) = played.map_err(|error| match &prompt {
+        Some(run) => failure::in_prompt(error.into(), run),
+        None => error.into(),
+    })?;
     if let Some(why) = &evaluation.failure {
         if evaluation.failed == evaluation.episodes {
             anyhow::bail!("every episode failed; the first: {why}");
@@ -138,6 +147,13 @@ pub(crate) fn run(args: EvalArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The run that a path names, or in which a checkpoint lies.
+fn run_of(model: &Path) -> Option<PathBuf> {
+    let model = std::path::absolute(model).ok()?;
+    let mut around = model.ancestors().step_by(2).take(2);
+    around.find(|folder| folder.join("manifest.json").exists()).map(Path::to_owned)
+}
+
 fn header(model: &str, config: &Config, panel: &Panel) -> String {
     format!(
         "{model} plays {} {} tasks of {} (panel seed {}, temperature {})",
@@ -147,6 +163,18 @@ fn header(model: &str, config: &Config, panel: &Panel) -> String {
         panel.seed,
         config.eval.temperature,
     )
+}
+
+/// How an episode ended, in words.
+fn ended(end: &End) -> String {
+    let limit = match end {
+        End::Truncated(Limit::Turns) => "turns",
+        End::Truncated(Limit::ContextTokens) => "context tokens",
+        End::Truncated(Limit::EpisodeTokens) => "episode tokens",
+        End::Truncated(Limit::Stuck) => "stuck",
+        other => return other.to_string(),
+    };
+    format!("truncated ({limit})")
 }
 
 fn conversations(episodes: &[Episode]) -> String {
@@ -159,7 +187,7 @@ fn conversations(episodes: &[Episode]) -> String {
             episode.kind,
             episode.trajectory.task(),
             episode.turns.len(),
-            episode.trajectory.end(),
+            ended(episode.trajectory.end()),
         );
         for turn in &episode.turns {
             let mark = if turn.effect { "" } else { "   (no effect)" };

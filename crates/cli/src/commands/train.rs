@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::progress::{Live, duration};
 use crate::settings::{self, SettingsError, TrainingArgs};
 use crate::track::{Following, Tracker};
-use crate::{estimate, interrupt, models, output, table, tasks};
+use crate::{estimate, failure, interrupt, models, output, table, tasks};
 
 /// Arguments of `empg train`.
 #[derive(Args, Debug)]
@@ -67,7 +67,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     let TrainArgs { training, out, track, resume } = args;
     let started = Instant::now();
     let prepared = match resume {
-        Some(dir) => continued(&dir, training, track)?,
+        Some(dir) => continued(&dir, training, track).map_err(|e| failure::in_prompt(e, &dir))?,
         None => fresh(training, out, track)?,
     };
     let Prepared { config, mut dir, mut trainer, trackers } = prepared;
@@ -91,7 +91,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
     for warning in dir.warnings().iter().skip(told) {
         crate::say!("warning: {warning}");
     }
-    let path = dir.path().display();
+    let path = output::quoted(dir.path().display());
     match outcome {
         Ok(summary) => {
             let seconds = started.elapsed().as_secs_f64();
@@ -104,7 +104,7 @@ pub(crate) fn run(args: TrainArgs, json: bool) -> anyhow::Result<()> {
             crate::say!("interrupted {done}; continue with: empg train --resume {path}");
             Err(TrainError::Interrupted.into())
         }
-        Err(error) => Err(error).with_context(|| {
+        Err(error) => Err(failure::in_prompt(error.into(), dir.path())).with_context(|| {
             format!(
                 "training stopped; what is committed can be continued: empg train --resume {path}"
             )
@@ -351,6 +351,6 @@ fn report(path: &Path, summary: &Summary, seconds: f64, json: bool) -> anyhow::R
         .collect();
     crate::say!("phases: {}", parts.join(", "));
     output::line(&format!("run: {}", path.display()))?;
-    crate::say!("play it again with: empg eval --model {}", path.display());
+    crate::say!("play it again with: empg eval --model {}", output::quoted(path.display()));
     Ok(())
 }

@@ -12,7 +12,7 @@ use empg_run::{CheckpointRef, Run};
 use empg_train::{Config, Policy, tiny};
 
 use crate::hub::{self, HubId};
-use crate::settings;
+use crate::{output, settings};
 
 /// A policy, and where it comes from.
 #[derive(Debug)]
@@ -126,8 +126,9 @@ fn load_folder(path: &Path) -> anyhow::Result<LoadedModel> {
         if from.join(ADAPTER_CONFIG_FILE).exists() {
             bail!(
                 "the adapters belong to {base}, which holds adapters of its own: merge those first \
-                 (empg export --model {base} --out DIR); a whole model that lies beside adapters \
-                 needs a folder of its own"
+                 (empg export --model {} --out DIR); a whole model that lies beside adapters \
+                 needs a folder of its own",
+                output::quoted(&base)
             );
         }
         load_path(&from).with_context(|| format!("loading the adapters' model {base}"))?

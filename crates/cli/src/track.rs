@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use empg_track::{Address, Credentials, Mirror, MirrorOptions, Status, TrackError, Trust};
 use indicatif::ProgressBar;
 
+use crate::output;
 use crate::settings::SettingsError;
 
 /// Time between looks at a run.
@@ -194,11 +195,11 @@ impl Following {
         for thread in &self.threads {
             let left = deadline.saturating_duration_since(Instant::now());
             if thread.done.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-                let run = self.run.display();
+                let run = output::quoted(self.run.display());
+                let url = output::quoted(&thread.url);
                 crate::say!(
                     "warning: {} has not taken the whole run; send it the rest with: empg track \
-                     {run} --mlflow {}",
-                    thread.url,
+                     {run} --mlflow {url}",
                     thread.url
                 );
             }
@@ -222,7 +223,10 @@ impl Voice {
 
 /// Mirrors until told of the run's end and done with it, or until the tracker refuses for good.
 fn follow(tracker: &Tracker, path: &Path, told: &Receiver<Status>, voice: &Voice) {
-    let later = || format!("empg track {} --mlflow {}", path.display(), tracker.url());
+    let later = || {
+        let (run, url) = (output::quoted(path.display()), output::quoted(tracker.url()));
+        format!("empg track {run} --mlflow {url}")
+    };
     let mut mirror = match tracker.mirror(path) {
         Ok(mirror) => mirror,
         Err(error) => return voice.say(&format!("warning: the run is not tracked: {error}")),

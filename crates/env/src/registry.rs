@@ -94,12 +94,7 @@ impl Source {
                 Err(EnvError::Failed(what.to_owned()))
             }
             "alfworld" => {
-                let folder = data.ok_or_else(|| {
-                    EnvError::Failed(
-                        "alfworld needs --data FOLDER: the folder that `alfworld-download` fills"
-                            .to_owned(),
-                    )
-                })?;
+                let folder = data.ok_or_else(needs_data)?;
                 let EnvOptions { data_version, max_steps, .. } = EnvOptions::default();
                 Ok(Self::Alfworld(AlfworldSet::load(folder, data_version, max_steps)?))
             }
@@ -131,6 +126,7 @@ impl Source {
                 let EnvOptions { search, max_steps, .. } = EnvOptions::generated(name);
                 Ok(Self::Search(SearchSet::generated(seed, search, max_steps)))
             }
+            "alfworld" => Err(needs_data()),
             _ => Err(EnvError::Failed(format!(
                 "no environment is called {name:?}: there are {}, and elsewhere {}",
                 NAMES.join(", "),
@@ -166,6 +162,11 @@ impl Source {
             Self::Stdio(set) => Arc::new(set.with(max_steps)),
         })
     }
+}
+
+fn needs_data() -> EnvError {
+    let what = "alfworld needs --data FOLDER: the folder that `alfworld-download` fills";
+    EnvError::Failed(what.to_owned())
 }
 
 /// The tasks of an environment by name: [`Source::open`], then [`Source::tasks`].
@@ -206,6 +207,15 @@ mod tests {
         assert_eq!(first(usual), first(Source::generated("search", 0).unwrap()));
         let missing = Source::generated("search", 0).unwrap().over(&dir.path().join("none"));
         assert!(missing.is_err());
+    }
+
+    #[test]
+    fn what_is_not_generated_says_what_it_needs() {
+        for error in [Source::generated("alfworld", 1), Source::open("alfworld", None, None)] {
+            assert!(error.unwrap_err().to_string().starts_with("alfworld needs --data FOLDER"));
+        }
+        let unknown = Source::generated("chess", 0).unwrap_err().to_string();
+        assert!(unknown.contains("no environment is called \"chess\""), "{unknown}");
     }
 
     #[test]

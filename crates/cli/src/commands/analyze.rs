@@ -16,11 +16,15 @@ use serde_json::{Value, json};
 use super::report::{find, read_all};
 use crate::output;
 
+/// Changes of entropy below this are printed as 0; what is smaller everywhere is rounding, not a shape.
+const SHOWN: f64 = 5e-5;
+
 /// Arguments of `empg analyze`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Runs that differ in their seed only are taken as one arm. `empg report` shows the same analyses with
-figures; `empg prop1 --run RUN` shows entropy against gradients.
+Runs that differ in their seed only are taken as one arm. `empg report` shows
+the same analyses with figures; `empg prop1 --run RUN` shows entropy against
+gradients.
 
 Examples:
   empg analyze entropy-dynamics runs/households-dapo-empg-s0
@@ -34,6 +38,10 @@ pub(crate) struct AnalyzeArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// How training changed the entropy of steps, by percentile of their initial entropy
+    #[command(after_help = "\
+Examples:
+  empg analyze entropy-dynamics runs/households-dapo-empg-s0
+  empg analyze entropy-dynamics runs/ --bins 10 --json")]
     EntropyDynamics {
         #[command(flatten)]
         which: Which,
@@ -42,8 +50,16 @@ enum What {
         bins: u16,
     },
     /// KL to the reference over training, and late-stage instability
+    #[command(after_help = "\
+Examples:
+  empg analyze stability runs/households-dapo-empg-s0
+  empg analyze stability runs/ --json")]
     Stability(Which),
     /// Success by arm and domain; base, gradient scaling, future clarity, both
+    #[command(after_help = "\
+Examples:
+  empg analyze ablation runs/
+  empg analyze ablation runs/base-s0 runs/both-s0 --json")]
     Ablation(Which),
 }
 
@@ -131,7 +147,7 @@ fn dynamics_table(text: &mut String, bins: &[ArmBin]) {
         "percentile", "steps", "before", "after", "change", "95 % interval"
     );
     for bin in bins {
-        let marks = (bin.change.abs() / largest * 20.0).round() as usize;
+        let marks = if largest < SHOWN { 0.0 } else { bin.change.abs() / largest * 20.0 };
         let _ = writeln!(
             text,
             "{:>11}  {:>6}  {:>8.4}  {:>8.4}  {:>+8.4}  {:>+8.4} … {:>+8.4}  {}",
@@ -142,7 +158,7 @@ fn dynamics_table(text: &mut String, bins: &[ArmBin]) {
             bin.change,
             bin.low,
             bin.high,
-            if bin.change < 0.0 { "−" } else { "+" }.repeat(marks)
+            if bin.change < 0.0 { "−" } else { "+" }.repeat(marks.round() as usize)
         );
     }
     text.push('\n');

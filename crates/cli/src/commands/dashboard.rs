@@ -11,9 +11,10 @@ use serde_json::json;
 /// Arguments of `empg dashboard`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The list, the curves and the credit of every step follow training as it goes; runs that appear in the
-folder are picked up. Nothing is written. The first line of stdout is the address to open; where other
-machines can reach it (--host), it holds a token that visitors need. Over ssh, a tunnel needs none:
+The list, the curves and the credit of every step follow training as it goes;
+runs that appear in the folder are picked up. Nothing is written. The first
+line of stdout is the address to open; where other machines can reach it
+(--host), it holds a token that visitors need. Over ssh, a tunnel needs none:
   ssh -L 7878:localhost:7878 MACHINE
 
 Examples:

@@ -20,9 +20,9 @@ const TEMPLATE: &str = "chat_template.jinja";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-A GGUF file stores matrices in the chosen type, vectors in f32; its tokenizer must be byte-level
-BPE (as those of Llama 3, Qwen and SmolLM are). Special tokens, chat template and sampling defaults
-are those that the model came with.
+A GGUF file stores matrices in the chosen type, vectors in f32; its tokenizer
+must be byte-level BPE (as those of Llama 3, Qwen and SmolLM are). Special
+tokens, chat template and sampling defaults are those that the model came with.
 
 Examples:
   empg export --model runs/NAME --gguf agent.gguf

@@ -19,6 +19,8 @@ mod study;
 mod track;
 mod train;
 
+use std::num::NonZeroUsize;
+
 use clap::{Parser, Subcommand};
 
 /// Trains language-model agents with Entropy-Modulated Policy Gradients.
@@ -79,6 +81,10 @@ enum Command {
     /// Measure training and sampling beside this machine's peaks
     Bench(bench::BenchArgs),
     /// Show or write the settings
+    #[command(after_help = "\
+Examples:
+  empg config show --env alfworld
+  empg config init my.toml")]
     Config(config::ConfigArgs),
 }
 
@@ -104,4 +110,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(args, json),
         Command::Config(args) => config::run(args, json),
     }
+}
+
+/// Reads a count of at least one.
+///
+/// # Errors
+/// Anything else.
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    let count: usize = text.parse().map_err(|e: std::num::ParseIntError| e.to_string())?;
+    NonZeroUsize::new(count).ok_or_else(|| "must be at least 1".to_owned())
 }

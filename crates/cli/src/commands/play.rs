@@ -16,8 +16,8 @@ Examples:
   empg play webshop --env-seed 7
   empg play search --data FOLDER
 
-Type commands as the game shows them; `?` lists those that work now, `quit` leaves. In search, a
-line is a query; `= ` before it makes it the answer.")]
+Type commands as the game shows them; `?` lists those that work now, `quit`
+leaves. In search, a line is a query; `= ` before it makes it the answer.")]
 pub(crate) struct PlayArgs {
     #[command(flatten)]
     which: super::env::Which,
@@ -32,9 +32,9 @@ pub(crate) struct PlayArgs {
     /// Which task of the split
     #[arg(long, default_value_t = 0)]
     index: u64,
-    /// Whose texts: 2.1.1 or 2.1.2+
-    #[arg(long, default_value_t = DataVersion::default())]
-    data_version: DataVersion,
+    /// alfworld, households: whose texts, 2.1.1 or 2.1.2+ [default: 2.1.2+]
+    #[arg(long)]
+    data_version: Option<DataVersion>,
     /// Steps before the episode ends (50; webshop 15, search 4, generated 6)
     #[arg(long)]
     max_steps: Option<u32>,
@@ -53,7 +53,14 @@ struct Outcome<'a> {
 /// Data that cannot be read, an unknown task.
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let PlayArgs { which, rules, task, split, index, data_version, max_steps } = args;
-    let options = rules.options(&which);
+    let options = rules.options(&which)?;
+    super::env::fits(
+        &which.env,
+        "--data-version",
+        data_version.is_some(),
+        &["alfworld", "households"],
+    )?;
+    let data_version = data_version.unwrap_or_default();
     let max_steps = max_steps.or(options.max_steps);
     let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
     let tagged = which.env == "search";

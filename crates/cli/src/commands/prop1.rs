@@ -11,13 +11,20 @@ use empg_run::Run;
 use empg_train::SCORE_NORMS;
 use serde_json::json;
 
+use crate::settings::SettingsError;
+
+/// Bins of a run's steps.
+const BINS: u16 = 8;
+
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-For a softmax policy π over logits z, E‖∇_z log π(a)‖² = 1 − exp(−H₂(π)), H₂ being the Rényi-2
-entropy: uncertain policies have large gradients, confident ones small. Each row draws one random
-distribution, from nearly uniform to nearly certain, and compares the mean over all actions, the
-mean over sampled actions, and the closed form. With --run, the distributions are those of the run's
-initial policy at its own steps, and beside them stands the norm of the parameters' gradient.
+For a softmax policy π over logits z, E‖∇_z log π(a)‖² = 1 − exp(−H₂(π)), H₂
+being the Rényi-2 entropy: uncertain policies have large gradients, confident
+ones small. Each row draws one random distribution, from nearly uniform to
+nearly certain, and compares the mean over all actions, the mean over sampled
+actions, and the closed form. With --run, the distributions are those of the
+run's initial policy at its own steps, and beside them stands the norm of the
+parameters' gradient.
 
 Examples:
   empg prop1
@@ -31,7 +38,7 @@ pub(crate) struct Prop1Args {
     /// Distributions
     #[arg(long, default_value_t = 12)]
     rows: usize,
-    /// Sampled actions per distribution
+    /// Sampled actions per distribution; 0 samples none
     #[arg(long, default_value_t = 20_000)]
     samples: usize,
     /// Seed of the distributions and samples
@@ -40,16 +47,17 @@ pub(crate) struct Prop1Args {
     /// A run: its initial policy's steps instead of random distributions
     #[arg(long, value_name = "RUN", conflicts_with_all = ["vocabulary", "rows", "samples", "seed"])]
     run: Option<PathBuf>,
-    /// Percentile bins of entropy, with --run
-    #[arg(long, default_value_t = 8, requires = "run", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    bins: u16,
+    /// Percentile bins of entropy, with --run [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    bins: Option<u16>,
 }
 
 struct Row {
     entropy: f64,
     renyi2: f64,
     expected: f64,
-    sampled: f64,
+    /// None where nothing was sampled.
+    sampled: Option<f64>,
     closed: f64,
 }
 
@@ -57,7 +65,14 @@ struct Row {
 pub(crate) fn run(args: Prop1Args, json: bool) -> anyhow::Result<()> {
     let Prop1Args { vocabulary, rows, samples, seed, run, bins } = args;
     if let Some(run) = run {
-        return of_run(&run, bins.into(), json);
+        return of_run(&run, bins.unwrap_or(BINS).into(), json);
+    }
+    if bins.is_some() {
+        let what = "--bins bears on a run's steps: give --run RUN, or leave it out";
+        return Err(SettingsError::Conflict(what.to_owned()).into());
+    }
+    if rows == 0 {
+        bail!("--rows must be at least 1");
     }
     if !(1..=65_536).contains(&vocabulary) {
         bail!("--vocabulary {vocabulary}: must be in 1..=65536");
@@ -82,11 +97,11 @@ pub(crate) fn run(args: Prop1Args, json: bool) -> anyhow::Result<()> {
     for row in &table {
         writeln!(
             out,
-            "{:>9.4}  {:>9.4}  {:>12.8}  {:>12.8}  {:>12.8}  {:>9.1e}",
+            "{:>9.4}  {:>9.4}  {:>12.8}  {:>12}  {:>12.8}  {:>9.1e}",
             row.entropy,
             row.renyi2,
             row.expected,
-            row.sampled,
+            row.sampled.map_or("–".to_owned(), |sampled| format!("{sampled:.8}")),
             row.closed,
             error(row)
         )?;
@@ -197,7 +212,7 @@ fn measure(
         entropy: entropy::token_entropy(&logits, 1.0)?,
         renyi2: prop1::renyi2(&p),
         expected: p.iter().zip(&norms).map(|(p, norm)| p * norm).sum(),
-        sampled: drawn / samples.max(1) as f64,
+        sampled: (samples > 0).then(|| drawn / samples as f64),
         closed: prop1::closed_form(&p),
     })
 }
@@ -236,7 +251,8 @@ mod tests {
         for spread in [0.1, 1.0, 10.0] {
             let row = measure(&mut random, 50, spread, 20_000).unwrap();
             assert!((row.expected - row.closed).abs() < 1e-12);
-            assert!((row.sampled - row.closed).abs() < 0.02);
+            assert!((row.sampled.unwrap() - row.closed).abs() < 0.02);
         }
+        assert_eq!(measure(&mut random, 50, 1.0, 0).unwrap().sampled, None);
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write};
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use empg_llm::Model;
 
@@ -40,7 +40,7 @@ pub(crate) struct ScoreArgs {
     temperature: f32,
     /// Tokens of a pass: more are faster up to a point and take more memory; a longer line goes
     /// alone
-    #[arg(long, value_name = "N", default_value = "4096")]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = super::at_least_one)]
     batch_tokens: NonZeroUsize,
     /// Threads; 0 = all cores
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -59,6 +59,9 @@ pub(crate) fn run(args: ScoreArgs, _json: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (input, out) = (io::stdin().lock(), io::stdout().lock());
     let seen = score(&model, temperature, batch_tokens.get(), threads, input, out)?;
+    if seen.lines == 0 {
+        bail!("stdin holds no text: expected one JSON object a line");
+    }
     let seconds = begun.elapsed().as_secs_f64();
     crate::say!(
         "{} lines, {} tokens: mean log-probability {:.4}, mean entropy {:.4} nats, {:.0} tokens/s",

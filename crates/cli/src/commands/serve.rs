@@ -10,6 +10,10 @@ use empg_serve::{Limits, Retrieval, ServeError, Server, block_on, interrupted};
 use serde_json::json;
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  empg serve env households
+  empg serve retrieval --corpus wiki.jsonl.gz")]
 pub(crate) struct ServeArgs {
     #[command(subcommand)]
     what: What,

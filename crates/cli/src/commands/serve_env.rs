@@ -12,10 +12,10 @@ use serde_json::json;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Every WebSocket at /ws is a session with an environment of its own; POST /reset and /step are
-stateless, as OpenEnv defines them. reset takes seed (equal seeds, equal tasks), split, task_id and
-episode_id; an action is {\"text\": \"...\"}. The first line of stdout is the address. Ctrl-C ends the
-server.
+Every WebSocket at /ws is a session with an environment of its own; POST /reset
+and /step are stateless, as OpenEnv defines them. reset takes seed (equal
+seeds, equal tasks), split, task_id and episode_id; an action is {\"text\":
+\"...\"}. The first line of stdout is the address. Ctrl-C ends the server.
 
 Examples:
   empg serve env households
@@ -30,9 +30,9 @@ pub(crate) struct EnvArgs {
     /// What a reset plays that names no split: train, seen (valid_seen) or unseen (valid_unseen)
     #[arg(long, default_value = "train", value_parser = super::env::split)]
     split: Split,
-    /// Whose texts of alfworld: 2.1.1 or 2.1.2+
-    #[arg(long, default_value_t = DataVersion::default())]
-    data_version: DataVersion,
+    /// alfworld, households: whose texts, 2.1.1 or 2.1.2+ [default: 2.1.2+]
+    #[arg(long)]
+    data_version: Option<DataVersion>,
     /// Steps before an episode ends (50; webshop 15, search 4, generated 6)
     #[arg(long)]
     max_steps: Option<u32>,
@@ -86,7 +86,14 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         let host = host.clone();
         ServeError::Bind { host, port, source }
     })?);
-    let options = rules.options(&which);
+    let options = rules.options(&which)?;
+    super::env::fits(
+        &which.env,
+        "--data-version",
+        data_version.is_some(),
+        &["alfworld", "households"],
+    )?;
+    let data_version = data_version.unwrap_or_default();
     let max_steps = max_steps.or(options.max_steps);
     let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
     let count = tasks.len(split);

@@ -40,11 +40,13 @@ Examples:
   empg sft --model DIR --env alfworld --data DATA --out models/agent   a language model
   empg train --model models/tiny
 
-Settings are layered as in train: defaults, --config, --set, flags. The defaults of [optim] and of
-steps are fine-tuning's own, whatever a preset says: 2000 steps at 2e-3 after 100 of warm-up, for
-language models 100 at 1e-4 after 5, both with a cosine. A file may be one that train reads too: its
-[optim], [model] and seed hold here as well, its steps are the training run's (give --steps), and
-what only reinforcement knows is passed over. In --set such keys are refused.")]
+Settings are layered as in train: defaults, --config, --set, flags. The
+defaults of [optim] and of steps are fine-tuning's own, whatever a preset says:
+2000 steps at 2e-3 after 100 of warm-up, for language models 100 at 1e-4 after
+5, both with a cosine. A file may be one that train reads too: its [optim],
+[model] and seed hold here as well, its steps are the training run's (give
+--steps), and what only reinforcement knows is passed over. In --set such keys
+are refused.")]
 pub(crate) struct SftArgs {
     /// Shape and tokenizer of a new model
     #[arg(long, default_value = "tiny")]
@@ -144,6 +146,12 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
     let settings =
         settings::resolve_sft(common, SftFlags { model, steps, seed, lr, also: also.clone() })?;
     let SftSettings { mut config, mut sft, named, language_model, left } = settings;
+    // Before what takes long; its games lie in --data, which is --env's.
+    if also.iter().any(|name| name == "alfworld") {
+        let what = "--also alfworld: it plays generated environments, and alfworld needs --data \
+                    FOLDER; give --env alfworld --data FOLDER, and the others to --also";
+        return Err(SettingsError::Conflict(what.to_owned()).into());
+    }
     config.rollout.read_prompt()?;
     sft.rollout.template.clone_from(&config.rollout.template);
     config.model.path = models::settle(&config.model.path)?;
@@ -321,12 +329,13 @@ pub(crate) fn run(args: SftArgs, json: bool) -> anyhow::Result<()> {
 fn outgrown(base: &str, is: &ModelConfig, becomes: &ModelConfig) -> anyhow::Error {
     let what = format!(
         "model.lora: {base} has {} tokens and {} positions and would get {} and {} here, which \
-         adapters are not saved with: fine-tune it without model.lora first (empg sft --model {base} \
+         adapters are not saved with: fine-tune it without model.lora first (empg sft --model {} \
          --out DIR), then with it on --model DIR",
         is.vocab_size,
         is.max_position_embeddings,
         becomes.vocab_size,
         becomes.max_position_embeddings,
+        output::quoted(base),
     );
     SettingsError::Conflict(what).into()
 }

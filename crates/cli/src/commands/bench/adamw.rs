@@ -6,6 +6,7 @@ use clap::Args;
 use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
+use super::super::at_least_one;
 use super::figures::{Figures, Peaks};
 use super::subject::{Count, SubjectArgs, count, median};
 
@@ -14,7 +15,7 @@ pub(super) struct AdamwArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Steps; the median is reported
-    #[arg(long, default_value_t = count(7))]
+    #[arg(long, default_value_t = count(7), value_parser = at_least_one)]
     steps: Count,
 }
 

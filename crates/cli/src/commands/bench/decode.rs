@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use empg_llm::{DecodeWeights, Decoder, Model, SamplingParams};
 
+use super::super::at_least_one;
 use super::figures::{Figures, Peaks};
 use super::subject::{Count, SubjectArgs, check_length, count, median, multiplied, text};
 
@@ -14,16 +15,16 @@ pub(super) struct DecodeArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Sequences that are sampled together
-    #[arg(long, default_value_t = count(16))]
+    #[arg(long, default_value_t = count(16), value_parser = at_least_one)]
     batch: Count,
     /// Tokens of the prompt that they share
-    #[arg(long, default_value_t = count(512))]
+    #[arg(long, default_value_t = count(512), value_parser = at_least_one)]
     seq: Count,
     /// Tokens that every sequence samples
-    #[arg(long, default_value_t = count(64))]
+    #[arg(long, default_value_t = count(64), value_parser = at_least_one)]
     new_tokens: Count,
     /// Repetitions; the median is reported
-    #[arg(long, default_value_t = count(3))]
+    #[arg(long, default_value_t = count(3), value_parser = at_least_one)]
     steps: Count,
     /// Every sequence computes a prompt of its own
     #[arg(long)]

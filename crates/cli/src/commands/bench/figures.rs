@@ -37,7 +37,7 @@ impl Peaks {
 pub(super) struct Figures {
     /// Seconds of one step (the median).
     pub(super) seconds: f64,
-    /// Tokens of one step.
+    /// Tokens of one step; 0 where there are none to speak of.
     pub(super) tokens: f64,
     /// Operations of one step.
     pub(super) flop: f64,
@@ -70,11 +70,13 @@ impl Figures {
             ("number type", dtype.name().to_owned()),
             ("threads", subject.threads().to_string()),
             ("seconds a step", format!("{:.4}", self.seconds)),
-            ("tokens/s", format!("{tokens_per_s:.1}")),
-            ("GFLOP/s", format!("{gflops:.1}, {percent:.1} % of {peak:.0}")),
         ];
         let mut line = Map::new();
-        line.insert("tokens_per_s".into(), json!(tokens_per_s));
+        if self.tokens > 0.0 {
+            rows.push(("tokens/s", format!("{tokens_per_s:.1}")));
+            line.insert("tokens_per_s".into(), json!(tokens_per_s));
+        }
+        rows.push(("GFLOP/s", format!("{gflops:.1}, {percent:.1} % of {peak:.0}")));
         line.insert("gflops".into(), json!(gflops));
         line.insert("peak_gflops".into(), json!(peak));
         line.insert("percent_of_peak".into(), json!(percent));

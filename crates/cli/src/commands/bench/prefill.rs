@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use empg_llm::SamplingParams;
 
+use super::super::at_least_one;
 use super::figures::{Figures, Peaks};
 use super::subject::{Count, SubjectArgs, check_length, count, head, median, multiplied, text};
 
@@ -13,13 +14,13 @@ pub(super) struct PrefillArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Prompts
-    #[arg(long, default_value_t = count(1))]
+    #[arg(long, default_value_t = count(1), value_parser = at_least_one)]
     batch: Count,
     /// Tokens of a prompt
-    #[arg(long, default_value_t = count(512))]
+    #[arg(long, default_value_t = count(512), value_parser = at_least_one)]
     seq: Count,
     /// Repetitions; the median is reported
-    #[arg(long, default_value_t = count(5))]
+    #[arg(long, default_value_t = count(5), value_parser = at_least_one)]
     steps: Count,
 }
 

@@ -10,6 +10,7 @@ use empg_llm::{PackedBatch, SamplingParams, Tape, TapeRow, Target, TargetGrad};
 use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
+use super::super::at_least_one;
 use super::figures::{Figures, Peaks};
 use super::subject::{
     Count, SubjectArgs, check_length, count, head, median, multiplied, step_name, text,
@@ -25,25 +26,25 @@ pub(super) struct RlArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Prompts
-    #[arg(long, default_value_t = count(4))]
+    #[arg(long, default_value_t = count(4), value_parser = at_least_one)]
     batch: Count,
     /// Completions of a prompt
-    #[arg(long, default_value_t = count(8))]
+    #[arg(long, default_value_t = count(8), value_parser = at_least_one)]
     group: Count,
     /// Tokens of a prompt
-    #[arg(long, default_value_t = count(200))]
+    #[arg(long, default_value_t = count(200), value_parser = at_least_one)]
     seq: Count,
     /// Tokens of a completion, exactly
-    #[arg(long, default_value_t = count(64))]
+    #[arg(long, default_value_t = count(64), value_parser = at_least_one)]
     new_tokens: Count,
     /// Rows of a micro-batch; all if not given, or 1424 with --recompute
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     budget: Option<Count>,
     /// Compute forward passes again in training instead of keeping them while sampling
     #[arg(long)]
     recompute: bool,
     /// Steps behind the first, which touches its buffers for the first time; their median is reported
-    #[arg(long, default_value_t = count(3))]
+    #[arg(long, default_value_t = count(3), value_parser = at_least_one)]
     steps: Count,
 }
 

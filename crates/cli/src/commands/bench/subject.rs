@@ -18,7 +18,7 @@ pub(super) struct SubjectArgs {
     #[arg(long, value_enum, default_value_t = BenchDtype::F32)]
     pub(super) dtype: BenchDtype,
     /// Threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::super::at_least_one)]
     threads: Option<NonZeroUsize>,
 }
 

@@ -7,6 +7,7 @@ use empg_llm::{PackedBatch, Target, TargetGrad, Workspace};
 use empg_train::AdamW;
 use empg_train::config::OptimConfig;
 
+use super::super::at_least_one;
 use super::figures::{Figures, Peaks};
 use super::subject::{
     Count, SubjectArgs, check_length, count, median, multiplied, step_name, text,
@@ -18,13 +19,13 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     subject: SubjectArgs,
     /// Sequences
-    #[arg(long, default_value_t = count(4))]
+    #[arg(long, default_value_t = count(4), value_parser = at_least_one)]
     batch: Count,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = count(512))]
+    #[arg(long, default_value_t = count(512), value_parser = at_least_one)]
     seq: Count,
     /// Steps behind the first, which touches its buffers for the first time; their median is reported
-    #[arg(long, default_value_t = count(3))]
+    #[arg(long, default_value_t = count(3), value_parser = at_least_one)]
     steps: Count,
     /// AdamW after every backward pass
     #[arg(long)]

@@ -10,6 +10,8 @@ use empg_env::search::generated::{GeneratedQuestion, knowledge_base};
 use empg_env::webshop::generated::{PRODUCTS, write_catalogue};
 use serde_json::json;
 
+use super::source::fits;
+
 /// Arguments of `empg env generate`.
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
@@ -21,14 +23,16 @@ pub(crate) struct GenerateArgs {
     /// Which shop or world; 0 is the one that is played without --data
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// webshop: products
-    #[arg(long, value_name = "N", default_value_t = PRODUCTS)]
-    products: usize,
+    /// webshop: products [default: 1000]
+    #[arg(long, value_name = "N")]
+    products: Option<usize>,
 }
 
 /// Runs the command; prints the files that it wrote.
 pub(crate) fn generate(args: &GenerateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let GenerateArgs { env, out: folder, seed, products } = args;
+    fits(env, "--products", products.is_some(), &["webshop"])?;
+    let products = &products.unwrap_or(PRODUCTS);
     let files = match env.as_str() {
         "webshop" => [
             format!("items_shuffle_{products}.json"),

@@ -27,6 +27,7 @@ pub(super) fn run(args: &GoalsArgs, out: &mut impl Write) -> anyhow::Result<()> 
     if which.env != "webshop" {
         bail!("{:?} has no goals: they are webshop's", which.env);
     }
+    which.check()?;
     let catalogue = which.data.catalogue()?;
     let goals = catalogue.goals(*env_seed, *human_goals)?;
     for index in 0..goals.len() {

@@ -2,8 +2,11 @@
 
 use std::io::{self, BufRead, Write};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::output::in_line;
 
 /// Hands each non-empty line of stdin to `each`; errors name the line.
 pub(super) fn each_line(mut each: impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -15,6 +18,11 @@ pub(super) fn each_line(mut each: impl FnMut(&str) -> anyhow::Result<()>) -> any
         }
     }
     Ok(())
+}
+
+/// Reads one line.
+pub(super) fn read<T: DeserializeOwned>(line: &str) -> anyhow::Result<T> {
+    serde_json::from_str(line).map_err(|error| anyhow!(in_line(&error)))
 }
 
 /// Writes one line.

@@ -19,10 +19,16 @@ use std::io::{self, BufWriter, Write};
 use clap::{Args, Subcommand};
 use empg_env::Split;
 
-pub(crate) use source::{RuleArgs, Which};
+pub(crate) use source::{RuleArgs, Which, fits};
 
 /// Arguments of `empg env`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  empg env list households --split unseen --limit 5
+  empg env bench households
+  empg env replay webshop --data FOLDER < episodes.jsonl
+  empg env generate search --out world")]
 pub(crate) struct EnvArgs {
     #[command(subcommand)]
     command: EnvCommand,
@@ -160,15 +166,16 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let done = match args.command {
         EnvCommand::Replay(which) => match which.env.as_str() {
-            "webshop" => replay_webshop::run(&which.data, &mut out),
-            "search" => replay_search::run(&which.data, &mut out),
+            "webshop" => replay_webshop::run(&which, &mut out),
+            "search" => replay_search::run(&which, &mut out),
             _ => replay::run(&which.open()?, &mut out),
         },
         EnvCommand::List { which, rules, split, limit } => {
-            list::run(&which.open()?, rules.options(&which), split, limit, &mut out)
+            let options = rules.options(&which)?;
+            list::run(&which.open()?, options, split, limit, &mut out)
         }
         EnvCommand::Bench { which, rules, seconds, at_once } => {
-            let options = rules.options(&which);
+            let options = rules.options(&which)?;
             bench::run(&which, options, seconds, at_once, json, &mut out)
         }
         EnvCommand::Project { env } => project::run(&env, &mut out),

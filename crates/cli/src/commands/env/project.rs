@@ -6,7 +6,7 @@ use anyhow::bail;
 use empg_env::Projection;
 use serde::{Deserialize, Serialize};
 
-use super::lines::{each_line, write_line};
+use super::lines::{each_line, read, write_line};
 
 #[derive(Deserialize)]
 struct Raw {
@@ -25,7 +25,7 @@ pub(super) fn run(env: &str, out: &mut impl Write) -> anyhow::Result<()> {
         bail!("no action format for {env:?}: it is alfworld, households, webshop or search");
     };
     each_line(|line| {
-        let raw: Raw = serde_json::from_str(line)?;
+        let raw: Raw = read(line)?;
         let projected = projection.project(&raw.raw);
         let valid = u8::from(projected.valid);
         write_line(out, &Action { action: projected.action, valid })

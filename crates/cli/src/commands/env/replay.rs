@@ -8,9 +8,10 @@ use empg_env::alfworld::DataVersion;
 use empg_env::{Env, EnvOptions, Source};
 use serde::{Deserialize, Serialize};
 
-use super::lines::{each_line, write_line};
+use super::lines::{each_line, read, write_line};
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Recorded {
     task: String,
     #[serde(default)]
@@ -52,7 +53,7 @@ struct Step<'a> {
 pub(super) fn run(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
     let mut envs: HashMap<EnvOptions, Box<dyn Env>> = HashMap::new();
     each_line(|line| {
-        let recorded: Recorded = serde_json::from_str(line)?;
+        let recorded: Recorded = read(line)?;
         let options = EnvOptions {
             data_version: recorded.data_version,
             max_steps: recorded.max_steps,

@@ -7,8 +7,8 @@ use empg_env::search::{Episode, Protocol, Question, Retriever, Rules, SearchOpti
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::lines::{each_line, write_line};
-use super::source::DataArgs;
+use super::lines::{each_line, read, write_line};
+use super::source::Which;
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -58,10 +58,11 @@ struct Step<'a> {
 }
 
 /// Plays recorded model outputs.
-pub(super) fn run(data: &DataArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let retriever = data.retriever()?;
+pub(super) fn run(which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
+    which.check()?;
+    let retriever = which.data.retriever()?;
     each_line(|line| {
-        let recorded: Recorded = serde_json::from_str(line)?;
+        let recorded: Recorded = read(line)?;
         let (steps, unplayed) = play(&recorded, &*retriever)?;
         let Recorded { question, golden_answers, max_turns, topk, rest, .. } = &recorded;
         let unplayed = (unplayed > 0).then_some(unplayed);

@@ -10,8 +10,8 @@ use empg_env::webshop::{Available, Mode, WebshopEnv, WebshopOptions, WebshopSet}
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::lines::{each_line, write_line};
-use super::source::DataArgs;
+use super::lines::{each_line, read, write_line};
+use super::source::Which;
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -60,11 +60,12 @@ struct Step<'a> {
 }
 
 /// Plays recorded actions.
-pub(super) fn run(data: &DataArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let catalogue = data.catalogue()?;
+pub(super) fn run(which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
+    which.check()?;
+    let catalogue = which.data.catalogue()?;
     let mut envs: HashMap<(Mode, Option<u32>), WebshopEnv> = HashMap::new();
     each_line(|line| {
-        let recorded: Recorded = serde_json::from_str(line)?;
+        let recorded: Recorded = read(line)?;
         let Recorded { env_seed, session, mode, human_goals, max_steps, .. } = recorded;
         let kind = if human_goals { "webshop-human" } else { "webshop" };
         let task = match (&recorded.task, session) {

@@ -8,8 +8,8 @@ use empg_env::search::score::Scores;
 use empg_env::webshop::{Purchase, token_set_ratio};
 use serde::{Deserialize, Serialize};
 
-use super::lines::{each_line, write_line};
-use super::source::DataArgs;
+use super::lines::{each_line, read, write_line};
+use super::source::{DataArgs, fits};
 
 /// Arguments of `empg env score`.
 #[derive(Args, Debug)]
@@ -22,7 +22,12 @@ pub(super) struct ScoreArgs {
 
 /// Scores lines.
 pub(super) fn run(args: &ScoreArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let DataArgs { data, corpus } = &args.data;
     match args.what.as_str() {
+        what @ ("search" | "token-set-ratio") if data.is_some() || corpus.is_some() => {
+            bail!("{what} is scored without data: leave --data and --corpus out")
+        }
+        "webshop" if corpus.is_some() => Ok(fits("webshop", "--corpus", true, &["search"])?),
         "webshop" => purchases(&args.data, out),
         "search" => search(out),
         "token-set-ratio" => ratios(out),
@@ -38,7 +43,7 @@ struct Worth {
 fn purchases(data: &DataArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let catalogue = data.catalogue()?;
     each_line(|line| {
-        let purchase: Purchase = serde_json::from_str(line)?;
+        let purchase: Purchase = read(line)?;
         write_line(out, &Worth { reward: purchase.reward(&catalogue)?.total })
     })
 }
@@ -50,7 +55,7 @@ struct Ratio {
 
 fn ratios(out: &mut impl Write) -> anyhow::Result<()> {
     each_line(|line| {
-        let texts: Vec<String> = serde_json::from_str(line)?;
+        let texts: Vec<String> = read(line)?;
         let [a, b] = texts.as_slice() else { bail!("expected two texts: [A, B]") };
         write_line(out, &Ratio { ratio: token_set_ratio(a, b) })
     })
@@ -78,7 +83,7 @@ struct AnswerScores {
 
 fn search(out: &mut impl Write) -> anyhow::Result<()> {
     each_line(|line| {
-        let Answer { prediction, golden_answers } = serde_json::from_str(line)?;
+        let Answer { prediction, golden_answers } = read(line)?;
         let golden_answers = match golden_answers {
             Answers::Many(answers) => answers,
             Answers::One(answer) => vec![answer],

@@ -39,6 +39,7 @@ struct Found<'a> {
 /// Answers queries.
 pub(super) fn run(args: &SearchArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let SearchArgs { which, top } = args;
+    which.check()?;
     match which.env.as_str() {
         "webshop" => shop(&*which.data.catalogue()?, *top, out),
         "search" => match which.data.corpus()? {

@@ -8,11 +8,12 @@ use clap::Args;
 use empg_env::remote::REMOTE;
 use empg_env::search::{Found, Protocol, Retriever, SearchOptions, retriever};
 use empg_env::webshop::{Catalogue, Mode, Splits, WebshopOptions};
-use empg_env::{EnvOptions, Source};
+use empg_env::{EnvOptions, NAMES, Source};
 use empg_train::config::EnvConfig;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 
+use crate::settings::SettingsError;
 use crate::tasks;
 
 /// The environment of a command.
@@ -49,10 +50,6 @@ pub(crate) struct RemoteArgs {
 impl RemoteArgs {
     fn settings(&self, name: &str) -> anyhow::Result<EnvConfig> {
         let Self { url, command, timeout, action_field, observation_field } = self;
-        let elsewhere = REMOTE.contains(&name);
-        if !elsewhere && (url.is_some() || command.is_some()) {
-            anyhow::bail!("--url belongs to openenv, --command to stdio");
-        }
         let timeout = timeout.unwrap_or(EnvConfig::default().timeout);
         if !(timeout.is_finite() && (0.001..=86_400.0).contains(&timeout)) {
             anyhow::bail!("--timeout {timeout}: must lie between 0.001 and 86400 seconds");
@@ -74,35 +71,35 @@ impl RemoteArgs {
 pub(crate) struct DataArgs {
     /// The folder of the environment's data; webshop and search are generated where left out
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// search: the file of passages, a folder with their vectors (passages.npy, queries.npy and
     /// queries.jsonl beside the file), or a retriever's address (http://HOST:PORT/retrieve); the
     /// file in the data folder where left out
     #[arg(long, value_name = "FILE|DIR|URL")]
-    corpus: Option<PathBuf>,
+    pub(super) corpus: Option<PathBuf>,
 }
 
 /// How webshop and search are played.
 #[derive(Args, Debug)]
 pub(crate) struct RuleArgs {
-    /// webshop: seed of prices and of the goals' order
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    env_seed: u32,
+    /// webshop: seed of prices and of the goals' order [default: 0]
+    #[arg(long, value_name = "N")]
+    env_seed: Option<u32>,
     /// webshop: people's instructions instead of synthetic ones
     #[arg(long)]
     human_goals: bool,
-    /// webshop: how a page is printed, text or text_rich
-    #[arg(long, default_value = "text", value_parser = named::<Mode>)]
-    mode: Mode,
-    /// webshop: whose splits of the goals, verl-agent or original
-    #[arg(long, default_value = "verl-agent", value_parser = named::<Splits>)]
-    splits: Splits,
-    /// search: whose texts and rules, verl-agent or search-r1
-    #[arg(long, default_value = "verl-agent")]
-    protocol: Protocol,
-    /// search: passages of a search
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    topk: usize,
+    /// webshop: how a page is printed, text or text_rich [default: text]
+    #[arg(long, value_parser = named::<Mode>)]
+    mode: Option<Mode>,
+    /// webshop: whose splits of the goals, verl-agent or original [default: verl-agent]
+    #[arg(long, value_parser = named::<Splits>)]
+    splits: Option<Splits>,
+    /// search: whose texts and rules, verl-agent or search-r1 [default: verl-agent]
+    #[arg(long)]
+    protocol: Option<Protocol>,
+    /// search: passages of a search [default: 3]
+    #[arg(long, value_name = "N")]
+    topk: Option<usize>,
 }
 
 /// A value by the name that it has in files.
@@ -110,25 +107,78 @@ fn named<T: DeserializeOwned>(name: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<Error>::new(name)).map_err(|e| e.to_string())
 }
 
+/// Refuses a flag that was given and bears on other environments.
+///
+/// # Errors
+/// As said.
+pub(crate) fn fits(env: &str, flag: &str, given: bool, on: &[&str]) -> Result<(), SettingsError> {
+    if !given || on.contains(&env) {
+        return Ok(());
+    }
+    let on = on.join(", ");
+    let what = format!("{flag} bears on {on} only, and the environment is {env}: leave it out");
+    Err(SettingsError::Conflict(what))
+}
+
 impl RuleArgs {
     /// The options of an environment.
-    pub(crate) fn options(&self, which: &Which) -> EnvOptions {
+    ///
+    /// # Errors
+    /// Flags that bear on another one.
+    pub(crate) fn options(&self, which: &Which) -> Result<EnvOptions, SettingsError> {
         let Self { env_seed, human_goals, mode, splits, protocol, topk } = *self;
+        let env = which.env.as_str();
+        fits(env, "--env-seed", env_seed.is_some(), &["webshop"])?;
+        fits(env, "--human-goals", human_goals, &["webshop"])?;
+        fits(env, "--mode", mode.is_some(), &["webshop"])?;
+        fits(env, "--splits", splits.is_some(), &["webshop"])?;
+        fits(env, "--protocol", protocol.is_some(), &["search"])?;
+        fits(env, "--topk", topk.is_some(), &["search"])?;
         let usual = match which.data.data {
-            Some(_) => EnvOptions::of(&which.env),
-            None => EnvOptions::generated(&which.env),
+            Some(_) => EnvOptions::of(env),
+            None => EnvOptions::generated(env),
         };
-        EnvOptions {
-            webshop: WebshopOptions { mode, human_goals, env_seed, splits },
-            search: SearchOptions { protocol, topk, ..SearchOptions::default() },
+        let (webshop, search) = (WebshopOptions::default(), SearchOptions::default());
+        Ok(EnvOptions {
+            webshop: WebshopOptions {
+                mode: mode.unwrap_or(webshop.mode),
+                human_goals,
+                env_seed: env_seed.unwrap_or(webshop.env_seed),
+                splits: splits.unwrap_or(webshop.splits),
+            },
+            search: SearchOptions {
+                protocol: protocol.unwrap_or(search.protocol),
+                topk: topk.unwrap_or(search.topk),
+                ..search
+            },
             ..usual
-        }
+        })
     }
 }
 
 impl Which {
+    /// Refuses flags that bear on another environment; a name that nothing knows is refused later.
+    ///
+    /// # Errors
+    /// As said.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let Self { env, data: DataArgs { data, corpus }, remote } = self;
+        let RemoteArgs { url, command, timeout, action_field, observation_field } = remote;
+        if !NAMES.contains(&env.as_str()) && !REMOTE.contains(&env.as_str()) {
+            return Ok(());
+        }
+        fits(env, "--data", data.is_some(), &["alfworld", "webshop", "search"])?;
+        fits(env, "--corpus", corpus.is_some(), &["search"])?;
+        fits(env, "--url", url.is_some(), &["openenv"])?;
+        fits(env, "--command", command.is_some(), &["stdio"])?;
+        fits(env, "--timeout", timeout.is_some(), &["openenv", "stdio"])?;
+        fits(env, "--action-field", action_field.is_some(), &["openenv"])?;
+        fits(env, "--observation-field", observation_field.is_some(), &["openenv", "stdio"])
+    }
+
     /// Loads the environment.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        self.check()?;
         let DataArgs { data, corpus } = &self.data;
         if corpus.is_some() && (self.env != "search" || data.is_none()) {
             anyhow::bail!("--corpus belongs to search, beside --data DIR with the questions");

@@ -8,6 +8,8 @@ use empg_llm::ModelConfig;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::output::in_line;
+
 /// A line with its tokens; everything else is kept as it is written.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -31,7 +33,7 @@ impl Line {
         let mut fields = reader
             .deserialize_map(Fields)
             .and_then(|fields| reader.end().map(|()| fields))
-            .map_err(|e| fault(format!("not JSON: {e}")))?;
+            .map_err(|e| fault(format!("not JSON: {}", in_line(&e))))?;
         fields.retain(|(name, _)| !WRITTEN.contains(&name.as_str()));
         let mut given = fields.iter().filter(|(name, _)| name == "tokens");
         let (Some((_, raw)), twice) = (given.next(), given.next()) else {
@@ -40,8 +42,9 @@ impl Line {
         if twice.is_some() {
             return Err(fault("\"tokens\" is given twice".into()));
         }
-        let tokens: Vec<TokenId> = serde_json::from_str(raw.get())
-            .map_err(|e| fault(format!("\"tokens\": {e}; expected an array of token ids")))?;
+        let tokens: Vec<TokenId> = serde_json::from_str(raw.get()).map_err(|e| {
+            fault(format!("\"tokens\": {}; expected an array of token ids", in_line(&e)))
+        })?;
         let (size, limit) = (config.vocab_size, config.max_position_embeddings);
         if let Some(index) = tokens.iter().position(|t| *t as usize >= size) {
             let token = tokens[index];

@@ -204,10 +204,63 @@ fn mistakes_are_told_with_what_to_do() {
         write!(text, "$ empg {args}\n{}", ran.stderr).unwrap();
     }
     insta::assert_snapshot!(text);
+    // No fields are passed over, and only one place is told.
+    for (input, what) in [
+        ("{\"task\": \"households/seen/0\", \"actions\": [], \"max_step\": 3}", "`max_step`"),
+        ("{\"task\": \"households/seen/0\", \"actions\": [}", "expected value (column 43)"),
+    ] {
+        let ran = run_with(dir.path(), "env replay households", input);
+        assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+        assert!(ran.stderr.contains(what) && !ran.stderr.contains("at line"), "{}", ran.stderr);
+    }
     // Nobody answers: told once, with the address.
     let ran =
         run_with(dir.path(), "env replay search --corpus http://127.0.0.1:9/retrieve", &episode);
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("127.0.0.1:9") && ran.stderr.contains("serve"), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn flags_that_bear_on_another_environment_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, what) in [
+        ("env list households --topk 9", "--topk bears on search only"),
+        ("env list households --human-goals", "--human-goals bears on webshop only"),
+        ("env list search --mode text_rich", "--mode bears on webshop only"),
+        ("env bench webshop --protocol search-r1", "--protocol bears on search only"),
+        ("env bench households --data .", "--data bears on alfworld, webshop, search only"),
+        ("env replay webshop --corpus x.jsonl", "--corpus bears on search only"),
+        ("env replay households --timeout 3", "--timeout bears on openenv, stdio only"),
+        ("env search webshop --url http://127.0.0.1:9", "--url bears on openenv only"),
+        ("env goals webshop --corpus x.jsonl", "--corpus bears on search only"),
+        ("env score webshop --corpus x.jsonl", "--corpus bears on search only"),
+        ("env generate search --out w --products 5", "--products bears on webshop only"),
+        ("play households --env-seed 3", "--env-seed bears on webshop only"),
+        ("serve env households --splits original", "--splits bears on webshop only"),
+        ("play webshop --data-version 2.1.1", "--data-version bears on alfworld, households only"),
+        ("prop1 --bins 3", "--bins bears on a run's steps"),
+        ("sft --also alfworld --out m", "alfworld needs --data FOLDER"),
+        ("score --model tiny --batch-tokens 0", "must be at least 1"),
+        ("bench train --batch 0", "must be at least 1"),
+    ] {
+        let ran = run_in(dir.path(), args);
+        assert_eq!(ran.code, Some(2), "{args}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(what), "{args}: {}", ran.stderr);
+    }
+    for (args, what) in [
+        ("sft --env alfworld --out m", "alfworld needs --data FOLDER"),
+        ("env score search --data .", "leave --data and --corpus out"),
+        ("score --model tiny", "stdin holds no text"),
+    ] {
+        let ran = run_in(dir.path(), args);
+        assert_eq!(ran.code, Some(1), "{args}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(what), "{args}: {}", ran.stderr);
+    }
+    let sampled = run_in(dir.path(), "prop1 --samples 0 --rows 2 --json");
+    assert!(!sampled.stdout.contains("-0.0"), "{}", sampled.stdout);
+    assert!(sampled.stdout.contains("\"sampled\":null"), "{}", sampled.stdout);
+    let timed = run_in(dir.path(), "bench adamw --model tiny --steps 1 --threads 1 --json");
+    assert_eq!(timed.code, Some(0), "{}", timed.stderr);
+    assert!(!timed.stdout.contains("tokens"), "{}", timed.stdout);
 }

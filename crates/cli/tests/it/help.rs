@@ -10,24 +10,29 @@ fn every_command_explains_itself_with_examples() {
         let name = if command.is_empty() { "empg".into() } else { command.replace(' ', "_") };
         insta::assert_snapshot!(format!("help_{name}"), ran.stdout);
     }
-    for command in [
-        "train",
-        "eval",
-        "score",
-        "play",
-        "track",
-        "env replay",
-        "env list",
-        "bench",
-        "env bench",
-        "env project",
-        "env search",
-        "env score",
-        "env goals",
-    ] {
-        let ran = run(&format!("{command} --help"));
-        assert!(ran.stdout.contains("Example"), "{command}: {}", ran.stdout);
+}
+
+/// The subcommands that a help text lists.
+fn subcommands(help: &str) -> Vec<String> {
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = list.take_while(|line| !line.is_empty()).filter_map(|line| {
+        let name = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?;
+        name.split_whitespace().next().map(str::to_owned)
+    });
+    names.filter(|name| name != "help").collect()
+}
+
+#[test]
+fn no_command_is_without_examples() {
+    let mut commands = vec![String::new()];
+    let mut seen = 0;
+    while let Some(command) = commands.pop() {
+        let help = run(&format!("{command} --help")).stdout;
+        assert!(help.contains("Example"), "empg {command}: {help}");
+        seen += 1;
+        commands.extend(subcommands(&help).iter().map(|name| format!("{command} {name}")));
     }
+    assert!(seen > 35, "{seen}");
 }
 
 #[test]

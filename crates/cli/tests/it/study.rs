@@ -55,6 +55,10 @@ fn a_study_goes_on_where_it_stopped() {
     assert_eq!(before.len(), 2);
     assert_eq!(fs::read_dir(dir.path().join("runs/study")).unwrap().count(), 0, "runs are removed");
 
+    let ran = run_in(dir.path(), "study small.toml --seeds 0,7 --dry-run");
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert!(ran.stderr.contains("--seeds 7: the study has the seeds 0, 1 only"), "{}", ran.stderr);
+
     let rest = run_in(dir.path(), "study small.toml --jobs 2");
     assert!(rest.stderr.contains("2 of 4 cells to run"), "{}", rest.stderr);
     assert!(rest.stdout.contains("| DAPO + EMPG − dapo | unseen | 2 |"), "{}", rest.stdout);
@@ -94,6 +98,7 @@ fn reports_of_runs_and_of_lines() {
     }
     let both = run_in(dir.path(), "report runs -o both.html");
     assert_eq!(both.code, Some(0), "{}", both.stderr);
+    assert!(both.stdout.contains("(2 runs, 16 episodes"), "every step: {}", both.stdout);
     let page = fs::read_to_string(dir.path().join("both.html")).unwrap();
     assert!(page.contains("2 seeds") && page.contains("means over seeds"));
 
@@ -104,6 +109,21 @@ fn reports_of_runs_and_of_lines() {
     fs::write(&metrics, text).unwrap();
     let ran = run_in(dir.path(), "report runs/s1 -o torn.html");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+
+    // What is damaged is named, and hides nothing else.
+    let damaged = dir.path().join("runs/s0/trajectories/step-000001.parquet");
+    let whole = fs::read(&damaged).unwrap();
+    fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+    let ran = run_in(dir.path(), "report runs -o damaged.html --json");
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&said["episodes"], &said["episodes_shown"]), (&12.into(), &12.into()));
+    assert!(ran.stderr.contains("step-000001.parquet"), "{}", ran.stderr);
+    fs::write(&damaged, whole).unwrap();
+    // An older page is replaced, nothing else.
+    let ran = run_in(dir.path(), "report runs/s0 -o damaged.html");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let ran = run_in(dir.path(), "report runs/s0 -o runs/s0/config.toml --force");
+    assert!(ran.code == Some(2) && ran.stderr.contains("lies in a run"), "{}", ran.stderr);
 
     let line = r#"{"entropy": [0.1, 0.9], "mask": [1, 1], "reward": 1, "advantage": 1.0, "tokens_text": ["<script>alert(1)", "</script>"]}"#;
     fs::write(dir.path().join("in.jsonl"), format!("{line}\n")).unwrap();
@@ -121,6 +141,9 @@ fn reports_of_runs_and_of_lines() {
     // Two files of one name are two sources.
     fs::create_dir(dir.path().join("other")).unwrap();
     fs::copy(dir.path().join("out.jsonl"), dir.path().join("other/out.jsonl")).unwrap();
+    let own = "report --trajectories out.jsonl -o other/../out.jsonl --force";
+    let ran = run_in(dir.path(), own);
+    assert!(ran.code == Some(2) && ran.stderr.contains("is what is to be"), "{}", ran.stderr);
     let both =
         "report --trajectories out.jsonl --trajectories other/out.jsonl -o credit.html --json";
     let ran = run_in(dir.path(), both);

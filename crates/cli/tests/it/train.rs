@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::program::{SMALL, run, run_in};
+use crate::program::{Ran, SMALL, empg, run, run_in};
 
 fn last_json(stdout: &str) -> Value {
     serde_json::from_str(stdout.lines().last().unwrap_or_default()).unwrap()
@@ -139,6 +139,47 @@ fn a_run_keeps_the_words_that_it_began_with() {
     let ran = run_in(dir.path(), "train --steps 1 --out s --set rollout.prompt=no.jinja");
     assert!(ran.code == Some(1) && ran.stderr.contains("no.jinja"), "{}", ran.stderr);
     assert!(!dir.path().join("s").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_template_that_fails_late_is_mended_in_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = "{{ observation }}{% if turn > 2 %}\n{{ history[9].said }}{% endif %}";
+    fs::write(dir.path().join("my.jinja"), template).unwrap();
+    let run_with = |args: &str, more: &[&str]| -> Ran {
+        let args = args.split_whitespace().chain(more.iter().copied());
+        empg().current_dir(dir.path()).args(args).output().unwrap().into()
+    };
+    let args = format!("train --steps 1 --set rollout.prompt=my.jinja {SMALL}");
+    let ran = run_with(&args, &["--out", "my run"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    for part in
+        ["--resume 'my run'\n", "my run/prompt.jinja: line 2: ", "goes on once it is mended"]
+    {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("my.jinja"), "{}", ran.stderr);
+    let ran = run_with("eval --model", &["my run", "--episodes", "1"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    fs::write(dir.path().join("my run/prompt.jinja"), "{{ observatoin }}").unwrap();
+    let ran = run_with("train --resume", &["my run"]);
+    let named = "my run/prompt.jinja: line 1: undefined value (`observatoin`)";
+    assert!(ran.code == Some(1) && ran.stderr.contains(named), "{}", ran.stderr);
+    fs::write(dir.path().join("my run/prompt.jinja"), "{{ observation }}").unwrap();
+    let ran = run_with("train --resume", &["my run"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("empg eval --model 'my run'\n"), "{}", ran.stderr);
+
+    fs::write(dir.path().join("my run/prompt.jinja"), template).unwrap();
+    let eval = "--episodes 1 --split valid_seen --show 1";
+    let eval: Vec<&str> = ["my run"].into_iter().chain(eval.split_whitespace()).collect();
+    let ran = run_with("eval --model", &eval);
+    let named = "my run/prompt.jinja: line 2: ";
+    assert!(ran.code == Some(1) && ran.stderr.contains(named), "{}", ran.stderr);
+    fs::write(dir.path().join("my run/prompt.jinja"), "{{ observation }}").unwrap();
+    let ran = run_with("eval --model", &[&eval[..], &["--max-turns", "1"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("truncated (turns)"), "{}", ran.stdout);
 }
 
 #[test]

@@ -113,6 +113,12 @@ pub trait TaskSet: Send + Sync {
         }
         Err(EnvError::UnknownTask { task: id.to_owned(), set: self.name().to_owned(), hint: None })
     }
+    /// Split and index of a seed, where a seed is all that a task is known by and those of the splits
+    /// lie apart: who serves such tasks to others hands their seeds on as they are. `None`: seeds say
+    /// nothing about splits.
+    fn place(&self, _seed: u64) -> Option<(Split, u64)> {
+        None
+    }
     /// A fresh engine that can reset to any task of the set.
     fn make(&self) -> Box<dyn Env>;
 

@@ -65,6 +65,17 @@ impl Place {
         Task { id: format!("{}/{}", name(self.split), self.index), kind: kind.to_owned() }
     }
 
+    /// Split and index of a seed. Those past all splits come round in training, never in what is held
+    /// out.
+    pub(super) fn of_seed(seed: u64) -> (Split, u64) {
+        let split = match seed / SEEDS {
+            1 => Split::Seen,
+            2 => Split::Unseen,
+            _ => Split::Train,
+        };
+        (split, seed % SEEDS)
+    }
+
     /// What decides the task on the other side.
     pub(super) fn seed(self) -> u64 {
         let block = match self.split {
@@ -136,7 +147,11 @@ mod tests {
                 assert!(place.seed() < 1 << 31);
                 assert!(seeds.insert(place.seed()));
                 assert_eq!(Place::read(&place.task("k").id), Some(place));
+                assert_eq!(Place::of_seed(place.seed()), (split, index));
             }
+        }
+        for seed in [3 * SEEDS, 7 * SEEDS, u64::MAX] {
+            assert_eq!(Place::of_seed(seed), (Split::Train, seed % SEEDS));
         }
         // Without end means going around.
         assert_eq!(Place::at(Split::Train, SEEDS + 3, None, "x").unwrap().seed(), 3);

@@ -126,7 +126,8 @@ impl Session {
     }
 
     /// Starts an episode: of the task that is named, or of the one that the seed chooses. Equal
-    /// seeds choose equal tasks; without a seed, any.
+    /// seeds choose equal tasks; without a seed, any. An environment that is itself elsewhere gets the
+    /// seed as it came, so that what a client holds out is held out there too.
     pub(crate) fn reset(&mut self, arguments: ResetArguments) -> Result<Outcome, Refusal> {
         let ResetArguments { seed, episode_id, task_id, split } = arguments;
         let tasks = &self.shared.tasks;
@@ -134,14 +135,20 @@ impl Session {
         let (task, kind) = if let Some(task) = task_id {
             (task, String::new())
         } else {
-            let split = split.unwrap_or(self.shared.split);
+            // A split that was asked for, by the reset or for the server, is not the seed's to choose.
+            let placed = match (split, self.shared.split) {
+                (None, Split::Train) => seed.and_then(|seed| tasks.place(seed)),
+                _ => None,
+            };
+            let (split, number) =
+                placed.unwrap_or_else(|| (split.unwrap_or(self.shared.split), chosen));
             let index = match tasks.len(split) {
                 Some(0) => {
                     let what = format!("{} has no tasks in the split {split:?}", tasks.name());
                     return Err(Refusal::Failed(what));
                 }
-                Some(n) => chosen % n,
-                None => chosen & u64::from(u32::MAX),
+                Some(n) => number % n,
+                None => number & u64::from(u32::MAX),
             };
             let task = tasks.task(split, index)?;
             (task.id, task.kind)

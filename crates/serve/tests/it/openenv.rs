@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use empg_env::remote::{OpenEnvOptions, OpenEnvSet};
+use empg_env::remote::{OpenEnvOptions, OpenEnvSet, StdioOptions, StdioSet};
 use empg_env::{Env, EnvError, EnvOptions, Observation, Source, Split, Task, TaskSet, Transition};
 use empg_serve::{OpenEnv, SessionLimits};
 use serde_json::{Value, json};
@@ -435,5 +435,51 @@ fn our_client_plays_our_server_as_the_environment_itself() {
             });
         }
     });
+    server.end().unwrap();
+}
+
+/// A program that says which seed it is reset with.
+#[cfg(unix)]
+fn echo(tasks: Option<u64>) -> Arc<dyn TaskSet> {
+    let script = r#"while read -r line; do
+        n=${line#*\"seed\":}; n=${n%%[!0-9]*}; echo "{\"observation\": \"seed $n\"}"; done"#;
+    let command = format!("sh -c '{script}'");
+    let options = StdioOptions { tasks, ..StdioOptions::new(command) };
+    Arc::new(StdioSet::start(options).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_client_holds_out_is_held_out_from_a_served_program() {
+    const BLOCK: u64 = 1 << 28;
+    for tasks in [None, Some(100)] {
+        let limits = SessionLimits::default();
+        let server =
+            Running::serve(move || OpenEnv::new(echo(tasks), Split::Train, limits).unwrap().into());
+        let url = format!("http://{}", server.address);
+        let set = OpenEnvSet::connect(OpenEnvOptions::new(url)).unwrap();
+        let mut env = set.make();
+        for (task, seed) in
+            [("train/7", 7), ("seen/7", BLOCK + 7), ("unseen/7", 2 * BLOCK + 7), ("train/8", 8)]
+        {
+            assert_eq!(env.reset(task, 0).unwrap().text, format!("seed {seed}"), "{task}");
+        }
+        // What no split of a client has is trained on; a split that is named is played.
+        let mut session = Session::new(&server);
+        let mut told = |data: Value| session.ask("reset", &data)["observation"]["text"].take();
+        assert_eq!(told(json!({"seed": 3 * BLOCK + 5})), "seed 5");
+        assert_eq!(told(json!({"seed": 5, "split": "seen"})), format!("seed {}", BLOCK + 5));
+        assert_eq!(
+            told(json!({"seed": 5, "task_id": "unseen/9"})),
+            format!("seed {}", 2 * BLOCK + 9)
+        );
+        server.end().unwrap();
+    }
+    // So is the split that the server is for.
+    let limits = SessionLimits::default();
+    let server =
+        Running::serve(move || OpenEnv::new(echo(None), Split::Unseen, limits).unwrap().into());
+    let reset = Session::new(&server).ask("reset", &json!({"seed": 5}));
+    assert_eq!(reset["observation"]["text"], format!("seed {}", 2 * BLOCK + 5));
     server.end().unwrap();
 }

@@ -166,6 +166,10 @@ impl TaskSet for OpenEnvSet {
         Ok(place.task(&self.server.kind))
     }
 
+    fn place(&self, seed: u64) -> Option<(Split, u64)> {
+        Some(Place::of_seed(seed))
+    }
+
     fn make(&self) -> Box<dyn Env> {
         Box::new(Episode::new(Arc::clone(&self.server), self.max_steps))
     }

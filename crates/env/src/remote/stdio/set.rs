@@ -115,6 +115,10 @@ impl TaskSet for StdioSet {
         Ok(Place::at(split, index, self.program.options.tasks, "stdio")?.task("stdio"))
     }
 
+    fn place(&self, seed: u64) -> Option<(Split, u64)> {
+        Some(Place::of_seed(seed))
+    }
+
     fn make(&self) -> Box<dyn Env> {
         Box::new(Episode::new(Arc::clone(&self.program), self.max_steps))
     }

@@ -8,6 +8,7 @@ use axum::extract::ws::{CloseFrame, Message as Frame, Utf8Bytes, WebSocket, WebS
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::Shared;
 use super::http::rpc;
@@ -18,6 +19,7 @@ use super::session::Session;
 const NORMAL: u16 = 1000;
 const AWAY: u16 = 1001;
 const TOO_BIG: u16 = 1009;
+const FAILED: u16 = 1011;
 
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -52,8 +54,14 @@ async fn serve(mut socket: WebSocket, shared: Arc<Shared>) {
     let mut ending = shared.ending.subscribe();
     let mut session = Session::new(&shared);
     let error = |what: &str| message::error("SESSION_ERROR", what);
+    // What came while the environment was at work.
+    let mut early = None;
     loop {
-        let text = match next(&mut socket, &shared, &mut ending).await {
+        let came = match early.take().filter(|_| !*ending.borrow()) {
+            Some(came) => came,
+            None => next(&mut socket, &shared, &mut ending).await,
+        };
+        let text = match came {
             Next::Said(text) => text,
             Next::Gone => break,
             Next::Idle => {
@@ -86,7 +94,18 @@ async fn serve(mut socket: WebSocket, shared: Arc<Shared>) {
                 break;
             }
             Ok(message) if shared.quick => act(&mut session, message),
-            Ok(message) => tokio::task::block_in_place(|| act(&mut session, message)),
+            Ok(message) => match aside(&mut socket, session, message, &mut early).await {
+                Ok((given_back, answer)) => {
+                    session = given_back;
+                    answer
+                }
+                Err(failed) => {
+                    let what = format!("the environment failed: {failed}");
+                    say(&mut socket, &shared, &mut ending, error(&what)).await;
+                    bye(&mut socket, FAILED, "").await;
+                    return;
+                }
+            },
             Err(Unreadable::Shape(what)) => {
                 say(&mut socket, &shared, &mut ending, error(&what)).await;
                 bye(&mut socket, NORMAL, "").await;
@@ -109,9 +128,30 @@ async fn serve(mut socket: WebSocket, shared: Arc<Shared>) {
     if shared.quick {
         drop(session);
     } else {
-        tokio::task::block_in_place(|| drop(session));
+        let _ = spawn_blocking(move || drop(session)).await;
     }
     drop(place);
+}
+
+/// Does what a message asks for on a thread of its own, and reads on meanwhile, so that pings are
+/// answered however long it takes: clients hang up on who does not. Of what else comes, the first is
+/// kept for later; behind it, nothing more is read.
+async fn aside(
+    socket: &mut WebSocket,
+    mut session: Session,
+    message: Message,
+    early: &mut Option<Next>,
+) -> Result<(Session, String), JoinError> {
+    let mut work = spawn_blocking(move || {
+        let answer = act(&mut session, message);
+        (session, answer)
+    });
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        came = heard(socket) => *early = Some(came),
+    }
+    work.await
 }
 
 /// What a message leads to.
@@ -146,23 +186,25 @@ async fn next(socket: &mut WebSocket, shared: &Shared, ending: &mut watch::Recei
             None => std::future::pending().await,
         }
     };
-    let said = async {
-        loop {
-            match socket.recv().await {
-                Some(Ok(Frame::Text(text))) => return Next::Said(text),
-                Some(Ok(Frame::Binary(_))) => return Next::Bytes,
-                // Pings are answered where they are read.
-                Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
-                Some(Err(error)) if too_long(&error) => return Next::TooLong,
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => return Next::Gone,
-            }
-        }
-    };
     tokio::select! {
         biased;
         _ = ending.wait_for(|ending| *ending) => Next::Ending,
-        said = said => said,
+        heard = heard(socket) => heard,
         () = idle => Next::Idle,
+    }
+}
+
+/// What the client says, or does. Nothing is lost where nobody waits for it any more.
+async fn heard(socket: &mut WebSocket) -> Next {
+    loop {
+        match socket.recv().await {
+            Some(Ok(Frame::Text(text))) => return Next::Said(text),
+            Some(Ok(Frame::Binary(_))) => return Next::Bytes,
+            // Pings are answered where they are read.
+            Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
+            Some(Err(error)) if too_long(&error) => return Next::TooLong,
+            Some(Ok(Frame::Close(_)) | Err(_)) | None => return Next::Gone,
+        }
     }
 }
 

@@ -281,16 +281,24 @@ fn a_client_that_does_not_read_holds_no_end_up() {
     drop(session);
 }
 
-/// Steps that take longer than a server has to end.
-struct Slow;
+/// Steps that take their time.
+#[derive(Clone, Copy)]
+struct Slow(Duration);
 
 impl Env for Slow {
     fn reset(&mut self, _: &str, _: u64) -> Result<Observation, EnvError> {
         Ok(Observation { text: "asleep".to_owned() })
     }
-    fn step(&mut self, _: &str) -> Result<Transition, EnvError> {
-        std::thread::sleep(Duration::from_mins(1));
-        Err(EnvError::NotRunning)
+    fn step(&mut self, action: &str) -> Result<Transition, EnvError> {
+        assert_ne!(action, "panic");
+        std::thread::sleep(self.0);
+        Ok(Transition {
+            observation: Observation { text: action.to_owned() },
+            reward: 0.0,
+            end: None,
+            won: false,
+            effect: true,
+        })
     }
     fn admissible(&self) -> Vec<String> {
         Vec::new()
@@ -308,15 +316,63 @@ impl TaskSet for Slow {
         Ok(Task { id: index.to_string(), kind: String::new() })
     }
     fn make(&self) -> Box<dyn Env> {
-        Box::new(Slow)
+        Box::new(*self)
+    }
+}
+
+impl Slow {
+    fn serve(step: Duration) -> Running {
+        let limits = SessionLimits::default();
+        let tasks = Arc::new(Self(step));
+        Running::serve(move || OpenEnv::new(tasks, Split::Train, limits).unwrap().into())
     }
 }
 
 #[test]
+fn pings_are_answered_while_a_step_is_taken() {
+    let server = Slow::serve(Duration::from_secs(2));
+    let mut session = Session::new(&server);
+    session.ask("reset", &json!({"seed": 0}));
+    // What is said meanwhile is answered in turn.
+    for text in ["first", "second", "third"] {
+        let step = json!({"type": "step", "data": {"text": text}}).to_string();
+        session.0.send(Message::text(step)).unwrap();
+        if text == "first" {
+            session.0.send(Message::Ping("still there?".into())).unwrap();
+        }
+    }
+    let started = Instant::now();
+    assert_eq!(session.0.read().unwrap(), Message::Pong("still there?".into()));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    for text in ["first", "second", "third"] {
+        assert_eq!(session.hear()["data"]["observation"]["text"], text);
+    }
+    // A client that leaves in the middle of a step makes room behind it; a goodbye is heard there.
+    session.0.send(Message::text(r#"{"type": "step", "data": {"text": "x"}}"#)).unwrap();
+    session.0.send(Message::text(r#"{"type": "close"}"#)).unwrap();
+    assert_eq!(session.hear()["type"], "observation");
+    assert_eq!(session.closed(), Some(1000));
+    server.end().unwrap();
+}
+
+#[test]
+fn an_environment_that_panics_ends_its_session_alone() {
+    let server = Slow::serve(Duration::ZERO);
+    let (mut session, mut other) = (Session::new(&server), Session::new(&server));
+    for session in [&mut session, &mut other] {
+        session.ask("reset", &json!({"seed": 0}));
+    }
+    let (code, message) = session.refused(r#"{"type": "step", "data": {"text": "panic"}}"#);
+    assert_eq!(code, "SESSION_ERROR");
+    assert!(message.contains("the environment failed"), "{message}");
+    assert_eq!(session.closed(), Some(1011));
+    other.ask("step", &json!({"text": "look"}));
+    server.end().unwrap();
+}
+
+#[test]
 fn a_slow_step_holds_the_end_up_for_ten_seconds_at_most() {
-    let limits = SessionLimits::default();
-    let server =
-        Running::serve(move || OpenEnv::new(Arc::new(Slow), Split::Train, limits).unwrap().into());
+    let server = Slow::serve(Duration::from_mins(1));
     let mut session = Session::new(&server);
     session.ask("reset", &json!({"seed": 0}));
     session.0.send(Message::text(r#"{"type": "step", "data": {"text": "x"}}"#)).unwrap();

@@ -105,7 +105,7 @@ fn requests(path: &Path, topk: usize, together: usize) -> Result<Vec<Vec<u8>>> {
         let body = serde_json::json!({"queries": queries, "topk": topk, "return_scores": true})
             .to_string();
         let head = format!(
-            "POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST /retrieve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         [head, body].concat().into_bytes()

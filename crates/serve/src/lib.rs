@@ -27,6 +27,7 @@
 //! ```
 
 mod answer;
+mod callers;
 mod dashboard;
 mod openenv;
 mod request;

@@ -83,7 +83,8 @@ impl Retrieval {
         &self.shared.index
     }
 
-    /// The routes, for a server of one's own.
+    /// The routes, for a server of one's own, which has to see to it who calls: [`Server`](crate::Server)
+    /// refuses pages of other sites.
     pub fn router(self) -> Router {
         Router::new()
             .route("/retrieve", post(retrieve).fallback(wrong_method))

@@ -4,12 +4,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 #[cfg(unix)]
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,8 +21,10 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 
+use crate::answer;
+use crate::callers::{Callers, guard};
 use crate::dashboard::Dashboard;
-use crate::openenv::OpenEnv;
+use crate::openenv::{self, OpenEnv};
 use crate::retrieval::Retrieval;
 
 /// How long requests under way may take once the end was asked for.
@@ -69,6 +74,8 @@ pub struct Service {
     router: Router,
     /// What ends before the server does.
     lasting: Option<Lasting>,
+    /// How callers are told that they may not ask; `None` where the service itself looks who they are.
+    refusal: Option<fn(StatusCode, &str) -> Response>,
 }
 
 /// What outlives a request.
@@ -91,25 +98,28 @@ impl Lasting {
 
 impl From<Retrieval> for Service {
     fn from(retrieval: Retrieval) -> Self {
-        Self { router: retrieval.router(), lasting: None }
+        Self { router: retrieval.router(), lasting: None, refusal: Some(answer::error) }
     }
 }
 
 impl From<OpenEnv> for Service {
     fn from(env: OpenEnv) -> Self {
-        Self { router: env.router(), lasting: Some(Lasting::Env(env)) }
+        let refusal = Some(openenv::refused as fn(StatusCode, &str) -> Response);
+        Self { router: env.router(), lasting: Some(Lasting::Env(env)), refusal }
     }
 }
 
 impl From<Dashboard> for Service {
     fn from(dashboard: Dashboard) -> Self {
-        Self { router: dashboard.router(), lasting: Some(Lasting::Dashboard(dashboard)) }
+        let lasting = Some(Lasting::Dashboard(dashboard.clone()));
+        Self { router: dashboard.router(), lasting, refusal: None }
     }
 }
 
 /// An address that is taken; who connects waits.
 #[derive(Debug)]
 pub struct Listening {
+    host: String,
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -122,17 +132,20 @@ impl Listening {
 
     /// What answers there.
     pub fn serve(self, service: impl Into<Service>) -> Server {
-        let Self { listener, address } = self;
-        Server { listener, address, service: service.into(), head: HEAD }
+        let Self { host, listener, address } = self;
+        let (service, names) = (service.into(), Vec::new());
+        Server { host, listener, address, service, names, head: HEAD }
     }
 }
 
 /// A server that listens, and answers once it [runs](Self::run).
 #[derive(Debug)]
 pub struct Server {
+    host: String,
     listener: TcpListener,
     address: SocketAddr,
     service: Service,
+    names: Vec<String>,
     head: Duration,
 }
 
@@ -157,12 +170,21 @@ impl Server {
         let refused = |source| ServeError::Bind { host: host.to_owned(), port, source };
         let listener = TcpListener::bind((host, port)).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Listening { listener, address })
+        Ok(Listening { host: host.to_owned(), listener, address })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Further names by which environments and passages may be called: those of a proxy before them,
+    /// say. Pages of these names may ask, pages of other sites may not; where nobody but this machine
+    /// reaches the server, no other name but those of its loopback is answered.
+    #[must_use]
+    pub fn allow_hosts(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.names.extend(names);
+        self
     }
 
     /// Answers until `stop` is ready; then takes no more connections, answers what was asked, and
@@ -175,7 +197,12 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let (end, ended) = oneshot::channel::<()>();
-        let Service { router, lasting } = self.service;
+        let Service { mut router, lasting, refusal } = self.service;
+        if let Some(refusal) = refusal {
+            let open = !self.address.ip().to_canonical().is_loopback();
+            let callers = Callers { open, listens: self.host, names: self.names, refusal };
+            router = router.layer(from_fn_with_state(Arc::new(callers), guard));
+        }
         let serving = tokio::spawn(answer(self.listener, router, self.head, ended));
         let connections = serving.abort_handle();
         stop.await;
@@ -346,7 +373,7 @@ mod tests {
             })?
         });
         let address = told.recv().unwrap();
-        let ask = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+        let ask = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
         // Nothing, half a head, and half a head after a request that was answered.
         for said in [String::new(), ask[..20].to_owned(), format!("{ask}{}", &ask[..20])] {
             let mut client = TcpStream::connect(address).unwrap();

@@ -1,6 +1,6 @@
 //! `empg serve`: what others can ask over HTTP.
 
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -51,6 +51,10 @@ struct RetrievalArgs {
     /// reach (0.0.0.0: all)
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
+    /// A name, besides localhost and --host, by which the server may be called and whose pages may
+    /// ask: that of a proxy before it, say (several: repeat it)
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    allow_host: Vec<String>,
     /// Passages per query where a request names no number
     #[arg(long, default_value_t = 3)]
     topk: usize,
@@ -62,6 +66,17 @@ struct RetrievalArgs {
     threads: Option<usize>,
 }
 
+/// A name or address without scheme, port and path.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let name = text.trim_start_matches('[').trim_end_matches(']');
+    let legal = |c: char| c.is_alphanumeric() || "-._".contains(c);
+    if !name.is_empty() && name.chars().all(legal) || name.parse::<Ipv6Addr>().is_ok() {
+        Ok(name.to_owned())
+    } else {
+        Err("a name or an address alone, as in env.example.org".to_owned())
+    }
+}
+
 /// Serves until it is interrupted.
 pub(crate) fn run(args: ServeArgs, json: bool) -> anyhow::Result<()> {
     match args.what {
@@ -71,7 +86,7 @@ pub(crate) fn run(args: ServeArgs, json: bool) -> anyhow::Result<()> {
 }
 
 fn retrieval(args: RetrievalArgs, json: bool) -> anyhow::Result<()> {
-    let RetrievalArgs { corpus, data, port, host, topk, max_request, threads } = args;
+    let RetrievalArgs { corpus, data, port, host, allow_host, topk, max_request, threads } = args;
     let mut limits = Limits::default();
     if !(1..=limits.topk).contains(&topk) {
         bail!("--topk {topk}: must be in 1..={}", limits.topk);
@@ -104,7 +119,7 @@ fn retrieval(args: RetrievalArgs, json: bool) -> anyhow::Result<()> {
     block_on(threads, 0, async {
         // Before the address is told, so that whoever reads it may end the server at once.
         let end = interrupted();
-        let server = Server::bind(retrieval, &host, port).await?;
+        let server = Server::bind(retrieval, &host, port).await?.allow_hosts(allow_host);
         let url = format!("http://{}", server.address());
         if json {
             crate::output::line(&json!({ "url": url, "passages": passages }).to_string())?;
@@ -122,4 +137,21 @@ fn retrieval(args: RetrievalArgs, json: bool) -> anyhow::Result<()> {
             .await
             .context("serving")
     })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_name;
+
+    #[test]
+    fn names_are_bare() {
+        for (given, name) in
+            [("env.example.org", "env.example.org"), ("10.0.0.5", "10.0.0.5"), ("[::1]", "::1")]
+        {
+            assert_eq!(host_name(given).as_deref(), Ok(name));
+        }
+        for wrong in ["", "https://env.example.org", "env.example.org:443", "a/b", "*", "a b"] {
+            assert!(host_name(wrong).is_err(), "{wrong}");
+        }
+    }
 }

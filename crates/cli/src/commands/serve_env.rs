@@ -43,6 +43,10 @@ pub(crate) struct EnvArgs {
     /// reach (0.0.0.0: all)
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
+    /// A name, besides localhost and --host, by which the server may be called and whose pages may
+    /// ask: that of a proxy before it, say (several: repeat it)
+    #[arg(long, value_name = "NAME", value_parser = super::serve::host_name)]
+    allow_host: Vec<String>,
     /// Sessions at a time
     #[arg(long, value_name = "N", default_value_t = SessionLimits::default().sessions)]
     sessions: usize,
@@ -67,6 +71,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         max_steps,
         port,
         host,
+        allow_host,
         sessions,
         idle,
         max_message,
@@ -103,7 +108,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
     block_on(threads, sessions, async {
         // Before the address is told, so that whoever reads it may end the server at once.
         let end = interrupted();
-        let server = Server::bind(env, &host, port).await?;
+        let server = Server::bind(env, &host, port).await?.allow_hosts(allow_host);
         let address = server.address();
         let url = format!("http://{address}");
         if json {

@@ -90,7 +90,9 @@ fn a_second_interrupt_ends_a_server_at_once() {
     let address = served.url.strip_prefix("http://").unwrap();
     // A request that does not arrive whole holds the end up.
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.write_all(b"POST /reset HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /reset HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+        .unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let started = Instant::now();
     let id = served.child.id().to_string();

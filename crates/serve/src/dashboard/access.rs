@@ -1,6 +1,5 @@
 //! Who may look: a token where others can reach the server, names of this machine where not.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -11,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::Shared;
 use super::pages;
 use super::query::Query;
+use crate::callers::knows_host;
 
 /// Fewest characters of a token that somebody chose.
 const SHORTEST: usize = 12;
@@ -104,21 +104,10 @@ impl Access {
         Self { token, hosts, cookie: format!("{COOKIE}_{:06x}", hash >> 40) }
     }
 
-    /// Whether the name by which the server was called is one of its own: another site may have
-    /// pointed a name of its own to this machine.
+    /// Whether the name by which the server was called is one of its own.
     fn knows_host(&self, headers: &HeaderMap) -> bool {
         let Some(hosts) = &self.hosts else { return true };
-        let Some(host) = headers.get(header::HOST).and_then(|h| h.to_str().ok()) else {
-            return false;
-        };
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost")
-            || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
-            || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+        knows_host(hosts, headers)
     }
 
     /// Whether a request shows the token, as header or cookie.
@@ -213,34 +202,6 @@ fn refuse(access: &Access, request: &Request) -> Option<Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn host(access: &Access, host: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
-        access.knows_host(&headers)
-    }
-
-    #[test]
-    fn names_of_others_are_not_ours() {
-        let access = Access::new(None, Some(vec!["box.lan".to_owned()]));
-        for own in
-            ["localhost", "LOCALHOST:7000", "127.0.0.1:1", "127.9.9.9", "[::1]:80", "Box.lan:8"]
-        {
-            assert!(host(&access, own), "{own}");
-        }
-        for other in [
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:80",
-            "10.0.0.1",
-            "",
-            ":",
-        ] {
-            assert!(!host(&access, other), "{other}");
-        }
-        assert!(!access.knows_host(&HeaderMap::new()));
-        assert!(host(&Access::new(None, None), "anything"));
-    }
 
     #[test]
     fn tokens_are_compared_whole() {

@@ -208,6 +208,11 @@ fn unprocessable(wrong: &Detail) -> Response {
     detail(StatusCode::UNPROCESSABLE_ENTITY, &json!([wrong.json(&[])]))
 }
 
+/// What a caller is told who may not ask.
+pub(crate) fn refused(status: StatusCode, what: &str) -> Response {
+    detail(status, &json!(what))
+}
+
 fn detail(status: StatusCode, detail: &Value) -> Response {
     answer(status, &json!({ "detail": detail }))
 }

@@ -12,6 +12,8 @@ mod schema;
 mod session;
 mod socket;
 
+pub(crate) use self::http::refused;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +102,8 @@ impl OpenEnv {
         self.shared.places.taken()
     }
 
-    /// The routes, for a server of one's own.
+    /// The routes, for a server of one's own, which has to see to it who calls: [`Server`](crate::Server)
+    /// refuses pages of other sites.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/ws", any(socket::open))

@@ -31,8 +31,9 @@ impl Client {
 
     /// Sends the head of a request.
     pub(crate) fn begin(&mut self, method: &str, path: &str, length: usize) {
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         self.stream.get_mut().write_all(head.as_bytes()).expect("the server reads");
     }
 

@@ -1,5 +1,6 @@
 //! The server as its clients see it.
 
+mod callers;
 mod client;
 mod dashboard;
 mod openenv;
@@ -35,12 +36,22 @@ impl Running {
     }
 
     fn serve(service: impl FnOnce() -> Service + Send + 'static) -> Self {
+        Self::named(service, "127.0.0.1", &[])
+    }
+
+    /// On a host, with further names.
+    fn named(
+        service: impl FnOnce() -> Service + Send + 'static,
+        host: &'static str,
+        names: &'static [&'static str],
+    ) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let service = service();
             block_on(2, 0, async {
-                let server = Server::bind(service, "127.0.0.1", 0).await?;
+                let server = Server::bind(service, host, 0).await?;
+                let server = server.allow_hosts(names.iter().map(|&name| name.to_owned()));
                 tell.send(server.address()).expect("the test waits for the address");
                 server.run(async { drop(stopped.await) }).await
             })?

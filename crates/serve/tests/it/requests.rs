@@ -126,7 +126,8 @@ fn too_large_and_too_slow_requests_are_refused() {
     assert!(error(&answer).contains("1000 bytes"));
     // Without an announced length.
     let mut client = Client::new(server.address);
-    client.write(b"POST /retrieve HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client
+        .write(b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.write(format!("{:x}\r\n{}\r\n0\r\n\r\n", 2000, "a".repeat(2000)).as_bytes());
     assert_eq!(client.answer().0, 413);
     // A body that stops half-way.

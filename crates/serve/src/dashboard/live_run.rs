@@ -46,6 +46,8 @@ pub(super) struct LiveRun {
     /// Looks until what could not be read is tried again.
     rest: u32,
     written: Option<bool>,
+    /// When a writer was seen where none had been.
+    resumed: Option<SystemTime>,
     pub(super) line: Line,
 }
 
@@ -88,6 +90,7 @@ impl LiveRun {
             error: None,
             rest: 0,
             written: None,
+            resumed: None,
         };
         run.read(root);
         run
@@ -95,8 +98,11 @@ impl LiveRun {
 
     /// Looks again; whether anything is new.
     pub(super) fn look(&mut self, root: &Path, stamp: Stamp) -> bool {
-        // A writer may end without another commit, and a damaged file may be mended.
-        let held = self.written != Some(false) && self.follower.is_some();
+        // A writer may end without another commit, or come back long before its next one, and a
+        // damaged file may be mended.
+        let held = self.follower.as_ref().is_some_and(|follower| {
+            self.written != Some(false) || follower.run().being_written() != Some(false)
+        });
         let changed = self.found.stamp != stamp;
         self.rest = self.rest.saturating_sub(1);
         let again = self.error.is_some() && self.rest == 0;
@@ -178,13 +184,18 @@ impl LiveRun {
             // Tables of analyses come after the last step.
             Arc::make_mut(data).extend(run, &[], &[]);
         }
+        if self.written == Some(false) && written == Some(true) {
+            self.resumed = Some(SystemTime::now());
+        }
         self.written = written;
         let mut line = match &self.data {
             Some(data) => Line::of(&self.found, data, self.recorded.len()),
             None => Line::empty(&self.found),
         };
         let finished = self.data.as_ref().is_some_and(|d| d.finished);
-        let age = self.found.stamp.0.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        let Stamp { committed, configured, .. } = self.found.stamp;
+        let alive = [committed, configured, self.resumed].into_iter().flatten().max();
+        let age = alive.and_then(|at| at.elapsed().ok()).unwrap_or_default();
         let usual = Duration::try_from_secs_f64(line.seconds_a_step.unwrap_or(0.0) * 10.0);
         let silent = age > PATIENCE.max(usual.unwrap_or_default());
         line.state = match (&self.error, written) {
@@ -227,7 +238,7 @@ impl Line {
             split: None,
             recorded: 0,
             seconds_a_step: None,
-            updated: found.stamp.0.and_then(seconds),
+            updated: found.stamp.committed.and_then(seconds),
             notes: Vec::new(),
         }
     }

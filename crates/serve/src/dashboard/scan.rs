@@ -14,12 +14,19 @@ pub(super) struct Found {
     pub(super) id: String,
     /// Where it is.
     pub(super) path: PathBuf,
-    /// Changes whenever something was committed.
+    /// Changes whenever something was committed, and when the run goes on with other settings.
     pub(super) stamp: Stamp,
 }
 
-/// Time of change and length of a manifest.
-pub(super) type Stamp = (Option<SystemTime>, u64);
+/// Times of change and lengths of a run's small files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// When something was committed last.
+    pub(super) committed: Option<SystemTime>,
+    /// When settings were written last.
+    pub(super) configured: Option<SystemTime>,
+    lengths: [u64; 2],
+}
 
 /// Looks for runs in the folder and in the folders within it; what was passed over is told.
 pub(super) fn scan(root: &Path) -> (Vec<Found>, Vec<String>) {
@@ -76,7 +83,7 @@ fn within(
     }
 }
 
-/// The stamp of a run's manifest; `None` where there is no run, or a file of it is a link that leads
+/// The stamp of a run; `None` where there is no run, or a file of it is a link that leads
 /// out of the folder.
 fn stamp(root: &Path, run: &Path) -> Option<Stamp> {
     let manifest = run.join("manifest.json");
@@ -85,7 +92,14 @@ fn stamp(root: &Path, run: &Path) -> Option<Stamp> {
         .then(|| fs::metadata(&manifest).ok())
         .flatten()
         .filter(fs::Metadata::is_file)
-        .map(|meta| (meta.modified().ok(), meta.len()))
+        .map(|meta| {
+            let config = fs::metadata(run.join("config.toml")).ok();
+            Stamp {
+                committed: meta.modified().ok(),
+                configured: config.as_ref().and_then(|config| config.modified().ok()),
+                lengths: [meta.len(), config.map_or(0, |config| config.len())],
+            }
+        })
 }
 
 /// Whether a path, with all links followed, stays in the folder. What does not exist does.

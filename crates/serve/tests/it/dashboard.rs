@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use empg_serve::{Dashboard, DashboardOptions, ServeError, Server, Token, block_on};
 use serde_json::Value;
@@ -163,6 +163,43 @@ fn a_run_that_goes_on_shows_its_new_settings_and_no_end() {
     assert_eq!((&line["steps"], &line["state"]), (&20.into(), &"running".into()));
     assert_eq!(line["after"], 0.9, "the newest");
     assert_eq!(success(), serde_json::json!([[0.5, null]]), "what is half-way is not the end");
+    server.end().unwrap();
+}
+
+#[test]
+fn a_run_that_is_taken_up_again_is_running_before_its_next_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = {
+        let mut training = Training::begin(folder.path(), "a", 0, true, 1);
+        training.step(0.4, Some(0.9));
+        training.path()
+    };
+    // Yesterday.
+    for name in ["manifest.json", "config.toml"] {
+        let file = fs::File::options().write(true).open(path.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(24)).unwrap();
+    }
+    let server = start(folder.path(), options());
+    let at = server.address;
+    let state = |wanted: &str| {
+        until(at, "/api/runs", |list| run(list, "a").is_some_and(|line| line["state"] == wanted))
+    };
+    state("finished");
+    // The same settings, of which all steps are there: a writer, and nothing else that is new.
+    let lock = fs::File::options().write(true).open(path.join("run.lock")).unwrap();
+    lock.lock().unwrap();
+    state("running");
+    drop(lock);
+    state("finished");
+    // More steps, and nobody who writes them yet; then one who does.
+    let config = path.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("steps = 1\n", "steps = 20\n")).unwrap();
+    let list = state("stopped");
+    assert_eq!(run(&list, "a").unwrap()["steps"], 20);
+    let lock = fs::File::options().write(true).open(path.join("run.lock")).unwrap();
+    lock.lock().unwrap();
+    state("running");
     server.end().unwrap();
 }
 

@@ -152,6 +152,15 @@ def test_megatrons_configuration_takes_the_same_keys():
             [ON, "algorithm.rollout_correction.bypass_mode=True"],
             "bypass_mode=True leaves out the pass",
         ),
+        # As verl's one-step-off and fully asynchronous trainers are set.
+        (
+            [
+                ON,
+                "actor_rollout_ref.hybrid_engine=False",
+                "algorithm.rollout_correction.bypass_mode=False",
+            ],
+            "hybrid_engine=False is of the one-step-off",
+        ),
         ([ON, "algorithm.use_pf_ppo=True"], "use_pf_ppo=True draws the rows anew"),
         ([ON, "+algorithm.empg.zetta=1"], "did you mean zeta"),
         ([ON, "+algorithm.empg.k=-1"], "algorithm.empg.k=-1"),
@@ -191,6 +200,76 @@ def test_trainers_that_would_ignore_empg_are_refused_when_they_are_built():
         PPOTrainerSync(config=settings(ON))
     with pytest.raises(ValueError, match="trainer_mode=colocate_async"):
         PPOTrainerColocateAsync(settings(ON, "trainer.v1.trainer_mode=colocate_async"))
+
+
+def test_trainers_that_do_not_call_the_init_of_their_base_are_refused_too():
+    from verl.experimental.fully_async_policy.fully_async_rollouter import FullyAsyncRollouter
+    from verl.experimental.fully_async_policy.fully_async_trainer import FullyAsyncTrainer
+    from verl.experimental.one_step_off_policy.ray_trainer import OneStepOffRayTrainer
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+    from verl.trainer.ppo.v1 import PPOTrainerSync
+
+    asked = settings(ON, "actor_rollout_ref.hybrid_engine=False")
+    with pytest.raises(ValueError, match="OneStepOffRayTrainer is a legacy trainer"):
+        OneStepOffRayTrainer(asked, None, {}, None)
+    # Actors: Ray keeps the class that it was given.
+    trainer, rollouter = (
+        actor.__ray_metadata__.modified_class for actor in (FullyAsyncTrainer, FullyAsyncRollouter)
+    )
+    with pytest.raises(ValueError, match="FullyAsyncTrainer is a legacy trainer"):
+        trainer(config=asked, tokenizer=None, role_worker_mapping={}, resource_pool_manager=None)
+    with pytest.raises(ValueError, match="FullyAsyncRollouter is a legacy trainer"):
+        rollouter(config=asked, tokenizer=None)
+
+    class Own(RayPPOTrainer):
+        def __init__(self, settings):
+            self.config = settings
+
+    class OwnV1(PPOTrainerSync):
+        def __init__(self, config):
+            self.config = config
+
+    with pytest.raises(ValueError, match="Own is a legacy trainer"):
+        Own(asked)
+    with pytest.raises(ValueError, match="OwnV1 does not apply it"):
+        OwnV1(settings(ON))
+    assert Own(settings()).config == OwnV1(settings()).config == settings()
+
+
+def test_the_way_in_of_verls_other_trainers_refuses_before_ray_starts():
+    import ray
+    from verl.trainer.main_ppo import run_ppo
+
+    with pytest.raises(ValueError, match="hybrid_engine=False is of the one-step-off"):
+        run_ppo(settings(ON, "actor_rollout_ref.hybrid_engine=False"), task_runner_class=None)
+    assert not ray.is_initialized()
+
+
+ELSEWHERE = """
+import pickle, sys
+import verl
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+assert not any(name.startswith("empg") for name in sys.modules)
+cls = pickle.loads(bytes.fromhex(sys.argv[1]))
+assert issubclass(cls, RayPPOTrainer)
+assert cls(config="settings").config == "settings"
+assert not any(name.startswith("empg") for name in sys.modules)
+print("built")
+"""
+
+
+def test_an_actors_class_can_be_built_where_the_plugin_is_not():
+    from ray import cloudpickle
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+
+    class Own(RayPPOTrainer):
+        def __init__(self, config):
+            self.config = config
+
+    shipped = cloudpickle.dumps(Own).hex()
+    done = python("-c", ELSEWHERE, shipped, VERL_USE_EXTERNAL_PLUGINS="none")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split()[-1] == "built"
 
 
 def test_the_registered_trainer_is_built_with_and_without_empg():

@@ -1,4 +1,4 @@
-"""Where verl is changed: the registry's ``sync`` entry, and three places that refuse bad settings.
+"""Where verl is changed: the registry's ``sync`` entry, and the places that refuse bad settings.
 
 Everything waits for verl to import its own modules, so that loading the plugin costs nothing in
 processes that never train, and so that an error is raised where verl does not drop it.
@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.abc
 import importlib.machinery
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -20,6 +21,7 @@ from .trainer import EmpgMixin
 
 SUPPORTED = (0, 9)
 _PATCHED = "_empg_patched"
+_REFUSE = "_empg_refuse"
 
 
 def check_config(config: Any) -> EmpgConfig | None:
@@ -60,6 +62,12 @@ def check_config(config: Any) -> EmpgConfig | None:
         raise ValueError(
             f"EMPG ({SECTION}): trainer.v1.trainer_mode={mode} mixes several policies in a batch, "
             "whose entropies are not those of the steps; set trainer.v1.trainer_mode=sync"
+        )
+    if not setting("actor_rollout_ref.hybrid_engine", True):
+        raise ValueError(
+            f"EMPG ({SECTION}): actor_rollout_ref.hybrid_engine=False is of the one-step-off and the "
+            "fully asynchronous trainer, which are legacy trainers and do not apply it; train by "
+            "verl.trainer.main_ppo and leave it True"
         )
     if setting("algorithm.rollout_correction.bypass_mode", False):
         raise ValueError(
@@ -178,35 +186,95 @@ def _change_legacy(module: ModuleType) -> None:
         if EmpgConfig.from_verl(config) is not None:
             raise ValueError(
                 f"EMPG ({SECTION}): {type(trainer).__name__} is a legacy trainer, which drops the "
-                "entropies before it computes advantages; set trainer.use_v1=True"
+                "entropies before it computes advantages; train by verl.trainer.main_ppo with "
+                "trainer.use_v1=True"
             )
 
     _refuse_in_init(getattr(module, "RayPPOTrainer", None), refuse)
 
 
 def _change_validation(module: ModuleType) -> None:
-    validate = getattr(module, "validate_config", None)
-    if validate is None or getattr(validate, _PATCHED, False):
+    _check_first(module, "validate_config")
+
+
+def _change_main(module: ModuleType) -> None:
+    # Entry points of verl's other trainers go through here too, some without a validation.
+    _check_first(module, "run_ppo")
+
+
+def _check_first(module: ModuleType, name: str) -> None:
+    function = getattr(module, name, None)
+    if function is None or getattr(function, _PATCHED, False):
         return
 
-    @functools.wraps(validate)
-    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(function)
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
         check_config(config)
-        return validate(config, *args, **kwargs)
+        return function(config, *args, **kwargs)
 
-    setattr(validate_config, _PATCHED, True)
-    setattr(module, "validate_config", validate_config)
+    setattr(checked, _PATCHED, True)
+    setattr(module, name, checked)
 
 
 def _refuse_in_init(cls: Any, refuse: Callable[[Any, Any], None]) -> None:
+    """Let ``cls`` and what derives from it refuse configurations when they are built.
+
+    Some of verl's trainers have an ``__init__`` that does not call its base's: every one is wrapped,
+    when its class is made.
+    """
     if not isinstance(cls, type) or _PATCHED in cls.__dict__:
         return
-    init = cls.__init__  # type: ignore[misc]
 
+    def refuse_in(trainer: Any, init: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            given = inspect.signature(init).bind_partial(trainer, *args, **kwargs).arguments
+        except TypeError:
+            # What calls it will say better what is wrong.
+            return
+        config = given.get("config")
+        if config is not None:
+            refuse(trainer, config)
+
+    def refuse_after(trainer: Any) -> None:
+        # Where a class calls its configuration otherwise, it is known by now.
+        refuse(trainer, getattr(trainer, "config", None))
+
+    inherited = cls.__dict__.get("__init_subclass__")
+
+    def __init_subclass__(derived: Any, **kwargs: Any) -> None:
+        if inherited is None:
+            super(cls, derived).__init_subclass__(**kwargs)
+        else:
+            inherited.__get__(None, derived)(**kwargs)
+        if "__init__" in derived.__dict__:
+            _wrap_init(derived)
+
+    setattr(cls, _REFUSE, (refuse_in, refuse_after))
+    _wrap_init(cls)
+    setattr(cls, "__init_subclass__", classmethod(__init_subclass__))
+    known = cls.__subclasses__()
+    while known:
+        derived = known.pop()
+        known.extend(derived.__subclasses__())
+        if "__init__" in derived.__dict__:
+            _wrap_init(derived)
+
+
+def _wrap_init(cls: Any) -> None:
+    if _PATCHED in cls.__dict__:
+        return
+    init = cls.__init__
+
+    # Ray ships the classes of actors by value, with this function in them. It names nothing of this
+    # package, so that a node without the wheel can build them.
     @functools.wraps(init)
-    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
-        refuse(self, config)
-        init(self, config, *args, **kwargs)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        before, after = getattr(type(self), _REFUSE, (None, None))
+        if before is not None:
+            before(self, init, args, kwargs)
+        init(self, *args, **kwargs)
+        if after is not None:
+            after(self)
 
     setattr(cls, "__init__", __init__)
     setattr(cls, _PATCHED, True)
@@ -214,6 +282,7 @@ def _refuse_in_init(cls: Any, refuse: Callable[[Any, Any], None]) -> None:
 
 _CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.config": _change_validation,
+    "verl.trainer.main_ppo": _change_main,
     "verl.trainer.ppo.v1": _change_registry,
     "verl.trainer.ppo.v1.trainer_base": _change_v1,
     "verl.trainer.ppo.ray_trainer": _change_legacy,

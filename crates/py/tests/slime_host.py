@@ -42,11 +42,14 @@ def owned(total, response, rank, size):
     return [t for t in range(response) if (prompt + t - 1) // chunk in mine]
 
 
-def shard(samples, places, context_rank=0, context_size=1):
-    """`rollout_data` of the rank that holds these places of the rollout."""
+def shard(samples, places, context_rank=0, context_size=1, release=False):
+    """`rollout_data` of the rank that holds these places of the rollout.
+
+    The `release` 0.3.1 drops `partition` before the hook is called; later ones keep it.
+    """
     mine = [samples[place] for place in places]
     data = {
-        "partition": list(places),
+        **({} if release else {"partition": list(places)}),
         "tokens": [torch.zeros(s["total"], dtype=torch.long) for s in mine],
         "total_lengths": [s["total"] for s in mine],
         "response_lengths": [len(s["mask"]) for s in mine],

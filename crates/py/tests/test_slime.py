@@ -61,9 +61,9 @@ def expected(samples, **options):
     )
 
 
-def alone(samples, args=None):
+def alone(samples, args=None, release=False):
     slime_host.install()
-    data = slime_host.shard(samples, range(len(samples)))
+    data = slime_host.shard(samples, range(len(samples)), release=release)
     slime.advantages(args or slime_host.arguments(), data)
     return data
 
@@ -122,12 +122,36 @@ def test_samples_taken_out_of_the_loss_do_not_count():
     assert all(torch.equal(a, r) for a, r in zip(data["advantages"], data["returns"], strict=True))
 
 
+# The release 0.3.1 says nothing of the samples' places.
+
+
+def one_sample_each(samples):
+    """The same samples, each from an execution of its own, with ids in another order."""
+    return [{**s, "rollout": (7 * i) % len(samples)} for i, s in enumerate(samples)]
+
+
+def test_without_places_samples_of_their_own_executions_get_the_same_bits():
+    samples = one_sample_each(rollout(seed=5)[:11])
+    assert len({s["rollout"] for s in samples}) == len(samples)
+    data, later = (alone(samples, release=release) for release in (True, False))
+    assert "partition" not in data
+    for got, want in zip(data["advantages"], later["advantages"], strict=True):
+        assert torch.equal(got, want)
+    for got, want in zip(data["advantages"], expected(samples), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_without_places_several_samples_of_an_execution_are_refused():
+    with pytest.raises(ValueError, match=r"2 samples have the id 101.*slime later than 0\.3\.1"):
+        alone(rollout(), release=True)
+
+
 # Several ranks.
 
 
-def run_rank(rank, world, context_size, folder, samples, places, poison):
+def run_rank(rank, world, context_size, folder, samples, places, poison, release):
     data_rank, context_rank = slime_host.start_rank(rank, world, f"{folder}/store", context_size)
-    data = slime_host.shard(samples, places[data_rank], context_rank, context_size)
+    data = slime_host.shard(samples, places[data_rank], context_rank, context_size, release)
     if rank == poison:
         data["rewards"][0] = float("nan")
     try:
@@ -146,8 +170,8 @@ def run_rank(rank, world, context_size, folder, samples, places, poison):
     dist.destroy_process_group()
 
 
-def ranks(tmp_path, world, samples, places, context_size=1, poison=None):
-    arguments = (world, context_size, str(tmp_path), samples, places, poison)
+def ranks(tmp_path, world, samples, places, context_size=1, poison=None, release=False):
+    arguments = (world, context_size, str(tmp_path), samples, places, poison, release)
     multiprocessing.spawn(run_rank, arguments, nprocs=world)
     return [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in range(world)]
 
@@ -164,6 +188,21 @@ def test_two_ranks_equal_one_to_the_bit(tmp_path):
         assert answer["steps"] == one["empg/steps"].item()
         for place, got in zip(PLACES[data_rank], answer["advantages"], strict=True):
             assert np.array_equal(got, one["advantages"][place].numpy())
+
+
+def test_two_ranks_without_places_equal_one_to_the_bit(tmp_path):
+    samples = one_sample_each(rollout(seed=3))
+    one = alone(samples)
+    for data_rank, _, answer in ranks(tmp_path, 2, samples, PLACES, release=True):
+        for place, got in zip(PLACES[data_rank], answer["advantages"], strict=True):
+            assert np.array_equal(got, one["advantages"][place].numpy())
+
+
+def test_samples_of_an_execution_on_two_ranks_are_refused_without_places(tmp_path):
+    samples = one_sample_each(rollout(seed=3))
+    samples[3]["rollout"] = samples[1]["rollout"]
+    for _, _, answer in ranks(tmp_path, 2, samples, PLACES, release=True):
+        assert "2 samples have the id 7" in answer["error"]
 
 
 def test_context_parallel_ranks_have_their_slices_of_the_same_bits(tmp_path):
@@ -204,6 +243,46 @@ def test_arguments_that_cannot_work_are_refused_before_a_model_is_loaded(changes
     slime.check(slime_host.arguments())
 
 
+ONE_STEP = {"rollout_batch_size": 8, "n_samples_per_prompt": 4, "global_batch_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_rollout_logprobs": True}, "--use-rollout-logprobs leaves out"),
+        (ONE_STEP, "--global-batch-size 32 is the whole rollout"),
+        # Samples that make no whole step are left out.
+        ({**ONE_STEP, "global_batch_size": 17}, "--num-steps-per-rollout"),
+        ({**ONE_STEP, "use_routing_replay": True, "use_rollout_routing_replay": True}, "whole rollout"),
+    ],
+)
+def test_arguments_under_which_slime_makes_no_pass_are_refused_too(changes, message):
+    with pytest.raises(ValueError, match=message):
+        slime.check(slime_host.arguments(**changes))
+    # A rollout may have other samples than the arguments say: what counts then are its entropies.
+    alone(rollout(), slime_host.arguments(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_rollout_logprobs": True, "get_mismatch_metrics": True},
+        {"global_batch_size": 16},
+        {"global_batch_size": None},
+        {"keep_old_actor": True},
+        {"kl_coef": 0.01},
+        {"use_opd": True},
+        {"use_critic": True},
+        {"advantage_estimator": "gspo"},
+        {"loss_type": "custom_loss"},
+        {"get_mismatch_metrics": True},
+        {"use_routing_replay": True},
+    ],
+)
+def test_arguments_under_which_slime_makes_its_pass_are_taken(changes):
+    slime.check(slime_host.arguments(**{**ONE_STEP, **changes}))
+
+
 def test_unknown_options_are_refused():
     with pytest.raises(TypeError, match="zetta"):
         slime.check(slime_host.arguments(empg_zetta=0.1))
@@ -235,14 +314,15 @@ def test_an_older_slime_is_named():
         slime.advantages(slime_host.arguments(), data)
 
 
-def test_through_slimes_own_advantage_function():
+@pytest.mark.parametrize("release", [False, True])
+def test_through_slimes_own_advantage_function(release):
     """Where slime's source is importable: its own caller loads and calls the hook by its path."""
     slime_host.install()
     loss = pytest.importorskip(
         "slime.backends.megatron_utils.loss", reason="slime's source is not importable"
     )
-    samples = rollout(seed=4)
-    data = slime_host.shard(samples, range(len(samples)))
+    samples = one_sample_each(rollout(seed=4)) if release else rollout(seed=4)
+    data = slime_host.shard(samples, range(len(samples)), release=release)
     del data["kl"]
     loss.compute_advantages_and_returns(slime_host.arguments(), data)
     for got, want in zip(data["advantages"], expected(samples), strict=True):

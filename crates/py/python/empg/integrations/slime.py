@@ -45,13 +45,53 @@ def options_of(args: Any) -> dict[str, Any]:
 def check(args: Any) -> None:
     """Refuses, before a model is loaded, arguments that EMPG cannot work with.
 
-    For `--custom-megatron-init-path`; `advantages` repeats it.
+    For `--custom-megatron-init-path`; `advantages` repeats what does not depend on how many samples
+    a rollout has.
 
     Raises
     ------
     ValueError
         An option outside its domain, or one of slime's arguments, by its name.
     """
+    _check_arguments(args)
+    if _of(args, "use_rollout_logprobs") and not _of(args, "get_mismatch_metrics"):
+        raise ValueError(
+            "--use-rollout-logprobs leaves out slime's log-probability pass, which gives the "
+            "entropies; drop it, or add --get-mismatch-metrics"
+        )
+    if _one_step(args) and _loss_gives_log_probs(args):
+        raise ValueError(
+            f"--global-batch-size {args.global_batch_size} is the whole rollout: with one training "
+            "step slime leaves out its log-probability pass, which gives the entropies; use "
+            "--num-steps-per-rollout 2 or more, or --keep-old-actor"
+        )
+
+
+def _of(args: Any, name: str, default: Any = False) -> Any:
+    value = getattr(args, name, None)
+    return default if value is None else value
+
+
+def _one_step(args: Any) -> bool:
+    """Whether a rollout is one training step, as slime cuts it; False where it is not known yet."""
+    size = _of(args, "global_batch_size", 0)
+    rollouts = _of(args, "rollout_batch_size", 0) * _of(args, "n_samples_per_prompt", 0)
+    return bool(size and rollouts) and rollouts // size == 1
+
+
+def _loss_gives_log_probs(args: Any) -> bool:
+    """Slime's `can_reuse_log_probs_in_loss`, given one training step per rollout."""
+    others = ("use_rollout_logprobs", "get_mismatch_metrics", "use_critic", "keep_old_actor", "use_opd")
+    return (
+        _of(args, "loss_type", "policy_loss") == "policy_loss"
+        and _of(args, "kl_coef", 0) == 0
+        and not any(_of(args, name) for name in others)
+        and (not _of(args, "use_routing_replay") or _of(args, "use_rollout_routing_replay"))
+        and args.advantage_estimator != "gspo"
+    )
+
+
+def _check_arguments(args: Any) -> None:
     check_options(options_of(args))
     if args.advantage_estimator not in OUTCOME_ESTIMATORS:
         raise ValueError(
@@ -84,18 +124,19 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
         Lists with one entry per sample of this rank: `rewards` floats; `loss_masks` (R_i,) of 0/1
         for R_i response tokens; `entropy` in nats, `kl` (both this context-parallel rank's slice
         of the R_i tokens); `response_lengths`, `total_lengths`, `rollout_ids`, and `partition`,
-        the samples' places in the whole rollout. Changed in place; `empg/…` scalars are added,
+        the samples' places in the whole rollout, which may be missing (slime 0.3.1 drops it)
+        where no two samples have one rollout id. Changed in place; `empg/…` scalars are added,
         which slime logs under `rollout/`.
 
     Raises
     ------
     ValueError
-        What `check` refuses; no entropies; bad values, on every rank and naming the rank that has
-        them.
+        What `check` refuses; no entropies; several samples of a rollout id without `partition`;
+        bad values, on every rank and naming the rank that has them.
     """
     import torch
 
-    check(args)
+    _check_arguments(args)
     options = options_of(args)
     parallel = _Parallel()
     like = rollout_data["kl"]
@@ -119,6 +160,8 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
     rollouts, places, counts = (
         np.concatenate([shard[i] for shard in shards]) for i in range(3)
     )
+    if "partition" not in rollout_data:
+        _check_alone(places)
     by_place = empg.StepTable.gather([empg.StepTable.from_bytes(shard[3]) for shard in shards])
     first = _first_steps(rollouts, places, counts)
     table = _by_rollout(by_place, rollouts, places, first)
@@ -156,9 +199,8 @@ class _Rows:
 
     @classmethod
     def of(cls, data: dict[str, Any], entropy: list[Any]) -> _Rows:
-        for name in ("rollout_ids", "partition"):
-            if name not in data:
-                raise ValueError(f"rollout_data has no {name!r}: slime 0.3 or later is needed")
+        if "rollout_ids" not in data:
+            raise ValueError("rollout_data has no 'rollout_ids': slime 0.3 or later is needed")
         lengths = [int(length) for length in data["response_lengths"]]
         steps = []
         for row, (mask, length) in enumerate(zip(data["loss_masks"], lengths, strict=True)):
@@ -169,13 +211,19 @@ class _Rows:
                 )
             steps.append(empg.steps_from_mask(values[None])[0])
         flat = [np.asarray(x.float().cpu()) for x in entropy]
+        rollouts = np.asarray([int(i) for i in data["rollout_ids"]], dtype=np.int64)
+        places = rollouts
+        if "partition" in data:
+            places = np.asarray([int(i) for i in data["partition"]], dtype=np.int64)
+        else:
+            _check_alone(places)
         return cls(
             steps=steps,
             entropy=np.concatenate([*flat, np.zeros(0, np.float32)]),
             base=np.asarray([float(reward) for reward in data["rewards"]], dtype=np.float32),
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            rollouts=np.asarray([int(i) for i in data["rollout_ids"]], dtype=np.int64),
-            places=np.asarray([int(i) for i in data["partition"]], dtype=np.int64),
+            rollouts=rollouts,
+            places=places,
         )
 
     def spans(
@@ -202,6 +250,18 @@ def _entropies(data: dict[str, Any], lengths: list[tuple[int, int]]) -> list[Any
     if len(entropy) != len(lengths):
         raise ValueError(f"rollout_data has {len(lengths)} samples but {len(entropy)} entropies")
     return list(entropy)
+
+
+def _check_alone(rollouts: NDArray[np.int64]) -> None:
+    """Without places, a rollout id can stand for its sample's only where it has no other."""
+    ids, counts = np.unique(rollouts, return_counts=True)
+    if (counts > 1).any():
+        i = int(np.argmax(counts > 1))
+        raise ValueError(
+            f"rollout_ids: {counts[i]} samples have the id {ids[i]}, and without 'partition', which "
+            "slime 0.3.1 drops from rollout_data, their order is not known; use a slime later than "
+            "0.3.1 (commit 681b3adca keeps it), or one sample per rollout id"
+        )
 
 
 def _first_steps(

@@ -374,16 +374,20 @@ class InProcess:
         self.policy = policy
 
     def forward(self, model, data):
+        half = len(data["sequences"]) // 2
+        assert 2 * half == len(data["sequences"]), "as MeshDispatch.dispatch demands"
+        return self.forward_from_staged(model, data.chunk(half))
+
+    def stage_data(self, model, data, mini_batch_boundaries):
+        # As MeshDispatch.stage_chunks: every mini-batch is padded by itself.
+        parts = [data[start:end] for start, end in mini_batch_boundaries]
+        padded = [pad_training_input_batch(part, len(part) % 2) for part in parts]
+        return [part.chunk(len(part) // 2) for part in padded]
+
+    def forward_from_staged(self, model, chunk_refs):
         assert model == "policy"
-        half = (len(data["sequences"]) + 1) // 2
-        shards = [self.policy.forward(part) for part in data.chunk(half)]
+        shards = [self.policy.forward(part) for part in chunk_refs]
         return WorkerOutput(loss_fn_outputs=[x for s in shards for x in s.loss_fn_outputs])
-
-    def stage_data(self, model, data, boundaries):
-        return [data.slice(start, end) for start, end in boundaries]
-
-    def forward_from_staged(self, model, chunk):
-        return self.forward(model, chunk)
 
     def empty_cache(self, model=None):
         pass
@@ -414,6 +418,40 @@ def test_from_the_policy_pass_to_the_advantages(on_cpu, per_minibatch):
     )
     # Nothing that the host does not know goes on to the training step.
     assert set(got) == set(host)
+
+
+@pytest.mark.parametrize("per_minibatch", [False, True])
+def test_mini_batches_that_are_padded_keep_their_entropies(on_cpu, per_minibatch):
+    cfg = config(
+        **{
+            "generator.step_wise_trajectories": "true",
+            "trainer.recompute_old_logprobs_per_minibatch": str(per_minibatch).lower(),
+        }
+    )
+    # Two prompts with 5 and 6 rows of single turns, over two ranks.
+    rng = np.random.default_rng(4)
+    masks = [[0] * (9 - n) + [1] * n for n in rng.integers(1, 7, 11).tolist()]
+    last = [False, True, False, False, True, False, True, False, True, False, True]
+    rewards = [0.0, 2.0, 0.0, 0.0, 0.5, 0.0, 1.0, 0.0, 0.0, 0.0, 3.0]
+    data = batch(masks, rewards, "aaaaabbbbbb", is_last_step=last)
+    data.pop("entropy")
+    tokens = prompts_and_responses(rows=11)
+    data["sequences"], data["attention_mask"] = tokens["sequences"], tokens["attention_mask"]
+    data.metadata["policy_mini_batch_boundaries"] = [(0, 5), (5, 11)]
+    data = pad_training_input_batch(data, 1)
+    model = tiny_model()
+    entropy = full_entropies(model, data, 0.7).numpy()
+    mine = trainer(cfg=cfg)
+    mine.dispatch = InProcess(worker(recording_policy_worker(PolicyWorkerBase), cfg, model))
+    passed = mine.fwd_logprobs_values_reward(data)
+    np.testing.assert_allclose(passed["entropy"][:11], entropy[:11], rtol=1e-4, atol=1e-5)
+    plain = copy_of(passed)
+    plain.pop("entropy")
+    host = trainer(RayPPOTrainer, cfg).compute_advantages_and_returns(plain)
+    got = mine.compute_advantages_and_returns(passed)
+    base, mask = host["advantages"][:, -1].numpy(), passed["loss_mask"].numpy()
+    want = paper(base, entropy, mask, trajectories=[0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5])
+    np.testing.assert_allclose(got["advantages"], want, rtol=1e-3, atol=1e-4)
 
 
 def test_a_pass_that_the_host_would_skip_is_made():

@@ -24,25 +24,36 @@ HOOKS = ("build_models", "fwd_logprobs_values_reward", "compute_advantages_and_r
 
 
 class _Eavesdrop:
-    """A dispatch that remembers what the policy's forward passes answered, in order."""
+    """A dispatch that remembers what the policy's forward passes answered, in order of the rows."""
 
     def __init__(self, dispatch: Any) -> None:
         self._dispatch = dispatch
+        # Chunks of each staged mini-batch, and how many rows it has.
+        self._staged: list[tuple[Any, int]] = []
         self.samples: list[dict[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dispatch, name)
 
-    def _heard(self, model: str, output: Any) -> Any:
+    def _heard(self, model: str, output: Any, rows: int | None = None) -> Any:
         if model == "policy":
-            self.samples.extend(output.loss_fn_outputs)
+            self.samples.extend(output.loss_fn_outputs[:rows])
         return output
 
     def forward(self, model: str, *args: Any, **kwargs: Any) -> Any:
         return self._heard(model, self._dispatch.forward(model, *args, **kwargs))
 
-    def forward_from_staged(self, model: str, *args: Any, **kwargs: Any) -> Any:
-        return self._heard(model, self._dispatch.forward_from_staged(model, *args, **kwargs))
+    def stage_data(self, model: str, data: Any, mini_batch_boundaries: Any) -> Any:
+        staged = self._dispatch.stage_data(model, data, mini_batch_boundaries)
+        for chunks, (start, end) in zip(staged, mini_batch_boundaries, strict=True):
+            self._staged.append((chunks, end - start))
+        return staged
+
+    def forward_from_staged(self, model: str, chunk_refs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Mini-batches are padded to a multiple of the ranks, each by itself and at its end.
+        rows = next((rows for chunks, rows in self._staged if chunks is chunk_refs), None)
+        output = self._dispatch.forward_from_staged(model, chunk_refs, *args, **kwargs)
+        return self._heard(model, output, rows)
 
 
 def step_rows(

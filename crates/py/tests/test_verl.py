@@ -168,11 +168,13 @@ def test_steps_are_those_before_rejection_sampling(kind, threshold):
     scores = np.array(
         [row[row != 0].tolist()[:1] or [0.0] for row in estimate("grpo", data).numpy()]
     )[:, 0]
-    scores[~kept.any(dim=1).numpy()] = 0.0
-    wanted = reference(scores, c.entropy, c.mask, **SOME) * kept.numpy()
+    # Rows of which no token is left are no part of the batch.
+    left = c.mask * kept.numpy().any(axis=1, keepdims=True)
+    assert kind.startswith("token") or (left != c.mask).any()
+    wanted = reference(scores, c.entropy, left, **SOME) * kept.numpy()
     close(data.batch["advantages"], wanted)
     assert torch.count_nonzero(data.batch["advantages"][~kept]) == 0
-    assert metrics["empg/steps"] == sum(len(runs(row)) for row in c.mask)
+    assert metrics["empg/steps"] == sum(len(runs(row)) for row in left)
     share = float((copy.bool() & ~kept).sum() / copy.sum())
     assert metrics["empg/rejected_tokens"] == pytest.approx(share, abs=1e-7)
 
@@ -206,16 +208,77 @@ def test_rejection_means_the_same_in_jagged_batches(share):
     assert modulate_batch(padded, mask=mask) == modulate_batch(ragged, mask=jagged(mask, c.lengths))
     for row, values in enumerate(ragged["advantages"].unbind()):
         assert torch.equal(values, padded["advantages"][row, : c.lengths[row]])
-    # What the statistics see of a rejected token: the first survivor of its step, or of its row, or 0.
+    # What the statistics see of a rejected token: the first survivor of its step, or of its row. Rows
+    # without one they do not see.
     filled = base.numpy().copy()
     alive = kept.numpy() != 0
     for row in range(len(filled)):
         of_row = filled[row][alive[row]][:1]
         for a, b in runs(c.mask[row]):
             own = filled[row, a:b][alive[row, a:b]][:1]
-            stand_in = own if len(own) else of_row if len(of_row) else np.zeros(1)
-            filled[row, a:b][~alive[row, a:b]] = stand_in
-    close(padded["advantages"], reference(filled, c.entropy, c.mask) * alive)
+            if len(of_row):
+                filled[row, a:b][~alive[row, a:b]] = own if len(own) else of_row
+    left = c.mask * alive.any(axis=1, keepdims=True)
+    close(padded["advantages"], reference(filled, c.entropy, left) * alive)
+
+
+def test_rows_that_are_rejected_whole_move_no_statistic():
+    c = case(seed=14)
+    kept = torch.from_numpy(c.mask).clone()
+    kept[3] = 0
+    entropy = torch.from_numpy(c.entropy).clone()
+    # An outlier, which would flatten the scaling of all others.
+    entropy[3] = 50.0
+    base = torch.from_numpy(np.where(c.rewards > 0.3, 1.0, -1.0).astype(np.float32))[:, None]
+    rows = torch.tensor([row for row in range(len(kept)) if row != 3])
+    whole = TensorDict(
+        {"advantages": base * kept, "entropy": entropy, "response_mask": kept}, batch_size=len(kept)
+    )
+    without = whole[rows].clone()
+    # Empty rows before: there are more rows than tokens then.
+    ragged = TensorDict(
+        {
+            name: jagged(torch.cat([torch.zeros_like(whole[name])] * 40 + [whole[name]]),
+                         [0] * 40 * len(kept) + c.lengths)
+            for name in whole.keys()
+        },
+        batch_size=41 * len(kept),
+    )  # fmt: skip
+    mask = torch.from_numpy(c.mask)
+    copy = jagged(torch.cat([torch.zeros_like(mask)] * 40 + [mask]), [0] * 40 * len(mask) + c.lengths)
+    metrics, alone = modulate_batch(whole, mask=mask), modulate_batch(without)
+    assert metrics.pop("empg/rejected_tokens") == pytest.approx(c.mask[3].sum() / c.mask.sum())
+    alone.pop("empg/rejected_tokens")
+    assert metrics == alone
+    assert torch.equal(whole["advantages"][rows], without["advantages"])
+    assert torch.count_nonzero(whole["advantages"][3]) == 0
+    modulate_batch(ragged, mask=copy)
+    for row, values in enumerate(ragged["advantages"].unbind()[40 * len(kept) :]):
+        assert torch.equal(values, whole["advantages"][row, : c.lengths[row]])
+
+
+def test_a_batch_of_which_nothing_is_left_gets_zeros():
+    c = case(seed=15)
+    none = torch.zeros(c.mask.shape, dtype=torch.int64)
+    batch = TensorDict(
+        {
+            "advantages": torch.ones(c.mask.shape),
+            "entropy": torch.from_numpy(c.entropy),
+            "response_mask": none,
+        },
+        batch_size=len(none),
+    )
+    mask, shard = torch.from_numpy(c.mask), batch[:4].clone()
+    metrics = modulate_batch(batch, mask=mask)
+    assert metrics == {"empg/steps": 0.0, "empg/rejected_tokens": 1.0}
+    assert torch.count_nonzero(batch["advantages"]) == 0
+    keys = c.keys[:4]
+    table = step_table(shard, keys=keys, mask=mask[:4])
+    assert modulate_batch(shard, keys=keys, mask=mask[:4], table=table) == metrics
+    assert torch.count_nonzero(shard["advantages"]) == 0
+    # Padding rows beside it.
+    metrics = modulate_batch(shard, keys=keys, table=table)
+    assert metrics == {"empg/steps": 0.0, "empg/rejected_tokens": 0.0}
 
 
 def test_rejected_first_tokens_do_not_hide_a_steps_base():

@@ -84,7 +84,8 @@ def modulate_batch(
         Instead of ``keys``: as in :func:`empg.modulate`.
     mask : like ``response_mask``, optional
         The mask whose runs of 1 are the steps, where rejection sampling has rewritten
-        ``response_mask`` since. Tokens that it rejected get 0.
+        ``response_mask`` since. Tokens that it rejected get 0; a row of which it left no token has
+        no steps.
     table : StepTable, optional
         The steps of the whole batch where this is one shard of it: :func:`step_table` of every
         shard, gathered. The rows then need ``keys`` or ``trajectories``.
@@ -92,7 +93,8 @@ def modulate_batch(
     Returns
     -------
     dict
-        ``empg/…`` metrics of the whole batch; ``empg/rejected_tokens`` is of these rows.
+        ``empg/…`` metrics of the whole batch; ``empg/rejected_tokens`` is of these rows. A batch
+        that was rejected whole has that and ``empg/steps`` alone.
 
     Raises
     ------
@@ -107,12 +109,18 @@ def modulate_batch(
         options = EmpgConfig.from_mapping(config)
     tensors = _tensors(batch)
     rows = _read(tensors, keys, trajectories, first_step, mask)
+    # A batch that had no step to begin with is a mistake; a shard, or what rejection left, is not.
+    may_be_empty = table is not None or rows.rejected is not None
     if table is None:
         table = rows.table()
     elif keys is None and trajectories is None:
         raise ValueError(
             "table: is of the whole batch, so keys or trajectories must name this shard's rows"
         )
+    if may_be_empty and len(table) == 0:
+        # Nothing to credit, nor for a loss to take.
+        tensors["advantages"] = rows.like_advantages(rows.base.new_zeros(rows.base.shape))
+        return {"empg/steps": 0.0, "empg/rejected_tokens": rows.rejected_tokens()}
     out = rows.modulate(table, options)
     tensors["advantages"] = rows.like_advantages(out)
     return rows.metrics(table.credit(**options.modulation()))
@@ -142,8 +150,10 @@ class _Rows:
 
     base: Any
     entropy: Any
+    # Tokens of steps, of which some rows have lost all that they had; those that were given.
     steps: Any
-    # Tokens of steps that rejection sampling took out; None where there are none.
+    given: Any
+    # Tokens of given steps that rejection sampling took out; None where there are none.
     rejected: Any
     offsets: npt.NDArray[np.int64] | None
     place: dict[str, Any]
@@ -179,9 +189,12 @@ class _Rows:
         metrics = {f"empg/{name}": float(value) for name, value in credit.summary.items()}
         # Groups of equal rewards have no signal: their steps receive the bonus alone.
         metrics["empg/zero_base"] = float(np.mean(np.asarray(credit.base) == 0.0))
-        rejected = 0 if self.rejected is None else int(self.rejected.sum())
-        metrics["empg/rejected_tokens"] = rejected / int(self.steps.sum()) if rejected else 0.0
+        metrics["empg/rejected_tokens"] = self.rejected_tokens()
         return metrics
+
+    def rejected_tokens(self) -> float:
+        rejected = 0 if self.rejected is None else int(self.rejected.sum())
+        return rejected / int(self.given.sum()) if rejected else 0.0
 
 
 def _tensors(batch: Any) -> Any:
@@ -265,10 +278,14 @@ def _read(
         trajectories, first_step = session_rows(keys)
     work = torch.float64 if advantages.dtype == torch.float64 else torch.float32
     base = flat["advantages"].detach().to(work).contiguous()
+    steps = step_bits
+    if rejected is not None:
+        base, steps = _survivors(base, step_bits, rejected, offsets)
     return _Rows(
-        base=base if rejected is None else _base(base, step_bits, rejected, offsets),
+        base=base,
         entropy=flat["entropy"].detach().to(work).contiguous(),
-        steps=step_bits,
+        steps=steps,
+        given=step_bits,
         rejected=rejected,
         offsets=offsets,
         place={"trajectories": trajectories, "first_step": first_step},
@@ -292,43 +309,51 @@ def _bits(name: str, mask: Any, offsets: npt.NDArray[np.int64] | None, advantage
     return bits.contiguous()
 
 
-def _base(base: Any, steps: Any, rejected: Any, offsets: npt.NDArray[np.int64] | None) -> Any:
-    """The base advantages with those of rejected tokens put back.
+def _survivors(
+    base: Any, steps: Any, rejected: Any, offsets: npt.NDArray[np.int64] | None
+) -> tuple[Any, Any]:
+    """The base advantages with those of rejected tokens put back, and the steps that count.
 
-    verl's estimators write 0 (or a whitened nothing) over tokens that rejection sampling took out.
-    A step's base is that of its tokens, so a rejected one takes the first surviving value of its
-    step, or else of its row; a row that was rejected whole has none and counts as 0.
+    A row of which no token is left is none of the batch that is trained on: its steps go.
+    Elsewhere verl's estimators write 0 (or a whitened nothing) over rejected tokens. A step's base
+    is that of its tokens, so a rejected one takes the first surviving value of its step, or else
+    of its row.
     """
     import torch
 
-    own, gone, values = steps.flatten(), rejected.flatten(), base.flatten()
-    alive = own & ~gone
+    own, values = steps.flatten(), base.flatten()
     count = values.numel()
     index = torch.arange(count, device=base.device)
     if offsets is None:
-        row = index // base.shape[1]
+        rows, row = base.shape[0], index // base.shape[1]
     else:
+        rows = len(offsets) - 1
         row = torch.bucketize(index, torch.as_tensor(offsets[1:], device=base.device), right=True)
+    survivors = (own & ~rejected.flatten()).nonzero().squeeze(1)
+    left = own.new_zeros((rows,))
+    left[row[survivors]] = True
+    own = own & left[row]
+    gone = own & rejected.flatten()
+
     begins = own.clone()
     begins[1:] &= ~(own[:-1] & (row[1:] == row[:-1]))
     step = begins.cumsum(0) - 1
-
-    survivors = alive.nonzero().squeeze(1)
 
     def first(group: Any) -> Any:
         """Where the first survivor of each rejected token's group is; `count` where there is none."""
         member = group[survivors]
         leads = torch.ones_like(member, dtype=torch.bool)
         leads[1:] = member[1:] != member[:-1]
-        found = index.new_full((count,), count)
+        # Empty rows have no token: there may be more rows than tokens.
+        found = index.new_full((max(count, rows),), count)
         found[member[leads]] = survivors[leads]
         return found[group[gone]]
 
     source = first(step)
     source = torch.where(source < count, source, first(row))
     filled = values.clone()
-    filled[gone] = torch.cat([values, values.new_zeros(1)])[source]
-    return filled.reshape(base.shape)
+    filled[gone] = values[source]
+    return filled.reshape(base.shape), own.reshape(steps.shape)
 
 
 def _place(flat: int, offsets: npt.NDArray[np.int64] | None, advantages: Any) -> tuple[int, int]:

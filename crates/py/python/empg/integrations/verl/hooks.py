@@ -239,11 +239,12 @@ def _refuse_in_init(cls: Any, refuse: Callable[[Any, Any], None]) -> None:
         # Where a class calls its configuration otherwise, it is known by now.
         refuse(trainer, getattr(trainer, "config", None))
 
-    inherited = cls.__dict__.get("__init_subclass__")
+    base: type[Any] = cls
+    inherited = base.__dict__.get("__init_subclass__")
 
-    def __init_subclass__(derived: Any, **kwargs: Any) -> None:
+    def __init_subclass__(derived: type[Any], /, **kwargs: Any) -> None:
         if inherited is None:
-            super(cls, derived).__init_subclass__(**kwargs)
+            super(base, derived).__init_subclass__(**kwargs)
         else:
             inherited.__get__(None, derived)(**kwargs)
         if "__init__" in derived.__dict__:
@@ -252,7 +253,7 @@ def _refuse_in_init(cls: Any, refuse: Callable[[Any, Any], None]) -> None:
     setattr(cls, _REFUSE, (refuse_in, refuse_after))
     _wrap_init(cls)
     setattr(cls, "__init_subclass__", classmethod(__init_subclass__))
-    known = cls.__subclasses__()
+    known: list[type[Any]] = base.__subclasses__()
     while known:
         derived = known.pop()
         known.extend(derived.__subclasses__())

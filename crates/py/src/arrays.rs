@@ -152,6 +152,29 @@ impl<'py> Given<'py> {
         self.borrow(array)
     }
 
+    /// The array as `T`, whose name in numpy is `name`, from any float type: a copy where it is another.
+    ///
+    /// # Errors
+    /// ValueError for what is no float, or another layout.
+    pub(crate) fn floats_as<T: Element>(
+        &self,
+        name: &str,
+        wanted: &str,
+    ) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+        let dtype = self.array.dtype();
+        let float = dtype.kind() == b'f' && matches!(dtype.itemsize(), 2 | 4 | 8);
+        let native = dtype.is_native_byteorder() != Some(false);
+        if !(float && native && self.array.is_c_contiguous()) {
+            return self.floats(wanted);
+        }
+        let array = self.array.call_method(
+            "astype",
+            (name,),
+            Some(&[("copy", false)].into_py_dict(self.array.py())?),
+        )?;
+        self.borrow(array.cast()?)
+    }
+
     fn borrow<T: Element>(
         &self,
         array: &Bound<'py, PyArrayDyn<T>>,
@@ -251,21 +274,6 @@ impl<'py> Given<'py> {
         Ok(array.clone())
     }
 
-    /// `result` where and as the argument was.
-    pub(crate) fn return_as(&self, result: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.origin {
-            Origin::Numpy { half: false } => Ok(result),
-            Origin::Numpy { half: true } => result.call_method1("astype", ("float16",)),
-            Origin::Torch { tensor } => {
-                let py = tensor.py();
-                let result = py.import("torch")?.call_method1("from_numpy", (result,))?;
-                let place =
-                    [("device", tensor.getattr("device")?), ("dtype", tensor.getattr("dtype")?)];
-                result.call_method("to", (), Some(&place.into_py_dict(py)?))
-            }
-        }
-    }
-
     /// Copies `result` into the argument, which does not share memory with its array.
     pub(crate) fn fill(&self, result: Bound<'py, PyAny>) -> PyResult<()> {
         let py = result.py();
@@ -280,6 +288,21 @@ impl<'py> Given<'py> {
         }
         Ok(())
     }
+}
+
+/// A numpy array as a tensor on the device of another, and of a dtype, or its own.
+pub(crate) fn to_torch<'py>(
+    array: Bound<'py, PyAny>,
+    beside: &Bound<'py, PyAny>,
+    dtype: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = array.py();
+    let tensor = py.import("torch")?.call_method1("from_numpy", (array,))?;
+    let place = [("device", beside.getattr("device")?)].into_py_dict(py)?;
+    if let Some(dtype) = dtype {
+        place.set_item("dtype", dtype)?;
+    }
+    tensor.call_method("to", (), Some(&place))
 }
 
 /// A mask of one of the types that trainers use.

@@ -4,7 +4,7 @@ use empg::{Base, Real, RowKeys, StepSpans};
 use numpy::{Element, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 
-use crate::arrays::{Given, bad, integers_as, shape_of};
+use crate::arrays::{Given, Origin, bad, integers_as, shape_of, to_torch};
 use crate::errors::Labels;
 use crate::spans;
 
@@ -92,20 +92,40 @@ impl<'py> Rows<'py> {
     }
 
     pub(crate) fn advantages<T: Float>(&self) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
-        self.advantages.floats(&format!("{} as entropy", T::NAME))
+        let wanted = format!("{} as entropy", T::NAME);
+        // One number per row costs nothing to convert, and group estimators give float64.
+        if self.per_row {
+            self.advantages.floats_as(T::NAME, &wanted)
+        } else {
+            self.advantages.floats(&wanted)
+        }
     }
 
     pub(crate) fn base<'a, T: Float>(&self, advantages: &'a [T]) -> Base<'a, T> {
         if self.per_row { Base::Rows(advantages) } else { Base::Tokens(advantages) }
     }
 
-    /// What the result is like: the advantages, or the entropies where only those are of torch.
-    pub(crate) fn home(&self) -> &Given<'py> {
-        let torch = |given: &Given<'_>| matches!(given.origin, crate::arrays::Origin::Torch { .. });
-        if !torch(&self.advantages) && torch(&self.entropy) {
-            &self.entropy
-        } else {
-            &self.advantages
+    /// The result in the dtype of the advantages, on the device of those or of the entropies,
+    /// whichever are of torch. Where one base per row is of another precision than the result was
+    /// computed in, that of the computation stays.
+    pub(crate) fn give_back(&self, result: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let computed = self.per_row && self.advantages.is_double() != self.is_double();
+        match (&self.advantages.origin, &self.entropy.origin) {
+            (Origin::Torch { tensor }, _) => {
+                let dtype = (!computed).then(|| tensor.getattr("dtype")).transpose()?;
+                to_torch(result, tensor, dtype)
+            }
+            (Origin::Numpy { half }, entropy) => {
+                let result = if *half && !computed {
+                    result.call_method1("astype", ("float16",))?
+                } else {
+                    result
+                };
+                match entropy {
+                    Origin::Torch { tensor } => to_torch(result, tensor, None),
+                    Origin::Numpy { .. } => Ok(result),
+                }
+            }
         }
     }
 

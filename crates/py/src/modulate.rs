@@ -17,7 +17,8 @@ use crate::table::StepTable;
 /// Parameters
 /// ----------
 /// advantages : array (B,) or (B, T); ragged: (B,) or (N,)
-///     Base advantages, per row or per token. If B = N, they are taken per token.
+///     Base advantages, per row or per token. If B = N, they are taken per token. Per token they
+///     have the precision of `entropy`; per row they are read in it.
 /// entropy : array (B, T); ragged: (N,)
 ///     Token entropies in nats; read inside steps only.
 /// mask : array of 0 and 1, shape of `entropy`, optional
@@ -52,7 +53,8 @@ use crate::table::StepTable;
 /// Returns
 /// -------
 /// array of the shape of `entropy`, with the dtype (and device) of `advantages`
-///     `out` if it was given.
+///     Of torch where either is; numpy's otherwise, also of arrays that were read through DLPack.
+///     With the precision of `entropy` where advantages per row have another. `out` if it was given.
 ///
 /// Raises
 /// ------
@@ -106,7 +108,7 @@ pub(crate) fn modulate<'py>(
     let double = rows.is_double();
     let Some(out) = out else {
         let result = if double { call.fresh::<f64>() } else { call.fresh::<f32>() }?;
-        return rows.home().return_as(result);
+        return rows.give_back(result);
     };
     let target = Given::new("out", out)?;
     if target.shape() != rows.entropy.shape() {

@@ -151,6 +151,65 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert np.array_equal(out, got)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("precision", ["f4", "f8"])
+def test_a_base_per_row_is_read_in_the_precision_of_the_entropies(
+    dtype: str, precision: str
+) -> None:
+    advantages, entropy, mask = batch(12)
+    base, entropy = advantages.astype(dtype), entropy.astype(precision)
+    wanted = empg.modulate(base.astype(precision), entropy, mask=mask)
+    got = empg.modulate(base, entropy, mask=mask)
+    if (dtype, precision) == ("f2", "f4"):
+        assert got.dtype == np.float16
+        wanted = wanted.astype("f2")
+    else:
+        assert got.dtype == np.dtype(precision)
+    assert np.array_equal(got, wanted)
+    out = np.zeros_like(entropy)
+    empg.modulate(base, entropy, mask=mask, out=out)
+    assert np.array_equal(out.astype(got.dtype), got)
+    table = empg.StepTable.from_tokens(base, entropy, mask=mask)
+    assert table == empg.StepTable.from_tokens(base.astype(precision), entropy, mask=mask)
+    assert np.array_equal(empg.modulate(base, entropy, mask=mask, table=table), got)
+    assert np.array_equal(
+        empg.explain(base, entropy, mask=mask).base,
+        empg.explain(base.astype(precision), entropy, mask=mask).base,
+    )
+
+
+def test_what_group_estimators_give_goes_with_torch_entropies() -> None:
+    torch = pytest.importorskip("torch")
+    _, entropy, mask = batch(13, dtype=np.float32)
+    base = empg.grpo(np.arange(len(entropy)) % 3, np.zeros(len(entropy), int))
+    assert base.dtype == np.float64
+    wanted = empg.modulate(base.astype("f4"), entropy, mask=mask)
+    for given in (base, torch.from_numpy(base)):
+        got = empg.modulate(given, torch.from_numpy(entropy), mask=mask)
+        assert isinstance(got, torch.Tensor) and got.dtype == torch.float32
+        assert np.array_equal(got.numpy(), wanted)
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_entropies_in_half_precision_leave_the_credit_its_own(half: str, per_token: bool) -> None:
+    torch = pytest.importorskip("torch")
+    advantages, entropy, mask = batch(14, dtype=np.float32)
+    if per_token:
+        advantages = np.repeat(advantages[:, None], entropy.shape[1], 1)
+    tensor = torch.from_numpy(entropy).to(getattr(torch, half))
+    wanted = empg.modulate(advantages, tensor.float().numpy(), mask=mask)
+    for given in (advantages, torch.from_numpy(advantages)):
+        got = empg.modulate(given, tensor, mask=mask)
+        assert isinstance(got, torch.Tensor) and got.dtype == torch.float32
+        assert np.array_equal(got.numpy(), wanted)
+    if not per_token:
+        got = empg.modulate(advantages.astype("f8"), tensor, mask=mask)
+        assert got.dtype == torch.float32 and np.array_equal(got.numpy(), wanted)
+    got = empg.modulate(advantages.astype("f2"), tensor, mask=mask)
+    assert got.dtype == torch.float16
+
+
 def test_torch_tensors_come_back_as_they_went() -> None:
     torch = pytest.importorskip("torch")
     advantages, entropy, mask = batch(8, dtype=np.float32)
@@ -202,6 +261,7 @@ def test_arrays_of_other_libraries_are_read_through_dlpack() -> None:
 
     advantages, entropy, mask = batch(9)
     got = empg.modulate(Foreign(advantages), Foreign(entropy), mask=mask)
+    assert isinstance(got, np.ndarray)
     assert np.array_equal(got, empg.modulate(advantages, entropy, mask=mask))
 
 

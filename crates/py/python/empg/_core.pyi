@@ -5,7 +5,8 @@ from typing import Any, Literal, SupportsIndex, TypeVar, final, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# A numpy array, a torch tensor or another array that speaks DLPack; results are of the same kind.
+# A numpy array, a torch tensor or another array that speaks DLPack. Results are numpy arrays, also of
+# arrays by DLPack, or tensors where advantages or entropies are.
 _Array = TypeVar("_Array")
 _Shape = Literal["exp", "linear"]
 _Normalize = Literal["minmax", "quantile"]

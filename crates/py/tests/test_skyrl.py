@@ -593,16 +593,37 @@ def test_the_hosts_own_entrypoint_dispatches_to_ours(monkeypatch):
     assert called == [True]
 
 
+# What SkyRL's own validation lets pass.
+VALID = ["trainer.logger=tensorboard"]
+
+
 def test_the_entrypoint_refuses_before_ray_starts(monkeypatch):
     from empg.integrations.skyrl import main
 
-    refused = "trainer.algorithm.advantage_estimator=gae"
-    monkeypatch.setattr(sys, "argv", ["main", refused, "empg.zeta=0.2"])
-    with pytest.raises(ValueError, match="advantage_estimator=gae"):
+    refused = "trainer.algorithm.advantage_estimator=reinforce++"
+    monkeypatch.setattr(sys, "argv", ["main", *VALID, refused, "empg.zeta=0.2"])
+    with pytest.raises(ValueError, match=r"advantage_estimator=reinforce\+\+"):
         main()
     import ray
 
     assert not ray.is_initialized()
+
+
+def test_the_entrypoint_takes_the_older_name_of_a_strategy(monkeypatch):
+    from skyrl.train.utils import utils
+
+    from empg.integrations.skyrl import main
+
+    class Started(Exception):
+        pass
+
+    def start(cfg):
+        raise Started(cfg.trainer.strategy)
+
+    monkeypatch.setattr(utils, "initialize_ray", start)
+    monkeypatch.setattr(sys, "argv", ["main", *VALID, "trainer.strategy=fsdp2"])
+    with pytest.warns(DeprecationWarning, match="fsdp2"), pytest.raises(Started, match="^fsdp$"):
+        main()
 
 
 def test_the_experiment_makes_the_trainer_with_its_options():

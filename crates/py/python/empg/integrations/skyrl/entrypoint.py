@@ -68,8 +68,9 @@ def main() -> None:
     cfg = SkyRLTrainConfig.from_cli_overrides(arguments)
     # Before Ray starts and a model is loaded.
     check_options(options)
-    _check_config(cfg, can_record=True)
+    # First SkyRL, which also gives settings by older names their present ones.
     validate_cfg(cfg)
+    _check_config(cfg, can_record=True)
     initialize_ray(cfg)
 
     @ray.remote(num_cpus=1)

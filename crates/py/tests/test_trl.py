@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,6 +195,36 @@ def test_truncated_completions_enter_no_statistic(tmp_path):
     np.testing.assert_allclose(seen[1::2], kept, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["image_position_ids", "pixel_position_ids"])
+def test_the_extra_pass_gets_what_trl_puts_into_batches(name):
+    given = {}
+
+    class Host:
+        def _get_per_token_logps_and_entropies(self, model, ids, mask, width, **inputs):
+            given.update(inputs)
+            return None, torch.zeros(len(ids), width)
+
+    class Mine(EMPGMixin, Host):
+        pass
+
+    trainer = Mine.__new__(Mine)
+    trainer.model = SimpleNamespace(is_gradient_checkpointing=False)
+    trainer.args = SimpleNamespace(gradient_checkpointing_kwargs=None, per_device_train_batch_size=2)
+    ids = torch.ones(2, 3, dtype=torch.long)
+    batch = {f"{part}_{kind}": ids for part in ("prompt", "completion") for kind in ("ids", "mask")}
+    trainer._empg_entropy({**batch, name: ids, "num_images": [1, 1], "advantages": torch.zeros(2)})
+    assert given[name] is ids and given["num_images"] == [1, 1] and "advantages" not in given
+
+
+def test_every_input_of_trls_pass_is_known():
+    from empg.integrations.trl.trainer import _FORWARD_INPUTS
+
+    of_pass = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    own = {"self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"}
+    own |= {"compute_entropy", "compute_aux_loss"}
+    assert set(of_pass) - own <= set(_FORWARD_INPUTS)
+
+
 def test_a_batch_without_any_step_is_no_failure(tmp_path):
     def rollout(prompts, trainer):
         out = tiny.turns(prompts, trainer)
@@ -205,7 +237,8 @@ def test_a_batch_without_any_step_is_no_failure(tmp_path):
     assert trainer.state.log_history[0]["empg/steps_per_completion"] == 0.0
 
 
-def test_completions_that_no_reward_scores_do_not_move_the_policy(tmp_path):
+@pytest.mark.parametrize("exact", [False, True])
+def test_completions_that_no_reward_scores_do_not_move_the_policy(tmp_path, exact):
     def scored(completions, **_):
         return [None if row == 1 else float(row % 3) for row in range(len(completions))]
 
@@ -214,14 +247,16 @@ def test_completions_that_no_reward_scores_do_not_move_the_policy(tmp_path):
         tiny.arguments(GRPOConfig, tmp_path, max_steps=1),
         reward_funcs=scored,
         rollout_func=tiny.turns,
+        empg={"paper_exact": exact},
     )
     batch = trainer.batches[0]
     mask, seen = tiny.steps_of(batch), batch["advantages"].numpy()
     assert mask[1].any() and not seen[1].any()
     others = mask.copy()
     others[1] = 0
+    assert exact == bool(seen[others == 0].any())
     expected = tiny.paper(base_of(trainer), tiny.entropies(tiny.model(), batch), others)
-    np.testing.assert_allclose(seen, expected, atol=2e-5)
+    np.testing.assert_allclose(seen[others == 1], expected[others == 1], atol=2e-5)
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])

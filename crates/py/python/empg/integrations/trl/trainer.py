@@ -31,6 +31,8 @@ _FORWARD_INPUTS = (
     "token_type_ids",
     "mm_token_type_ids",
     "image_position_ids",
+    # TRL 1.0's name of the same.
+    "pixel_position_ids",
 )
 
 
@@ -123,10 +125,12 @@ class EMPGMixin(_Host):
         if "tool_mask" in batch:
             mask = mask * batch["tool_mask"]
         rows, rank = mask.shape[0], self.accelerator.process_index
+        unscorable: torch.Tensor | None = None
         if self._empg_unscorable is not None:
             # TRL gives these 0 so that they do not move the policy; a bonus would.
             mine = self._empg_unscorable[rank * rows : (rank + 1) * rows]
-            mask = mask.masked_fill(mine.to(mask.device).unsqueeze(1), 0)
+            unscorable = mine.to(mask.device).unsqueeze(1)
+            mask = mask.masked_fill(unscorable, 0)
         credited = credit_rows(
             batch["advantages"],
             entropy.detach(),
@@ -135,7 +139,11 @@ class EMPGMixin(_Host):
             gather=lambda mine: list(gather_object([mine])),
             options=options,
         )
-        batch["advantages"] = credited.advantages
+        advantages = credited.advantages
+        if unscorable is not None:
+            # Their tokens are in TRL's loss: there the paper's pseudo-code, outside steps, would move it too.
+            advantages = advantages.masked_fill(unscorable.to(advantages.device), 0.0)
+        batch["advantages"] = advantages
         for name, value in credited.metrics(options).items():
             self._metrics["train"][name].append(value)
         return batch

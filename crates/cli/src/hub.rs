@@ -259,10 +259,7 @@ impl Source {
             } else {
                 ProgressBar::hidden()
             });
-            let error = match repo.download_with_progress(file, bar) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = repo.download_with_progress(file, bar) else { return Ok(()) };
             // A server that refuses will do so again.
             let broken = matches!(error, ApiError::RequestError(_) | ApiError::IoError(_));
             if !broken || status(&error).is_some_and(|code| code < 500 && code != 429) {

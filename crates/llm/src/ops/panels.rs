@@ -262,7 +262,7 @@ pub(crate) fn pack_block(
         // One input has both strides 1; a weight's numbers are rounded by their places in the weight,
         // whichever way it is read.
         (Precision::Bf16, 1) if matrix.row_stride > 1 || matrix.cols == 1 => {
-            beside(matrix, rounding, first, width, panel)
+            beside(matrix, rounding, first, width, panel);
         }
         (Precision::Bf16, _) => pack_column_pairs(matrix, rounding, first, panel),
     }

@@ -173,7 +173,10 @@ fn answer(
         };
         let sent = if !authorised && path.starts_with("/api") {
             reply("401 Unauthorized", "", b"", 0)
-        } else if path.strip_prefix("/api/models/owner/name/revision/").is_some_and(revision) {
+        } else if let Some(name) =
+            path.strip_prefix("/api/models/owner/name/revision/").filter(|name| revision(name))
+        {
+            let commit = meant(name, commit);
             let names: Vec<_> =
                 files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
             let about = serde_json::json!({ "sha": commit, "siblings": names }).to_string();
@@ -182,7 +185,7 @@ fn answer(
             .strip_prefix("/owner/name/resolve/")
             .and_then(|rest| rest.split_once('/'))
             .filter(|(name, _)| revision(name))
-            .map(|(at, name)| (if at.len() == COMMIT.len() { at } else { commit }, name))
+            .map(|(at, name)| (meant(at, commit), name))
         {
             let tag = if (at, name) == (NEXT, CHANGED) { "other" } else { "etag" };
             let about = format!("X-Repo-Commit: {at}\r\nETag: \"{tag}-{name}\"\r\n");
@@ -207,7 +210,7 @@ fn answer(
                 continue;
             }
             let broken = manner == Manner::Break && whole && first_time && range.unwrap().0 == 0;
-            let about = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-{name}\"\r\n");
+            let about = format!("X-Repo-Commit: {commit}\r\nETag: \"etag-{name}\"\r\n");
             if send(&mut reply, bytes, range, &about, broken).is_ok() && broken {
                 return;
             }
@@ -219,6 +222,11 @@ fn answer(
             return;
         }
     }
+}
+
+/// The commit that a revision is at present; a commit is itself.
+fn meant<'a>(revision: &'a str, newest: &'a str) -> &'a str {
+    if revision.len() == COMMIT.len() { revision } else { newest }
 }
 
 /// Whether the repository has a revision.

@@ -24,9 +24,10 @@ pub(crate) fn line(line: &str) -> io::Result<()> {
 /// What is wrong with the JSON of one line; which line it is of a file is told beside it.
 pub(crate) fn in_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((what, _)) => format!("{what} (column {})", error.column()),
-        None => text,
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    match error.column() {
+        0 => what.to_owned(),
+        column => format!("{what} (column {column})"),
     }
 }
 
@@ -79,7 +80,8 @@ mod tests {
 
     #[test]
     fn faults_of_a_line_name_no_line() {
-        let error = serde_json::from_str::<u8>("[").unwrap_err();
-        assert_eq!(in_line(&error), "invalid type: sequence, expected u8 (column 1)");
+        let fault = |text| in_line(&serde_json::from_str::<Vec<u8>>(text).unwrap_err());
+        assert_eq!(fault("[1"), "EOF while parsing a list (column 2)");
+        assert_eq!(fault("{}"), "invalid type: map, expected a sequence");
     }
 }

@@ -292,6 +292,8 @@ impl Template {
         engine.set_syntax(syntax.map_err(refuse)?);
         // A misspelt variable is an error, not an empty place.
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
+        // Errors that name what they are about, whatever the build.
+        engine.set_debug(true);
         engine.add_template_owned(name.to_owned(), text).map_err(refuse)?;
         Ok(Self { name: name.to_owned(), engine })
     }
@@ -369,7 +371,8 @@ fn reason(error: &minijinja::Error, text: &str) -> String {
     let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let part = error.range().and_then(|range| text.get(range)).map(str::trim);
-    let part = part.filter(|part| !part.is_empty() && !part.contains('\n') && part.len() <= 80);
+    let short = |part: &&str| !part.is_empty() && !part.contains('\n') && part.len() <= 80;
+    let part = part.filter(short).filter(|part| !what.contains(part));
     let part = part.map_or(String::new(), |part| format!(" (`{part}`)"));
     format!("{line}{what}{part}")
 }
@@ -482,7 +485,7 @@ mod tests {
         let file = dir.path().join("p.jinja");
         let path = file.to_str().unwrap();
         for (text, needle) in [
-            ("{{ observation }}\n{{ observatoin }}", "line 2: undefined value (`observatoin`)"),
+            ("{{ observation }}\n{{ observatoin }}", "line 2: `observatoin` is undefined"),
             ("{% if opening %}", "line 1"),
             ("{{ history[3].action }}", "line 1"),
         ] {

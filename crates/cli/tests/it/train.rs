@@ -163,7 +163,7 @@ fn a_template_that_fails_late_is_mended_in_the_run() {
     assert_eq!(ran.code, Some(1), "{}", ran.stdout);
     fs::write(dir.path().join("my run/prompt.jinja"), "{{ observatoin }}").unwrap();
     let ran = run_with("train --resume", &["my run"]);
-    let named = "my run/prompt.jinja: line 1: undefined value (`observatoin`)";
+    let named = "my run/prompt.jinja: line 1: `observatoin` is undefined";
     assert!(ran.code == Some(1) && ran.stderr.contains(named), "{}", ran.stderr);
     fs::write(dir.path().join("my run/prompt.jinja"), "{{ observation }}").unwrap();
     let ran = run_with("train --resume", &["my run"]);

@@ -61,7 +61,8 @@ fn code(error: &anyhow::Error) -> u8 {
     FAILED
 }
 
-fn in_words(error: &anyhow::Error) -> String {
+/// What an error says, with its causes.
+pub(crate) fn in_words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     let mut said = error.to_string();
     let _ = writeln!(text, "error: {said}");

@@ -54,12 +54,14 @@ impl Status {
 }
 
 /// What a pass did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
     /// Points that were sent.
     pub points: usize,
     /// Points that the server had already.
     pub known: usize,
+    /// The status that the image has now.
+    pub status: Status,
 }
 
 /// A run directory and its image on a server.
@@ -72,6 +74,8 @@ pub struct Mirror {
     identity: String,
     queue: VecDeque<Point>,
     image: Option<Image>,
+    /// Whether anything was sent that the server did not have.
+    grown: bool,
     /// Wall time of the last step read, or the run's creation.
     milliseconds: i64,
     last_step: Option<u64>,
@@ -103,14 +107,17 @@ impl Mirror {
             name,
             queue: VecDeque::new(),
             image: None,
+            grown: false,
             milliseconds: milliseconds(created),
             last_step: None,
             follower,
         })
     }
 
-    /// Brings the image up to date with what is committed, and its status to `status`. After an
-    /// error nothing is lost: the next pass first asks the server what has arrived.
+    /// Brings the image up to date with what is committed, and its status to `status`. A run that is
+    /// stopped stays failed there if it has not gone on since: its directory does not say why it
+    /// stopped, its training did. After an error nothing is lost: the next pass first asks the server
+    /// what has arrived.
     ///
     /// # Errors
     /// Those of the network ([`TrackError::may_pass`](crate::TrackError::may_pass)), refusals, a
@@ -152,7 +159,7 @@ impl Mirror {
     }
 
     fn try_pass(&mut self, status: Status) -> Result<Passed> {
-        let mut passed = Passed::default();
+        let mut passed = Passed { points: 0, known: 0, status };
         let mut image = match self.image.take() {
             Some(image) => image,
             None => self.find()?,
@@ -162,6 +169,7 @@ impl Mirror {
             while !self.queue.is_empty() {
                 let sent = self.server.log(&image.known.id, self.queue.make_contiguous())?;
                 self.queue.drain(..sent);
+                self.grown = true;
                 passed.points += sent;
             }
             let news = self.follower.look()?;
@@ -171,7 +179,11 @@ impl Mirror {
                 break;
             }
         }
-        let word = status.word();
+        let failed = image.known.status == Status::Failed.word();
+        if status == Status::Stopped && failed && !self.grown {
+            passed.status = Status::Failed;
+        }
+        let word = passed.status.word();
         if image.known.status != word {
             let end = (status != Status::Running).then_some(self.milliseconds);
             self.server.set_status(&image.known.id, word, end)?;

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::settings::SettingsError;
 use crate::track::{Patience, Tracker};
-use crate::{interrupt, output};
+use crate::{failure, interrupt, output};
 
 /// Time between looks at runs that are followed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -63,6 +63,7 @@ struct Tracked {
     points: usize,
     known: usize,
     status: Option<Status>,
+    failed: bool,
 }
 
 /// Runs the command.
@@ -79,10 +80,16 @@ pub(crate) fn run(args: TrackArgs, json: bool) -> anyhow::Result<()> {
         }
         error => SettingsError::Conflict(error.to_string()),
     })?;
+    let mut failures = Failures { of: runs.len(), all: Vec::new() };
     let mut tracked = Vec::new();
     for path in runs {
-        let mirror = tracker.mirror(&path)?;
-        tracked.push(Tracked { path, mirror, points: 0, known: 0, status: None });
+        match tracker.mirror(&path) {
+            Ok(mirror) => {
+                let (points, known, status, failed) = (0, 0, None, false);
+                tracked.push(Tracked { path, mirror, points, known, status, failed });
+            }
+            Err(error) => failures.add(error.into()),
+        }
     }
     let stop = Arc::new(AtomicBool::new(false));
     interrupt::watch(stop.clone(), None, "stopping; the same command goes on where this one ends");
@@ -107,8 +114,9 @@ pub(crate) fn run(args: TrackArgs, json: bool) -> anyhow::Result<()> {
                     still.push(one);
                 }
                 Err(error) => {
-                    return Err(anyhow::Error::from(error)
-                        .context(format!("{} has not been sent", one.path.display())));
+                    one.failed = true;
+                    let what = format!("{} has not been sent", one.path.display());
+                    failures.add(anyhow::Error::from(error).context(what));
                 }
             }
             if stop.load(Ordering::SeqCst) {
@@ -128,7 +136,36 @@ pub(crate) fn run(args: TrackArgs, json: bool) -> anyhow::Result<()> {
         };
         wait(pause, &stop)?;
     }
-    report(&tracked, json)
+    tracked.retain(|one| !one.failed);
+    if !tracked.is_empty() {
+        report(&tracked, json)?;
+    }
+    failures.end()
+}
+
+/// What went wrong with runs; it keeps no other from being sent.
+struct Failures {
+    /// How many runs there are.
+    of: usize,
+    all: Vec<anyhow::Error>,
+}
+
+impl Failures {
+    /// Where there are other runs, a failure is told at once: they may take long.
+    fn add(&mut self, error: anyhow::Error) {
+        if self.of > 1 {
+            crate::say_part!("{}", failure::in_words(&error));
+        }
+        self.all.push(error);
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        match (self.all.len(), self.of) {
+            (0, _) => Ok(()),
+            (1, 1) => Err(self.all.remove(0)),
+            (failed, of) => bail!("{failed} of {of} runs have not been sent"),
+        }
+    }
 }
 
 fn pass(one: &mut Tracked) -> Result<Status, TrackError> {
@@ -136,7 +173,7 @@ fn pass(one: &mut Tracked) -> Result<Status, TrackError> {
     let passed = one.mirror.pass(status)?;
     one.points += passed.points;
     one.known += passed.known;
-    Ok(status)
+    Ok(passed.status)
 }
 
 fn wait(pause: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
@@ -153,7 +190,7 @@ fn wait(pause: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
 
 fn report(tracked: &[Tracked], json: bool) -> anyhow::Result<()> {
     let mut lines = Vec::new();
-    for Tracked { path, mirror, points, known, status } in tracked {
+    for Tracked { path, mirror, points, known, status, .. } in tracked {
         let (Some(page), Some(id), Some(status)) = (mirror.page(), mirror.run_id(), status) else {
             bail!("{} has not been sent", path.display());
         };

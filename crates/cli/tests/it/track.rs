@@ -382,6 +382,53 @@ fn refusals_end_it_at_once_in_the_servers_words() {
 }
 
 #[test]
+fn one_run_that_cannot_be_sent_keeps_no_other() {
+    let (fake, dir) = (Fake::start(), tempfile::tempdir().unwrap());
+    for name in ["a", "b", "c"] {
+        a_run(&dir.path().join(name), 2, 1);
+    }
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    std::fs::write(dir.path().join("b/metrics.jsonl"), "not what was committed").unwrap();
+    let ran = track(dir.path(), &format!("empty a b c --json --mlflow {}", fake.url), &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    for part in
+        ["empty is not a run", "b has not been sent", "error: 2 of 4 runs have not been sent"]
+    {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let names: Vec<&Value> = told["runs"].as_array().unwrap().iter().map(|r| &r["run"]).collect();
+    assert_eq!(names, ["a", "c"]);
+    let state = fake.state();
+    for run in [state.runs.first().unwrap(), state.runs.last().unwrap()] {
+        assert_each_once(run, 2, 6);
+    }
+}
+
+#[test]
+fn a_run_that_failed_stays_failed_until_it_goes_on() {
+    let (fake, dir) = (Fake::start(), tempfile::tempdir().unwrap());
+    a_run(&dir.path().join("run"), 2, 1);
+    let args = format!("run --json --mlflow {}", fake.url);
+    let send = || {
+        let ran = track(dir.path(), &args, &[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let status = fake.state().runs[0].status.clone();
+        assert_eq!(told["runs"][0]["status"], status);
+        status
+    };
+    assert_eq!(send(), "KILLED");
+    // What the training said of itself.
+    "FAILED".clone_into(&mut fake.state().runs[0].status);
+    assert_eq!(send(), "FAILED");
+    let mut run = RunDir::resume(dir.path().join("run")).unwrap().0;
+    go_on(&mut run, 1..=3, 1);
+    drop(run);
+    assert_eq!(send(), "KILLED");
+}
+
+#[test]
 fn a_run_is_followed_to_its_end() {
     let (fake, dir) = (Fake::start(), tempfile::tempdir().unwrap());
     let path = dir.path().join("run");
@@ -464,7 +511,7 @@ fn mistakes_are_told_with_what_to_do() {
         ("track run --mlflow sqlite:///mlflow.db", 2),
         ("track run --mlflow ftp://me:secret@host", 2),
         ("track empty --mlflow http://127.0.0.1:1", 1),
-        ("track run nowhere --mlflow http://127.0.0.1:1", 1),
+        ("track run nowhere --mlflow http://127.0.0.1:1 --retries 0", 1),
         ("track run --mlflow http://127.0.0.1:1 --retries 0", 1),
         ("train --track wandb", 2),
         ("train --track tensorboard", 2),

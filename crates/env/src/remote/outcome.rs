@@ -33,10 +33,13 @@ const TEXTS: [&str; 11] = [
 ];
 const ADMISSIBLE: [&str; 2] = ["admissible", "admissible_commands"];
 const WON: [&str; 2] = ["won", "success"];
+/// What is true or false where it stands beside the observation.
+const FLAGS: [&str; 3] = ["won", "effect", "truncated"];
 
 impl Outcome {
     /// Reads `{"observation": text or object, "reward", "done"}`. What only one side tells
-    /// (`admissible`, `won`, `effect`, `truncated`) may stand in the observation or beside it.
+    /// (`admissible`, `won`, `effect`, `truncated`) may stand in the observation, which has fields of
+    /// its own and may mean something else by it, or beside it.
     ///
     /// # Errors
     /// In words: a part of the wrong type, a field that is not there.
@@ -64,13 +67,24 @@ impl Outcome {
             Some(_) => return Err("its \"done\" is neither true nor false".to_owned()),
         };
         let inner = observation.as_object();
-        let find = |name: &str| inner.and_then(|o| o.get(name)).or_else(|| answer.get(name));
-        let flag = |names: &[&str]| names.iter().find_map(|name| find(name)?.as_bool());
+        for name in FLAGS {
+            if answer.get(name).is_some_and(|v| !v.is_null() && !v.is_boolean()) {
+                return Err(format!("its {name:?} is neither true nor false"));
+            }
+        }
+        let texts = |v: &Value| v.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+        if answer.get("admissible").is_some_and(|v| !v.is_null() && !texts(v)) {
+            return Err("its \"admissible\" is no list of texts".to_owned());
+        }
+        let places = |name: &str| [inner.and_then(|o| o.get(name)), answer.get(name)];
+        let flag = |names: &[&str]| {
+            names.iter().flat_map(|name| places(name)).flatten().find_map(Value::as_bool)
+        };
+        let mut lists = ADMISSIBLE.iter().flat_map(|name| places(name)).flatten();
         Ok(Self {
             text: text_of(observation, field)?,
-            admissible: ADMISSIBLE
-                .iter()
-                .find_map(|name| find(name)?.as_array())
+            admissible: lists
+                .find_map(Value::as_array)
                 .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
                 .unwrap_or_default(),
             reward,
@@ -188,13 +202,18 @@ mod tests {
         let cut =
             read(json!({"observation": {"text": "o", "truncated": true}, "done": true})).unwrap();
         assert_eq!(cut.transition(false).end, Some(EnvEnd::Truncated(Limit::Turns)));
-        let going = read(json!({"observation": "o", "reward": null, "effect": false,
-            "admissible": ["a", 3, "b"]}));
+        let going = read(json!({"observation": {"text": "o", "admissible": ["a", 3, "b"]},
+            "reward": null, "effect": false, "won": null, "success": 0.5}));
         let going = going.unwrap();
         assert_eq!(going.admissible, ["a", "b"]);
         assert!(!going.effect && !going.won);
         assert_eq!(going.clone().transition(false).end, None);
         assert_eq!(going.transition(true).end, Some(EnvEnd::Truncated(Limit::Turns)));
+        // An observation's own fields are no part of the answer, and hide none.
+        let named = read(json!({"observation": {"text": "o", "effect": "splash", "won": 1},
+            "effect": false, "won": true, "admissible": null}));
+        let named = named.unwrap();
+        assert!(named.won && !named.effect && named.admissible.is_empty());
     }
 
     #[test]
@@ -205,6 +224,15 @@ mod tests {
             (json!({"observation": 3}), "neither a text nor an object"),
             (json!({"observation": "o", "reward": "1"}), "\"reward\""),
             (json!({"observation": "o", "done": 1}), "\"done\""),
+            (json!({"observation": "o", "won": 1}), "\"won\" is neither"),
+            (
+                json!({"observation": {"text": "o", "won": true}, "won": "yes"}),
+                "\"won\" is neither",
+            ),
+            (json!({"observation": "o", "effect": "none"}), "\"effect\" is neither"),
+            (json!({"observation": "o", "truncated": 0}), "\"truncated\" is neither"),
+            (json!({"observation": "o", "admissible": "look"}), "\"admissible\" is no list"),
+            (json!({"observation": "o", "admissible": ["a", 3]}), "\"admissible\" is no list"),
         ] {
             let error = Outcome::read(&answer, None).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -237,3 +237,22 @@ fn a_program_that_ends_at_once_fails_every_episode() {
         assert!(error.contains("exit status: 1") && error.contains("import error"), "{error}");
     }
 }
+
+#[test]
+fn an_error_that_is_null_is_none() {
+    let text = r#"while read -r line; do
+        echo '{"observation": "o", "error": null, "reward": null, "won": null, "admissible": null}'; done"#;
+    let mut env = script(text, "").make();
+    assert_eq!(env.reset("train/1", 0).unwrap().text, "o");
+    assert_eq!(env.step("a").unwrap().observation.text, "o");
+}
+
+#[test]
+fn parts_of_the_wrong_type_end_the_episode() {
+    let text = r#"read -r line; echo '{"observation": "o"}'
+        read -r line; echo '{"observation": "o", "done": true, "won": "yes"}'"#;
+    let mut env = script(text, "").make();
+    env.reset("train/1", 0).unwrap();
+    let what = failure(env.step("a"));
+    assert!(what.contains("\"won\" is neither true nor false"), "{what}");
+}

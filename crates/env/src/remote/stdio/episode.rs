@@ -44,7 +44,7 @@ impl Episode {
         }
         let Some(child) = &mut self.child else { return Err(("no child".to_owned(), false)) };
         let answer = child.ask(request, self.program.options.timeout).map_err(|e| (e, false))?;
-        if let Some(error) = answer.get("error") {
+        if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
             let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
             return Err((format!("the environment failed: {}", start_of(&error)), true));
         }

@@ -23,11 +23,25 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
   const values = frame.querySelector(".values");
   host.append(frame);
   let bands = allBands, xs = [], at = new Map();
-  const spread = (x, y) => {
-    const out = new Array(xs.length).fill(null);
-    x.forEach((v, i) => { out[at.get(v)] = y[i]; });
+  // A line goes on over steps that it has no place for (undefined), and breaks where its value is
+  // missing (null): from the value before to the one behind.
+  const spread = (x, y, legal) => {
+    const out = new Array(xs.length).fill(undefined);
+    x.forEach((v, i) => { out[at.get(v)] = legal(y[i]); });
+    for (let i = 1; i < out.length; i++) if (out[i] === undefined && out[i - 1] === null) out[i] = null;
+    for (let i = out.length - 2; i >= 0; i--) if (out[i] === undefined && out[i + 1] === null) out[i] = null;
     return out;
   };
+  // A value without neighbours is no line: it is a point.
+  const points = colour => ({
+    show: false, size: 5, fill: colour,
+    filter: (u, s) => {
+      const y = u.data[s], there = y.flatMap((v, i) => v === undefined ? [] : [i]);
+      const gap = k => y[there[k]] == null;
+      const alone = there.filter((_, k) => !gap(k) && gap(k - 1) && gap(k + 1));
+      return alone.length ? alone : null;
+    },
+  });
   let plot = null;
   let log = false;
   const draw = () => {
@@ -44,22 +58,22 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue("--quiet").trim(), grid = style.getPropertyValue("--line").trim();
     const legal = v => (v == null || (log && v <= 0)) ? null : v;
+    const curve = (x, y, look) => {
+      series.push({ points: { show: false }, spanGaps: false, ...look });
+      data.push(spread(x, y, legal));
+    };
     const series = [{}], data = [xs], fills = [];
     for (const line of lines) {
-      series.push({ stroke: line.colour + "88", width: 1, points: { show: false }, spanGaps: true, dash: line.dash });
-      data.push(spread(line.x, line.y).map(legal));
+      const stroke = line.colour + "88";
+      curve(line.x, line.y, { stroke, width: 1, points: points(stroke), dash: line.dash });
     }
     for (const band of bands) {
       if (band.low && band.low.length) {
         const hi = series.length;
-        for (const edge of [band.high, band.low]) {
-          series.push({ stroke: "transparent", width: 0, points: { show: false }, spanGaps: true });
-          data.push(spread(band.x, edge).map(legal));
-        }
+        for (const edge of [band.high, band.low]) curve(band.x, edge, { stroke: "transparent", width: 0 });
         fills.push({ series: [hi, hi + 1], fill: band.colour + "2e" });
       }
-      series.push({ stroke: band.colour, width: 2, points: { show: false }, spanGaps: true });
-      data.push(spread(band.x, band.mean).map(legal));
+      curve(band.x, band.mean, { stroke: band.colour, width: 2, points: points(band.colour) });
     }
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "11px system-ui" };
     plot = new uPlot({
@@ -73,8 +87,9 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
           const i = u.cursor.idx;
           if (i == null) { values.textContent = ""; return; }
           const parts = bands.map(b => {
-            const k = b.x.indexOf(xs[i]);
-            if (k < 0 || b.mean[k] == null) return null;
+            // Of a long curve not every step is drawn: the last one that is stands for those behind it.
+            const k = b.x.findLastIndex(x => x <= xs[i]);
+            if (k < 0 || xs[i] > b.x.at(-1) || b.mean[k] == null) return null;
             const range = b.low && b.low.length && b.low[k] != null ? ` [${empgFormat(b.low[k])}, ${empgFormat(b.high[k])}]` : "";
             return (bands.length > 1 ? b.label + " " : "") + empgFormat(b.mean[k]) + range;
           }).filter(Boolean);

@@ -286,26 +286,29 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
     let longest = have.iter().max_by_key(|r| r.steps.len())?;
     let seeds: Vec<Option<u64>> = have.iter().map(|run| seed(run)).collect();
     let several = seeds.iter().any(|seed| *seed != seeds[0]);
-    let n = longest.steps.len();
-    let kept: Vec<usize> = if n <= points {
-        (0..n).collect()
-    } else {
-        (0..points).map(|i| i * (n - 1) / (points - 1).max(1)).collect()
+    let value = |run: &RunData, at: usize| {
+        let step = longest.steps[at];
+        let at = if run.steps.get(at) == Some(&step) {
+            at
+        } else {
+            run.steps.binary_search_by(|s| s.total_cmp(&step)).ok()?
+        };
+        Some(run.curves[metric][at]).filter(|v| v.is_finite())
     };
+    // What is drawn is chosen by a plain mean: of a long run most steps are not.
+    let plain = |at: usize| {
+        let values = have.iter().filter_map(|run| value(run, at));
+        let (sum, n) = values.fold((0.0, 0_u32), |(sum, n), v| (sum + v, n + 1));
+        (n > 0).then(|| sum / f64::from(n))
+    };
+    let plain: Vec<Option<f64>> = (0..longest.steps.len()).map(plain).collect();
     let mut band = Band::default();
     let mut resamplers: BTreeMap<usize, Resampler> = BTreeMap::new();
-    for at in kept {
-        let step = longest.steps[at];
-        let values = have.iter().zip(&seeds).filter_map(|(run, seed)| {
-            let at = if run.steps.get(at) == Some(&step) {
-                at
-            } else {
-                run.steps.iter().position(|s| *s == step)?
-            };
-            Some((*seed, run.curves[metric][at])).filter(|(_, v)| v.is_finite())
-        });
+    for at in kept(&plain, points) {
+        let values =
+            have.iter().zip(&seeds).filter_map(|(run, seed)| Some((*seed, value(run, at)?)));
         let values: Vec<f64> = by_seed(values).into_values().collect();
-        band.x.push(step);
+        band.x.push(longest.steps[at]);
         band.mean.push(mean(&values).map(four_digits));
         if several {
             let n = values.len();
@@ -316,6 +319,29 @@ pub fn band(runs: &[RunData], arm: &Arm, metric: &str, points: usize) -> Option<
         }
     }
     Some(band)
+}
+
+/// Which positions of a curve are drawn: all, or of more than `points` both ends and, of equal pieces
+/// between them, the smallest and the largest value each, so that what stands out for one step stays.
+/// A piece without a value stays a gap.
+pub(crate) fn kept(curve: &[Option<f64>], points: usize) -> Vec<usize> {
+    let n = curve.len();
+    if n <= points {
+        return (0..n).collect();
+    }
+    let pieces = (points.max(4) - 2) / 2;
+    let mut kept = vec![0, n - 1];
+    for piece in 0..pieces {
+        let range = piece * n / pieces..(piece + 1) * n / pieces;
+        let start = range.start;
+        let values = || range.clone().filter_map(|at| Some((at, curve[at]?)));
+        let least = values().min_by(|a, b| a.1.total_cmp(&b.1));
+        let most = values().max_by(|a, b| a.1.total_cmp(&b.1));
+        kept.extend([least, most].map(|found| found.map_or(start, |(at, _)| at)));
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    kept
 }
 
 /// Rounded to four significant digits: what a chart can show.
@@ -438,6 +464,29 @@ pub(crate) mod tests {
         assert_eq!((found.low[0], found.high[0]), (Some(0.6), Some(0.9)), "two seeds are drawn");
         let one = band(&runs[..2], &arms(&runs[..2])[0], "success", 100).unwrap();
         assert!(one.low.is_empty() && one.high.is_empty(), "one seed has no interval: {one:?}");
+    }
+
+    #[test]
+    fn what_stands_out_for_one_step_stays_in_long_curves() {
+        for n in [301, 1000, 12_345] {
+            let mut points = vec![1.0; n];
+            points[n / 3] = 50.0;
+            points[n / 2] = -50.0;
+            points[n / 5..n / 4].fill(f64::NAN);
+            points[n - 1] = 7.0;
+            let runs = [curved(0, &points), curved(1, &points)];
+            let found = band(&runs, &arms(&runs)[0], "success", 300).unwrap();
+            let at = |value: f64| found.mean.iter().position(|v| *v == Some(value));
+            assert_eq!(found.x[at(50.0).unwrap()], (n / 3 + 1) as f64);
+            assert_eq!(found.x[at(-50.0).unwrap()], (n / 2 + 1) as f64);
+            assert_eq!((found.x[0], *found.x.last().unwrap()), (1.0, n as f64));
+            assert_eq!(found.mean.last(), Some(&Some(7.0)));
+            assert!(found.mean.contains(&None), "the gap stays");
+            assert!(found.x.len() <= 300 && found.low.len() == found.x.len());
+            assert!(found.x.is_sorted_by(|a, b| a < b));
+        }
+        assert_eq!(kept(&[Some(1.0); 5], 5), [0, 1, 2, 3, 4]);
+        assert!(kept(&[], 20).is_empty());
     }
 
     #[test]

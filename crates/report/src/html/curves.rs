@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::arms::{Arm, Band, band, four_digits};
+use crate::arms::{Arm, Band, band, four_digits, kept};
 use crate::run_data::RunData;
 
 use super::escape;
@@ -174,14 +174,13 @@ fn lines(runs: &[RunData], arms: &[Arm], key: &str, points: usize) -> Vec<Line> 
 
 fn line(arm: usize, run: &RunData, key: &str) -> Option<Line> {
     let curve = run.curves.get(key)?;
-    let n = curve.len();
-    let kept = n.min(LINE_POINTS);
-    let at = |i: usize| if kept < 2 { 0 } else { i * (n - 1) / (kept - 1) };
-    let value = |i: usize| Some(curve[at(i)]).filter(|v| v.is_finite()).map(four_digits);
+    let finite: Vec<Option<f64>> =
+        curve.iter().map(|v| Some(*v).filter(|v| v.is_finite())).collect();
+    let kept = kept(&finite, LINE_POINTS);
     Some(Line {
         arm,
-        x: (0..kept).map(|i| run.steps[at(i)]).collect(),
-        y: (0..kept).map(value).collect(),
+        x: kept.iter().map(|&at| run.steps[at]).collect(),
+        y: kept.iter().map(|&at| finite[at].map(four_digits)).collect(),
         dash: false,
     })
 }

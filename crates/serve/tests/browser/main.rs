@@ -34,6 +34,7 @@ fn main() {
         trial("ten_thousand_trajectories", large::ten_thousand_trajectories),
         trial("a_thousand_steps", large::a_thousand_steps),
         trial("the_report_opens_quietly", report::opens_quietly),
+        trial("missing_values_are_gaps_and_lone_ones_points", report::gaps_and_points),
     ];
     let mut arguments = Arguments::from_args();
     // A browser is several processes already.

@@ -1,7 +1,7 @@
 // What the server tells: the runs as they are now, and who wants to know when they change.
 import { ask, say } from "./dom.js";
 
-export const store = { version: 0, folder: "", runs: new Map(), notices: [], loaded: false, error: null, ahead: 0 };
+export const store = { boot: "", version: 0, folder: "", runs: new Map(), notices: [], loaded: false, error: null, ahead: 0 };
 
 const listeners = new Set();
 let changed = new Set(), frame = 0;
@@ -23,11 +23,18 @@ function tell(id) {
   }, 16);
 }
 
+// Changes that come while the list is on its way wait for it: it may be older than they are.
+let loading = false, stale = false, waiting = [], hello = null;
+
 async function load() {
+  stale = loading;
+  if (loading) return;
+  loading = true;
   try {
     const list = await ask("runs");
     const before = store.runs;
     store.runs = new Map(list.runs.map(run => [run.id, run]));
+    store.boot = list.boot;
     store.version = list.version;
     store.folder = list.folder;
     store.notices = list.notices;
@@ -38,7 +45,23 @@ async function load() {
   } catch (error) {
     store.error = error.message;
   }
+  loading = false;
+  const changes = waiting;
+  waiting = [];
+  changes.forEach(apply);
   tell("");
+  if (stale || (!store.error && behind())) load();
+}
+
+// Whether something happened before the line was up, or the server began anew, and its versions with it.
+function behind() {
+  return hello && (hello.boot !== store.boot || hello.version > store.version);
+}
+
+function apply({ version, work }) {
+  if (version <= store.version) return;
+  store.version = version;
+  work();
 }
 
 function status(text, name) {
@@ -53,13 +76,13 @@ function connect() {
   if (stream) return;
   stream = new EventSource("/api/events");
   const on = (name, work) => stream.addEventListener(name, event => {
-    if (event.lastEventId) store.version = Math.max(store.version, +event.lastEventId);
-    work(event.data);
+    const change = { version: +event.lastEventId, work: () => work(event.data) };
+    if (loading) waiting.push(change); else apply(change);
   });
   stream.addEventListener("hello", event => {
     status("live", "up");
-    // The server may have begun anew, and its versions with it.
-    if (!store.loaded || +event.data !== store.version) load();
+    hello = JSON.parse(event.data);
+    if (!loading && (!store.loaded || behind())) load();
   });
   on("run", data => {
     const run = JSON.parse(data), before = store.runs.get(run.id);
@@ -74,8 +97,9 @@ function connect() {
     tell(id);
   });
   on("notices", data => { store.notices = JSON.parse(data); tell(""); });
-  on("again", load);
+  stream.addEventListener("again", load);
   stream.addEventListener("error", () => {
+    hello = null;
     status("not connected; trying again", "down");
     // Browsers give up on refusals; a server that was busy or restarted is asked again.
     if (stream?.readyState === EventSource.CLOSED) {
@@ -88,7 +112,7 @@ function connect() {
 
 function disconnect() {
   stream?.close();
-  stream = null;
+  stream = hello = null;
 }
 
 // A page that nobody sees holds no line: browsers allow a few lines to one server, over all tabs.

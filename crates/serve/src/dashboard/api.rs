@@ -29,6 +29,7 @@ pub(super) async fn runs(State(shared): State<Arc<Shared>>) -> Response {
     let rows: Vec<_> = shown.runs.values().map(|run| &run.line).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
     let list = json!({
+        "boot": shared.board.boot(),
         "version": shown.version,
         "folder": shared.board.root().display().to_string(),
         "now": now,

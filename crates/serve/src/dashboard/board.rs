@@ -1,6 +1,7 @@
 //! All runs, and what is told when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub(super) struct Board {
     root: PathBuf,
+    /// Another one for every server: versions begin anew with it.
+    boot: String,
     /// Locked while the folder is looked at only.
     runs: Mutex<BTreeMap<String, LiveRun>>,
     shown: RwLock<Shown>,
@@ -58,6 +61,7 @@ impl Board {
     pub(super) fn new(root: PathBuf) -> Self {
         Self {
             root,
+            boot: format!("{:016x}", RandomState::new().hash_one(())),
             runs: Mutex::default(),
             shown: RwLock::default(),
             changes: broadcast::Sender::new(BEHIND),
@@ -66,6 +70,11 @@ impl Board {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What tells this board from one that was at the same address before.
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
     }
 
     pub(super) fn len(&self) -> usize {

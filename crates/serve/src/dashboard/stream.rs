@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::unfold;
+use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Shared, pages};
@@ -16,7 +17,8 @@ use super::{Shared, pages};
 /// A comment is sent after so long a silence, so that everyone between knows that the line is up.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// `hello` with the version at first, from which a page that was away knows what it missed; then a
+/// `hello` at first: the server's name for itself and the version, from which a page that was away
+/// knows what it missed; then a
 /// change each; `again` where a page was too slow to be told everything.
 pub(super) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let Ok(place) = Arc::clone(&shared.followers).try_acquire_owned() else {
@@ -28,14 +30,15 @@ pub(super) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let changes = shared.board.changes();
     let ending = shared.ending.subscribe();
     let version = shared.board.shown().version;
+    let hello = json!({ "boot": shared.board.boot(), "version": version }).to_string();
     drop(shared);
-    let state = (changes, ending, place, Some(version));
-    let events = unfold(state, |(mut changes, mut ending, place, first)| async move {
+    let state = (changes, ending, place, Some(hello));
+    let events = unfold(state, move |(mut changes, mut ending, place, first)| async move {
         if *ending.borrow() {
             return None;
         }
-        let event = if let Some(version) = first {
-            Event::default().event("hello").id(version.to_string()).data(version.to_string())
+        let event = if let Some(hello) = first {
+            Event::default().event("hello").id(version.to_string()).data(hello)
         } else {
             tokio::select! {
                 change = changes.recv() => match change {

@@ -91,6 +91,58 @@ pub(crate) fn runs_are_listed_and_followed() {
     quiet(&mut page, &served);
 }
 
+pub(crate) fn another_server_at_the_same_port() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Training::begin(one.path(), "old", 0, true, 3).step(0.25, None);
+    Training::begin(other.path(), "new", 0, true, 3).step(0.75, None);
+    let served = Served::start(one.path());
+    let port = served.url.rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut page = Page::open();
+    page.go(&served.url);
+    let shows = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('.runs tbody tr a')].map(a => a.textContent).join() === {name:?}"
+        )
+    };
+    page.wait(&shows("old"));
+    page.wait("document.getElementById('line').textContent === 'live'");
+    drop(served);
+    page.wait("document.getElementById('line').textContent !== 'live'");
+    // As many changes as the first has told.
+    let _served = Served::at(other.path(), port);
+    page.wait("document.getElementById('line').textContent === 'live'");
+    page.wait(&shows("new"));
+}
+
+pub(crate) fn what_happens_while_the_list_is_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = Training::begin(folder.path(), "live", 0, true, 9);
+    let served = Served::start(folder.path());
+    let mut page = Page::open();
+    // A list that is on its way for long.
+    page.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        &json!({ "source": "{ const real = fetch; window.listed = 0;
+            window.fetch = async (...of) => {
+              const answer = await real(...of);
+              if (of[0] === '/api/runs' || of[0].startsWith('/api/runs?')) {
+                listed++;
+                await new Promise(done => { window.arrive = done; setTimeout(done, 3000); });
+              }
+              return answer;
+            }; }" }),
+    );
+    page.go(&served.url);
+    page.wait("window.listed > 0 && document.getElementById('line').textContent === 'live'");
+    training.step(0.25, None);
+    page.wait("document.querySelector('.runs tbody tr')?.textContent.includes('1 / 9') === true");
+    // For good: no older list comes behind it.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let row = text(&mut page, ".runs tbody tr");
+    assert!(row.contains("1 / 9"), "{row}");
+    quiet(&mut page, &served);
+}
+
 pub(crate) fn runs_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     runs(folder.path());

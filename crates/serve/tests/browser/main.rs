@@ -27,6 +27,11 @@ fn main() {
     };
     let tests = vec![
         trial("runs_are_listed_and_followed", dashboard::runs_are_listed_and_followed),
+        trial("another_server_at_the_same_port", dashboard::another_server_at_the_same_port),
+        trial(
+            "what_happens_while_the_list_is_loading",
+            dashboard::what_happens_while_the_list_is_loading,
+        ),
         trial("runs_are_compared", dashboard::runs_are_compared),
         trial("credit_by_keyboard", dashboard::credit_by_keyboard),
         trial("everything_has_a_name_and_enough_contrast", dashboard::names_and_contrast),

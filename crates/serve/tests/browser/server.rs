@@ -15,6 +15,11 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::at(folder, 0)
+    }
+
+    /// On a port that may have been another's.
+    pub(crate) fn at(folder: &Path, port: u16) -> Self {
         let folder = folder.to_owned();
         let (tell, told) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -25,7 +30,7 @@ impl Served {
                     ..DashboardOptions::default()
                 };
                 let dashboard = Dashboard::open(&folder, options).expect("the folder is there");
-                let server = Server::bind(dashboard, "127.0.0.1", 0).await?;
+                let server = Server::bind(dashboard, "127.0.0.1", port).await?;
                 tell.send(server.address()).expect("the test waits");
                 server.run(async { drop(stopped.await) }).await
             })?

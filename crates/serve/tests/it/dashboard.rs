@@ -411,7 +411,14 @@ fn growing_runs_are_told() {
     let at = server.address;
     assert_eq!(get(at, "/api/runs").json()["runs"], serde_json::json!([]), "no runs is no error");
     let (mut events, mut other) = (Events::open(at), Events::open(at));
-    assert_eq!(events.next("hello", ""), "0");
+    let hello: Value = serde_json::from_str(&events.next("hello", "")).unwrap();
+    assert_eq!(
+        (&hello["version"], &hello["boot"]),
+        (&0.into(), &get(at, "/api/runs").json()["boot"])
+    );
+    let elsewhere = start(folder.path(), options());
+    assert_ne!(get(elsewhere.address, "/api/runs").json()["boot"], hello["boot"]);
+    elsewhere.end().unwrap();
 
     let mut training = Training::begin(folder.path(), "new", 0, true, 2);
     assert!(training.path().ends_with("new"));

@@ -670,9 +670,58 @@ def test_wandb_has_the_run_offline(folder, tmp_path):
     assert re.fullmatch(r"households DAPO \+ EMPG [0-9a-f]{8}", run.run_group) and codes == [0]
 
     # Once more: the new files take the place of the old.
-    wandb(folder, "--mode", "offline", "--dir", tmp_path)
+    [old] = tmp_path.glob(f"wandb/offline-run-*-{identity}")
+    wandb(folder, "--mode", "offline", "--dir", tmp_path, "--project", "household tasks")
+    assert not old.exists()
     again = wandb_history(tmp_path, identity)[0]
     assert {step: set(row) for step, row in again.items()} == {step: set(row) for step, row in history.items()}
+
+
+def test_an_offline_run_for_another_project_keeps_the_first(folder, tmp_path):
+    pytest.importorskip("wandb")
+    from empg.track import wandb_id
+
+    def written():
+        return set(tmp_path.glob(f"wandb/offline-run-*-{wandb_id(folder)}"))
+
+    # W&B names its folders by the second.
+    def send(*more):
+        time.sleep(1.1)
+        wandb(folder, "--mode", "offline", "--dir", tmp_path, *more)
+
+    send("--project", "a")
+    first = written()
+    send("--project", "b")
+    assert len(written()) == 2 and first < written()
+    send("--project", "b", "--entity", "team")
+    assert len(written()) == 3
+    send("--project", "a")
+    assert len(written()) == 3 and not first & written()
+    # One of unknown goal stays.
+    for path in written():
+        (path / "empg.json").unlink()
+    send("--project", "a")
+    assert len(written()) == 4
+
+
+def test_a_run_that_is_written_is_no_failure(folder, tmp_path):
+    pytest.importorskip("wandb")
+    import fcntl
+
+    from empg.track import wandb_id
+
+    live = tmp_path / "live"
+    shutil.copytree(folder, live)
+    config = (live / "config.toml").read_text()
+    (live / "config.toml").write_text(re.sub(r"(?m)^steps = 3$", "steps = 9", config))
+    with open(live / "run.lock", "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wandb(live, "--mode", "offline", "--dir", tmp_path)
+    _, _, summary, _, codes = wandb_history(tmp_path, wandb_id(live))
+    assert (summary["status"], codes) == ("running", [0])
+    wandb(live, "--mode", "offline", "--dir", tmp_path)
+    _, _, summary, _, codes = wandb_history(tmp_path, wandb_id(live))
+    assert (summary["status"], codes) == ("stopped", [1])
 
 
 def test_wandb_follows_a_run_that_is_written(folder, tmp_path):
@@ -729,6 +778,24 @@ def test_what_cannot_be_tracked_by_wandb_is_said(folder, tmp_path, monkeypatch, 
     assert code == 1 and "pip install 'empg[track]'" in said
     with pytest.raises(SystemExit):
         track.main(["wandb", "a", "b", "--follow"])
+
+    # What W&B refuses is said in its words, and keeps no other run.
+    wandb = pytest.importorskip("wandb")
+    init, asked = wandb.init, []
+
+    def refusing(**options):
+        asked.append(options["name"])
+        if len(asked) == 1:
+            raise wandb.errors.CommError("the project is not yours")
+        return init(**options)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb, "init", refusing)
+        code, said = run(copy, tmp_path / "nothing", folder, "--mode", "offline", "--dir", tmp_path)
+    assert code == 1 and asked == ["copy", folder.name]
+    assert f"error: {copy}: the project is not yours" in said and "nothing" in said
     with pytest.raises(ValueError, match="online"):
         track.to_wandb(folder, mode="sometimes")
     with pytest.raises(ValueError, match="every"):

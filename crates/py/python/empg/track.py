@@ -23,6 +23,8 @@ from empg.runs import Run, read_run
 
 __all__ = ["main", "to_wandb", "wandb_id"]
 
+# Beside the files of an offline run: where it goes, which its own file has in W&B's format only.
+MARK = "empg.json"
 # Settings that differ between runs of one group; sections of which all may.
 UNGROUPED = ("seed", "env.data", "env.corpus")
 UNGROUPED_SECTIONS = ("checkpoint", "record")
@@ -61,7 +63,8 @@ def to_wandb(
     """Mirrors a run to W&B, and returns its id there.
 
     Online, W&B is asked how far it has the run, and told what is missing. Offline, the run is
-    written from its first step on, and takes the place of what was written of it before.
+    written from its first step on, and takes the place of what was written of it before for the same
+    project. A run that is being written has the status "running" there, and no exit code of failure.
 
     Parameters
     ----------
@@ -94,7 +97,8 @@ def to_wandb(
     wandb = _wandb()
     info = _info(run)
     identity = wandb_id(run.path)
-    before = _offline_runs(directory, identity)
+    goal = {"project": project, "entity": entity or os.environ.get("WANDB_ENTITY") or None}
+    before = _offline_runs(directory, identity, goal)
     target = wandb.init(
         id=identity,
         resume="allow",
@@ -111,22 +115,27 @@ def to_wandb(
         settings=_settings(wandb),
     )
     code = 1
+    offline = bool(target.settings.mode == "offline")
+    mine = Path(str(target.settings.sync_dir)).resolve()
     try:
+        if offline:
+            (mine / MARK).write_text(json.dumps(goal), encoding="utf-8")
         # Where W&B has some of it, the first step that it lacks.
         first = target.step if target.resumed else 0
         for step, seconds, values in _steps(follower, follow, every):
             if step >= first:
                 stamp = {} if seconds is None else {"_timestamp": seconds}
                 target.log({**values, **stamp}, step=step)
+        # Asked first: a run that ends in between has committed its last step by then.
+        written = follower.is_being_written
         run.refresh()
-        code = 0 if _finished(run) else 1
-        target.summary["status"] = "finished" if code == 0 else "stopped"
+        status = "running" if written else "finished" if _finished(run) else "stopped"
+        code = 1 if status == "stopped" else 0
+        target.summary["status"] = status
     except KeyboardInterrupt:
         code = 130
         raise
     finally:
-        offline = bool(target.settings.mode == "offline")
-        mine = Path(str(target.settings.sync_dir)).resolve()
         target.finish(exit_code=code)
     for old in before:
         if offline and old.resolve() != mine:
@@ -158,8 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.follow and len(given.runs) > 1:
         parser.error("--follow takes one run: start the command once for each")
-    try:
-        for path in given.runs:
+    failed = False
+    for path in given.runs:
+        try:
             identity = to_wandb(
                 path,
                 project=given.project,
@@ -170,13 +180,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 follow=given.follow,
             )
             print(f"{path}: {given.project}/{identity}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command sends the rest", file=sys.stderr)
-        return 130
-    except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        except KeyboardInterrupt:
+            print("interrupted; the same command sends the rest", file=sys.stderr)
+            return 130
+        except ImportError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except _failures() as error:
+            # It keeps no other run from being sent.
+            where = f"{path}: " if str(path) not in str(error) else ""
+            print(f"error: {where}{error}", file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What may go wrong with a run: W&B's errors among it, where W&B has been imported."""
+    errors = getattr(sys.modules.get("wandb"), "errors", None)
+    error = getattr(errors, "Error", None)
+    return (OSError, ValueError) + ((error,) if isinstance(error, type) else ())
 
 
 def _steps(
@@ -241,9 +263,21 @@ def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-def _offline_runs(directory: str | os.PathLike[str] | None, identity: str) -> list[Path]:
+def _offline_runs(
+    directory: str | os.PathLike[str] | None, identity: str, goal: dict[str, str | None]
+) -> list[Path]:
+    """What was written of a run for the same project before."""
     root = Path(directory or os.environ.get("WANDB_DIR") or ".")
-    return [path for base in ("wandb", ".wandb") for path in (root / base).glob(f"offline-run-*-{identity}")]
+    found = [path for base in ("wandb", ".wandb") for path in (root / base).glob(f"offline-run-*-{identity}")]
+    return [path for path in found if _mark(path) == goal]
+
+
+def _mark(path: Path) -> Any:
+    try:
+        return json.loads((path / MARK).read_bytes())
+    except (OSError, ValueError):
+        # Whoever wrote it, it may be the only copy.
+        return None
 
 
 def _settings(wandb: Any) -> Any:

@@ -1,7 +1,10 @@
 //! Environments for `empg.envs`: one object that holds many and steps them over threads.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use empg_env::search::Protocol;
 use empg_env::vector::{Autoreset, Turn, Vector, VectorError, VectorOptions};
@@ -14,13 +17,19 @@ use crate::env_errors;
 use crate::env_source::{Rules, Which, one_of, split, tasks};
 use crate::turns::Turns;
 
+/// How long a call that waits for others goes without asking whether it is interrupted.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Many environments. Nothing here holds the interpreter while environments run.
 #[pyclass(frozen, module = "empg._core")]
 pub(crate) struct Environments {
     tasks: Arc<dyn TaskSet>,
     split: Split,
     count: usize,
-    vector: Mutex<Option<Vector>>,
+    vector: Arc<Mutex<Option<Vector>>>,
+    closed: Arc<AtomicBool>,
+    /// Calls wait for a server.
+    waits: bool,
     /// Keeps the data open for environments that are made meanwhile.
     _source: Arc<Source>,
 }
@@ -88,18 +97,22 @@ impl Environments {
             threads,
         };
         let which = Which { name: name.to_owned(), data, corpus, world: world_seed };
+        // A retriever by its address; all else is in this process.
+        let corpus = which.corpus.as_ref().and_then(|corpus| corpus.to_str());
+        let waits = corpus.is_some_and(|corpus| corpus.contains("://"));
         py.detach(|| {
             let source = which.open().map_err(|e| env_errors::env(&e))?;
             let tasks = tasks(&source, options)?;
             let vector = Vector::new(Arc::clone(&tasks), vector);
             let vector = vector.map_err(|e| env_errors::vector(&e))?;
-            Ok(Self { tasks, split, count, vector: Mutex::new(Some(vector)), _source: source })
+            let (vector, closed) = (Arc::new(Mutex::new(Some(vector))), Arc::default());
+            Ok(Self { tasks, split, count, vector, closed, waits, _source: source })
         })
     }
 
-    /// Begins episodes: in all environments, or in those of the mask.
+    /// Begins episodes: in all environments, or in those of the mask. Where some cannot begin theirs,
+    /// the turns say why.
     #[pyo3(signature = (seeds = None, tasks = None, mask = None))]
-    #[expect(clippy::needless_pass_by_value, reason = "lists of Python become owned vectors")]
     fn reset(
         &self,
         py: Python<'_>,
@@ -107,8 +120,12 @@ impl Environments {
         tasks: Option<Vec<Option<String>>>,
         mask: Option<Vec<bool>>,
     ) -> PyResult<Turns> {
-        let turns = self
-            .call(py, |vector| vector.reset(seeds.as_deref(), tasks.as_deref(), mask.as_deref()))?;
+        let turns = self.call(py, move |vector| {
+            match vector.reset(seeds.as_deref(), tasks.as_deref(), mask.as_deref()) {
+                Err(VectorError::Reset { turns, .. }) => Ok(turns),
+                other => other,
+            }
+        })?;
         Turns::of(py, &turns)
     }
 
@@ -116,14 +133,28 @@ impl Environments {
     fn step(&self, py: Python<'_>, actions: &Bound<'_, PyAny>) -> PyResult<Turns> {
         let actions = Actions::of(actions)?;
         let texts = actions.texts()?;
-        let turns: Vec<Option<Turn>> =
-            self.call(py, |vector| Ok(vector.step(&texts)?.into_iter().map(Some).collect()))?;
+        let turns = if self.waits {
+            let texts: Vec<String> = texts.into_iter().map(str::to_owned).collect();
+            self.call(py, move |vector| vector.step(&texts))
+        } else {
+            self.call_here(py, |vector| vector.step(&texts))
+        }?;
+        let turns: Vec<Option<Turn>> = turns.into_iter().map(Some).collect();
         Turns::of(py, &turns)
     }
 
     /// Frees the environments; every later call is refused.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| *self.vector.lock().unwrap_or_else(PoisonError::into_inner) = None);
+        self.closed.store(true, Ordering::SeqCst);
+        py.detach(|| match self.vector.try_lock() {
+            Ok(mut vector) => *vector = None,
+            Err(TryLockError::Poisoned(vector)) => *vector.into_inner() = None,
+            // A call that was given up frees them when it is through.
+            Err(TryLockError::WouldBlock) if self.waits => {}
+            Err(TryLockError::WouldBlock) => {
+                *self.vector.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        });
     }
 
     /// How many environments there are.
@@ -146,19 +177,69 @@ impl Environments {
 }
 
 impl Environments {
-    fn call<T: Send>(
+    /// A call; where it waits for a server, Python's signals are heard meanwhile. One that is given up
+    /// for them goes on by itself, and leaves no episode behind.
+    fn call<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&mut Vector) -> Result<T, VectorError> + Send + 'static,
+    ) -> PyResult<T> {
+        if !self.waits {
+            return self.call_here(py, call);
+        }
+        let (vector, closed) = (Arc::clone(&self.vector), Arc::clone(&self.closed));
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (answer, mut answers) = channel();
+        let nobody = Arc::clone(&given_up);
+        let thread =
+            std::thread::Builder::new().name("empg-env-call".to_owned()).spawn(move || {
+                let mut vector = vector.lock().unwrap_or_else(PoisonError::into_inner);
+                // An earlier call may have been waited for in vain.
+                let wanted = !nobody.load(Ordering::SeqCst) && !closed.load(Ordering::SeqCst);
+                let result = vector.as_mut().filter(|_| wanted).map(|vector| {
+                    let result = call(vector);
+                    if nobody.load(Ordering::SeqCst) {
+                        vector.end_episodes();
+                    }
+                    result
+                });
+                if closed.load(Ordering::SeqCst) {
+                    *vector = None;
+                }
+                drop(vector);
+                let _ = answer.send(result);
+            });
+        thread
+            .map_err(|error| PyRuntimeError::new_err(format!("no thread for a call: {error}")))?;
+        loop {
+            let answers = &mut answers;
+            match py.detach(move || answers.recv_timeout(PATIENCE)) {
+                Ok(Some(result)) => return result.map_err(|e| env_errors::vector(&e)),
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return Err(over()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(interrupt) = py.check_signals() {
+                        given_up.store(true, Ordering::SeqCst);
+                        return Err(interrupt);
+                    }
+                }
+            }
+        }
+    }
+
+    fn call_here<T: Send>(
         &self,
         py: Python<'_>,
         call: impl FnOnce(&mut Vector) -> Result<T, VectorError> + Send,
     ) -> PyResult<T> {
         py.detach(|| {
             let mut vector = self.vector.lock().unwrap_or_else(PoisonError::into_inner);
-            let vector = vector.as_mut().ok_or_else(|| {
-                PyRuntimeError::new_err("the environments are closed: make new ones")
-            })?;
-            call(vector).map_err(|e| env_errors::vector(&e))
+            call(vector.as_mut().ok_or_else(over)?).map_err(|e| env_errors::vector(&e))
         })
     }
+}
+
+fn over() -> PyErr {
+    PyRuntimeError::new_err("the environments are closed: make new ones")
 }
 
 /// The actions of a call, held while they are read without the interpreter.

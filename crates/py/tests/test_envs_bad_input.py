@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -237,6 +238,120 @@ def test_a_failure_that_raises_leaves_the_observations_of_its_round():
         env.step(["x", "<search>who</search>"])
     obs, _ = env.reset(options={"reset_mask": np.array([False, True])})
     assert obs[0] == "" != first[0] and obs[1]
+
+
+class Stubborn:
+    """The native environments, of which one does not begin its episodes the first time it is asked."""
+
+    def __init__(self, core, index):
+        self.core, self.index, self.failures = core, index, 1
+
+    def __getattr__(self, name):
+        return getattr(self.core, name)
+
+    def reset(self, *arguments):
+        turns = self.core.reset(*arguments)
+        names = ("observations", "commands", "tasks", "began", "won", "effect", "projected", "ends")
+        kept = {name: getattr(turns, name) for name in names}
+        failed = None
+        if self.failures and turns.observations[self.index] is not None:
+            self.failures -= 1
+            failed = [None] * len(turns.observations)
+            failed[self.index] = "it is broken"
+            observations = list(turns.observations)
+            observations[self.index] = ""
+            kept["observations"] = tuple(observations)
+        return types.SimpleNamespace(**kept, failed=failed)
+
+
+def test_a_reset_that_fails_loses_nothing_of_the_others():
+    fine = empg.envs.make("households", num_envs=3, seed=4)
+    expected = fine.reset()
+    env = empg.envs.make("households", num_envs=3, seed=4)
+    env._core = Stubborn(env._core, 1)
+    task = expected[1]["task"][1]
+    with pytest.raises(empg.envs.ResetError, match="environment 1 could not begin") as raised:
+        env.reset()
+    error = raised.value
+    assert str(error) == f'environment 1 could not begin "{task}": it is broken'
+    assert error.observations == (expected[0][0], "", expected[0][2])
+    assert list(error.info["task"]) == list(expected[1]["task"])
+    assert list(error.info["failed"]) == [None, "it is broken", None]
+    assert list(error.info["_failed"]) == [False, True, False]
+    for i in (0, 2):
+        assert list(error.info["admissible_commands"][i]) == list(expected[1]["admissible_commands"][i])
+    # The one that failed goes on with its next task, the others are where they began.
+    mask = {"reset_mask": np.array([False, True, False])}
+    obs, info = env.reset(options=mask)
+    assert (obs[0], obs[2]) == (expected[0][0], expected[0][2])
+    wanted, of = fine.reset(options=mask)
+    assert obs == wanted and info["task"][1] == of["task"][1] != task
+    assert env.step(["look"] * 3)[0] == fine.step(["look"] * 3)[0]
+
+
+def test_a_single_environment_goes_on_after_a_reset_that_failed():
+    fine, env = (empg.envs.make("households", seed=4) for _ in range(2))
+    env._core = Stubborn(env._core, 0)
+    fine.reset()
+    with pytest.raises(RuntimeError, match="environment 0 could not begin .*: it is broken"):
+        env.reset()
+    with pytest.raises(RuntimeError, match="call reset before the next step"):
+        env.step("look")
+    assert env.reset()[1]["task"] == fine.reset()[1]["task"]
+
+
+HANGING = """
+import signal, socket, sys, threading, time, os
+import empg.envs
+server = socket.create_server(("127.0.0.1", 0))
+held = []
+def take():
+    while True:
+        connection = server.accept()[0]
+        held.append(connection)
+        print("asked", flush=True)
+threading.Thread(target=take, daemon=True).start()
+address = f"http://127.0.0.1:{server.getsockname()[1]}/retrieve"
+env = empg.envs.make("search", num_envs=2, threads=2, corpus=address)
+env.reset(seed=0)
+began = time.monotonic()
+def interrupt():
+    while len(held) < 1:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    env.step(["<search>who</search>", "<answer>nobody</answer>"])
+except KeyboardInterrupt:
+    assert time.monotonic() - began < 10, time.monotonic() - began
+else:
+    sys.exit("not interrupted")
+# The server hangs up: the call that was given up ends, and the next one says what to do.
+def hang_up():
+    while True:
+        for connection in list(held):
+            connection.close()
+        time.sleep(0.05)
+threading.Thread(target=hang_up, daemon=True).start()
+try:
+    env.step(["x", "x"])
+except RuntimeError as error:
+    assert "environment 0 has no episode: call reset first" in str(error), error
+else:
+    sys.exit("not refused")
+assert all(env.reset()[0])
+env.close()
+print("done", flush=True)
+"""
+
+CLOSED = HANGING.replace("# The server hangs up", "env.close(); print('done', flush=True); os._exit(0)\n#")
+
+
+@pytest.mark.parametrize("code", [HANGING, CLOSED], ids=["goes on", "closed"])
+def test_a_retriever_that_hangs_can_be_interrupted(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "done"
 
 
 def test_importing_empg_imports_no_host():

@@ -1,5 +1,6 @@
 //! Why a call on many environments was refused.
 
+use super::Turn;
 use crate::EnvError;
 
 /// Why a call was refused. Except for [`VectorError::Reset`] nothing has changed.
@@ -50,7 +51,8 @@ pub enum VectorError {
         /// Why the task was refused.
         source: EnvError,
     },
-    /// An environment that could not begin its episode; those that failed have none now.
+    /// An environment that could not begin its episode. Those that failed have none now and go on with
+    /// their next task; the others have begun theirs.
     #[error("environment {index} could not begin {task:?}: {reason}")]
     Reset {
         /// The first environment that failed.
@@ -59,6 +61,8 @@ pub enum VectorError {
         task: String,
         /// Why.
         reason: String,
+        /// What the reset gave, as if it had not failed.
+        turns: Vec<Option<Turn>>,
     },
     /// The system started no threads.
     #[error("{threads} threads could not be started: {reason}")]

@@ -122,7 +122,7 @@ impl Vector {
     ///
     /// # Errors
     /// Lists of another length, an unknown task (nothing has changed then); an environment that
-    /// cannot begin.
+    /// cannot begin ([`VectorError::Reset`] holds what the others did).
     pub fn reset(
         &mut self,
         seeds: Option<&[Option<u64>]>,
@@ -158,21 +158,26 @@ impl Vector {
             work.push(Work::Begin(Begin { seed, task }));
         }
         let turns = self.round(work)?;
-        let failed = turns.iter().enumerate().find_map(|(index, turn)| {
-            let turn = turn.as_ref()?;
-            let task = turn.task.as_ref().map_or_else(String::new, |task| task.id.clone());
-            Some(VectorError::Reset { index, task, reason: turn.failed.clone()? })
-        });
-        match failed {
-            None => Ok(turns),
-            Some(error) => {
-                for (slot, turn) in self.slots.iter().zip(&turns) {
-                    if turn.as_ref().is_some_and(|turn| turn.failed.is_some()) {
-                        lock(slot).phase = Phase::Fresh;
-                    }
-                }
-                Err(error)
+        let mut first = None;
+        for (index, turn) in turns.iter().enumerate() {
+            if let Some((turn, reason)) = turn.as_ref().and_then(|t| Some((t, t.failed.as_ref()?)))
+            {
+                lock(&self.slots[index]).phase = Phase::Fresh;
+                let task = turn.task.as_ref().map_or_else(String::new, |task| task.id.clone());
+                first.get_or_insert((index, task, reason.clone()));
             }
+        }
+        match first {
+            None => Ok(turns),
+            Some((index, task, reason)) => Err(VectorError::Reset { index, task, reason, turns }),
+        }
+    }
+
+    /// Ends all episodes: every environment is as before its first reset, and goes on with its next
+    /// task. For turns that nobody will see.
+    pub fn end_episodes(&mut self) {
+        for slot in self.slots.iter() {
+            lock(slot).phase = Phase::Fresh;
         }
     }
 

@@ -162,6 +162,15 @@ fn what_is_refused_changes_nothing() {
     let error = vector.reset(None, Some(&tasks(&["2", "0"])), None).unwrap_err();
     assert_eq!(error.to_string(), "environment 0 could not begin \"2\": 2 is out of order");
     assert!(matches!(vector.step(&["", ""]), Err(VectorError::NotStarted(0))));
+    // The other began, and goes on once the first has an episode again.
+    let VectorError::Reset { turns, .. } = error else { panic!("{error}") };
+    let began = turns[1].clone().unwrap();
+    assert!(began.began && began.failed.is_none() && turns[0].clone().unwrap().failed.is_some());
+    vector.reset(None, Some(&tasks(&["0", "0"])), Some(&[true, false])).unwrap();
+    assert_eq!(observations(&vector.step(&["", ""]).unwrap()), ["1", "1"]);
+
+    vector.end_episodes();
+    assert!(matches!(vector.step(&["", ""]), Err(VectorError::NotStarted(0))));
 }
 
 /// A run of households with a fixed policy that depends on what is seen.

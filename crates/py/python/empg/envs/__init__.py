@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from empg.envs.single import TextEnv
-    from empg.envs.vector import AutoresetName, TextVectorEnv
+    from empg.envs.vector import AutoresetName, ResetError, TextVectorEnv
 
 __all__ = [
     "NAMES",
     "Commands",
     "Options",
+    "ResetError",
     "TextEnv",
     "TextVectorEnv",
     "make",
@@ -135,11 +136,11 @@ def _need_gymnasium() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TextVectorEnv":
+    if name in ("TextVectorEnv", "ResetError"):
         _need_gymnasium()
-        from empg.envs.vector import TextVectorEnv
+        from empg.envs import vector
 
-        return TextVectorEnv
+        return getattr(vector, name)
     if name == "TextEnv":
         _need_gymnasium()
         from empg.envs.single import TextEnv

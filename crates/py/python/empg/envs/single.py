@@ -9,7 +9,7 @@ import gymnasium
 from empg._core import Environments, Turns
 from empg.envs.options import Options, as_seed, check, open_environments
 from empg.envs.spaces import ACTION_LENGTH, OBSERVATION_LENGTH, AnyText
-from empg.envs.vector import raise_failure, task_ids
+from empg.envs.vector import no_beginning, raise_failure, task_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,7 +72,8 @@ class TextEnv(gymnasium.Env[str, str]):
         TypeError, ValueError
             An unknown task or option, a seed that is none.
         RuntimeError
-            The episode cannot begin, or the environment is closed.
+            The episode cannot begin, and the next reset goes on with the next task; or the
+            environment is closed.
         """
         task: str | None = None
         for key, value in (options or {}).items():
@@ -90,8 +91,11 @@ class TextEnv(gymnasium.Env[str, str]):
             super().reset(seed=seed)
         turns = self._core.reset(None if seed is None else [seed], None if task is None else [task])
         self._seeded = True
-        self._running = True
-        return turns.observations[0] or "", self._info(turns)
+        self._running = turns.failed is None
+        info = self._info(turns)
+        if not self._running:
+            raise RuntimeError(no_beginning(turns))
+        return turns.observations[0] or "", info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Plays an action.

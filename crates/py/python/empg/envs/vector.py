@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 Flags = NDArray[np.bool_]
 
 
+class ResetError(RuntimeError):
+    """Some environments could not begin their episodes; the others have begun theirs.
+
+    Those that failed are reset with a ``reset_mask``; the others need not be reset again.
+    """
+
+    observations: tuple[str, ...]
+    """What the reset would have returned; empty where an environment failed."""
+    info: dict[str, Any]
+    """With ``failed``: why."""
+
+
 class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
     """``num_envs`` text environments, stepped by one native call over threads.
 
@@ -122,8 +134,11 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         ------
         TypeError, ValueError
             Lists of another length, an unknown task or option; nothing has changed then.
+        ResetError
+            An environment that cannot begin its episode. The others have begun theirs; those that
+            failed have none, and go on with their next task at the next reset.
         RuntimeError
-            An environment that cannot begin its episode, or is closed.
+            The environments are closed.
         """
         tasks, mask = _reset_options(options, self.num_envs)
         begun = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
@@ -137,7 +152,13 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
                 old if new is None else new
                 for old, new in zip(self._observations, turns.observations, strict=True)
             )
-        return self._observations, self._info(turns, mask)
+        info = self._info(turns, mask)
+        # Only now: the others have begun their episodes.
+        if turns.failed is not None:
+            error = ResetError(no_beginning(turns))
+            error.observations, error.info = self._observations, info
+            raise error
+        return self._observations, info
 
     def step(
         self, actions: Sequence[str] | NDArray[Any]
@@ -270,6 +291,15 @@ def raise_failure(turns: Turns) -> None:
         for index, reason in enumerate(failed or ()):
             if reason is not None:
                 raise RuntimeError(f"environment {index} failed: {reason}")
+
+
+def no_beginning(turns: Turns) -> str:
+    """What is wrong with the first environment that could not begin its episode."""
+    failed = turns.failed or ()
+    index = next(i for i, reason in enumerate(failed) if reason is not None)
+    task = turns.tasks[index]
+    name = f' "{task[0]}"' if task is not None else " its episode"
+    return f"environment {index} could not begin{name}: {failed[index]}"
 
 
 def _autoreset(mode: Any) -> AutoresetMode:

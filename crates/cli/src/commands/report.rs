@@ -392,6 +392,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_read_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = empg_run::RunDir::create(folder.path().join("run"), "", &json!({})).unwrap();
+        let row = |step, group, rollout, turn| empg_run::TrajectoryRow {
+            step,
+            group,
+            rollout,
+            turn,
+            ..Default::default()
+        };
+        for step in 1..=5 {
+            // Three episodes, one of two turns.
+            let rows = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)];
+            let rows = rows.map(|(group, rollout, turn)| row(step, group, rollout, turn));
+            let record = empg_run::StepRecord {
+                step,
+                trajectories: Some(&rows),
+                ..empg_run::StepRecord::default()
+            };
+            run.commit(&record).unwrap();
+        }
+        let data = [RunData::read(run.path()).unwrap()];
+        let steps = |found: &Recorded| {
+            let mut steps: Vec<u64> = found.episodes.iter().map(|episode| episode.step).collect();
+            steps.dedup();
+            steps
+        };
+        let all = Recorded::read(&data, EPISODE_BYTES);
+        assert_eq!((steps(&all), all.unread), (vec![1, 2, 3, 4, 5], 0));
+        let one = bytes_of(&all.episodes[0]) + bytes_of(&all.episodes[1]) * 2;
+        for (bytes, read, unread) in [(0, vec![], 15), (1, vec![5], 12), (one + 1, vec![1, 5], 9)] {
+            let some = Recorded::read(&data, bytes);
+            assert_eq!((steps(&some), some.unread), (read, unread));
+        }
+        for step in [2, 4] {
+            fs::write(run.path().join(format!("trajectories/step-{step:06}.parquet")), "x")
+                .unwrap();
+        }
+        let damaged = Recorded::read(&data, 1);
+        assert_eq!((steps(&damaged), damaged.unread), (vec![5], 6));
+        assert!(
+            damaged.notes[0].starts_with("run: the episodes of 2 steps"),
+            "{:?}",
+            damaged.notes
+        );
+    }
+
+    #[test]
     fn a_page_takes_the_place_of_a_page_only() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);

@@ -83,7 +83,7 @@ pub use ops::panels::Precision;
 pub use packed::{PackedBatch, PackedSegment, Target};
 pub use params::{LayerRanges, Layout, Model, TensorSpec};
 pub use rope_scaling::RopeScaling;
-pub use sampling::{SamplingError, SamplingParams};
+pub use sampling::{LEAST_TEMPERATURE, SamplingError, SamplingParams};
 pub use share::in_pool;
 pub use side_files::SideFiles;
 pub use tape::{Tape, TapeError, TapeFamily, TapeRow};

@@ -5,7 +5,7 @@ use empg::{TokenId, TokenScore};
 use crate::ops::head::{RowScore, probabilities, score};
 
 /// The lowest temperature above 0. Below it what cannot be drawn would still weigh in the entropy.
-pub(crate) const LEAST_TEMPERATURE: f32 = 1e-20;
+pub const LEAST_TEMPERATURE: f32 = 1e-20;
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]

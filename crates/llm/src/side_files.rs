@@ -16,7 +16,7 @@ use crate::config::ModelConfig;
 use crate::directory::optional;
 use crate::generation::GenerationConfig;
 use crate::gguf::GgufVocabulary;
-use crate::tiny_tokenizer::TURN_END;
+use crate::tiny_tokenizer::{TURN_END, TURN_START};
 use crate::tokenizer::Tokenizer;
 
 /// Special tokens and, in older folders, the chat template.
@@ -218,8 +218,9 @@ impl SideFiles {
         Ok(Some(ChatTemplate::from_file(source, specials, &place(file))))
     }
 
-    /// The token that a conversation begins with: where there is a chat template that can be run, the
-    /// one that it begins with; else the one in front of every text.
+    /// The token in front of a conversation's first turn: where there is a chat template that can be
+    /// run, the one that it begins with; else the one in front of every text. None where that token
+    /// begins the turns themselves, as SmolLM2's does.
     pub(crate) fn begin(
         &self,
         tokenizer: &Tokenizer,
@@ -227,12 +228,17 @@ impl SideFiles {
     ) -> Option<TokenId> {
         let (first, bos) = (tokenizer.first_of_text(), self.token("bos", tokenizer));
         let of_text = first.or(bos.filter(|_| self.adds_bos()));
-        let Some(template) = template else { return of_text };
-        let bos = bos.or(first)?;
-        match template.begins_with(&tokenizer.token(bos)?) {
-            Some(begins) => Some(bos).filter(|_| begins),
+        let begins = match template {
+            Some(template) => {
+                let bos = bos.or(first)?;
+                match template.begins_with(&tokenizer.token(bos)?) {
+                    Some(begins) => Some(bos).filter(|_| begins),
+                    None => of_text,
+                }
+            }
             None => of_text,
-        }
+        };
+        begins.filter(|&token| tokenizer.token_id(TURN_START) != Some(token))
     }
 
     /// Sampling defaults; of `config.json` the ids only, since its other keys have been found to

@@ -188,17 +188,19 @@ impl Environments {
             return self.call_here(py, call);
         }
         let (vector, closed) = (Arc::clone(&self.vector), Arc::clone(&self.closed));
-        let given_up = Arc::new(AtomicBool::new(false));
+        // Set by whoever is first: the call that is done, or the caller who gives up. The other one ends
+        // the episodes, whose turns nobody will see.
+        let settled = Arc::new(AtomicBool::new(false));
         let (answer, mut answers) = channel();
-        let nobody = Arc::clone(&given_up);
+        let done = Arc::clone(&settled);
         let thread =
             std::thread::Builder::new().name("empg-env-call".to_owned()).spawn(move || {
                 let mut vector = vector.lock().unwrap_or_else(PoisonError::into_inner);
                 // An earlier call may have been waited for in vain.
-                let wanted = !nobody.load(Ordering::SeqCst) && !closed.load(Ordering::SeqCst);
+                let wanted = !done.load(Ordering::SeqCst) && !closed.load(Ordering::SeqCst);
                 let result = vector.as_mut().filter(|_| wanted).map(|vector| {
                     let result = call(vector);
-                    if nobody.load(Ordering::SeqCst) {
+                    if done.swap(true, Ordering::SeqCst) {
                         vector.end_episodes();
                     }
                     result
@@ -218,7 +220,13 @@ impl Environments {
                 Ok(None) | Err(RecvTimeoutError::Disconnected) => return Err(over()),
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(interrupt) = py.check_signals() {
-                        given_up.store(true, Ordering::SeqCst);
+                        if settled.swap(true, Ordering::SeqCst) {
+                            py.detach(|| {
+                                let vector = self.vector.lock();
+                                let mut vector = vector.unwrap_or_else(PoisonError::into_inner);
+                                vector.as_mut().map(Vector::end_episodes);
+                            });
+                        }
                         return Err(interrupt);
                     }
                 }

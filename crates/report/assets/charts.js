@@ -87,11 +87,11 @@ function empgChart(host, title, allBands, allLines, hidden = new Set()) {
           const i = u.cursor.idx;
           if (i == null) { values.textContent = ""; return; }
           const parts = bands.map(b => {
-            // Of a long curve not every step is drawn: the last one that is stands for those behind it.
+            // Of a long curve not every step is drawn: the last one that is, with its own step.
             const k = b.x.findLastIndex(x => x <= xs[i]);
             if (k < 0 || xs[i] > b.x.at(-1) || b.mean[k] == null) return null;
             const range = b.low && b.low.length && b.low[k] != null ? ` [${empgFormat(b.low[k])}, ${empgFormat(b.high[k])}]` : "";
-            return (bands.length > 1 ? b.label + " " : "") + empgFormat(b.mean[k]) + range;
+            return (bands.length > 1 ? b.label + " " : "") + empgFormat(b.mean[k]) + range + (b.x[k] === xs[i] ? "" : ` (at ${b.x[k]})`);
           }).filter(Boolean);
           values.textContent = `step ${xs[i]}: ` + parts.join(" · ");
         }],

@@ -339,10 +339,15 @@ fn spoken(message: &Value) -> String {
     text
 }
 
-/// What is wrong with a line's JSON; which line it is is told beside it.
+/// What is wrong with a line's JSON and where; which line it is is told beside it.
 fn in_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    if error.column() == 0 {
+        what.to_owned()
+    } else {
+        format!("{what} (column {})", error.column())
+    }
 }
 
 fn plain(value: &Value) -> String {

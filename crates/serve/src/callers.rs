@@ -33,7 +33,9 @@ pub(crate) fn knows_host(names: &[String], headers: &HeaderMap) -> bool {
 }
 
 fn is_among(names: &[String], name: &str) -> bool {
-    names.iter().any(|own| name_of(own).eq_ignore_ascii_case(name))
+    // They are names or addresses alone: a colon is no port's.
+    let bare = |own: &str| own.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    names.iter().any(|own| bare(own) == name.to_ascii_lowercase())
 }
 
 /// Whether a request comes from no page, or from a page of the server's own. Every browser names the
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn names_of_others_are_not_ours() {
-        let names = ["box.lan".to_owned(), "[fd00::1]".to_owned()];
+        let names = ["box.lan", "[fd00::1]", "fd00::12"].map(str::to_owned);
         let knows = |host| knows_host(&names, &headers(host, "-"));
         for own in [
             "localhost",
@@ -134,6 +136,8 @@ mod tests {
             "[::1]:80",
             "Box.lan:8",
             "[fd00::1]:8000",
+            "[fd00::12]:8000",
+            "[fd00::12]",
         ] {
             assert!(knows(own), "{own}");
         }

@@ -1,5 +1,7 @@
 //! What a configuration's values must be.
 
+use empg_llm::LEAST_TEMPERATURE;
+
 use crate::config::{Base, Config, ConfigError, Context};
 
 impl Config {
@@ -78,9 +80,10 @@ impl Config {
                 "lists commands in window contexts only: set rollout.context = { window = n }";
             return Err(ConfigError { key: "rollout.admissible", what: what.into() });
         }
-        if !(self.rollout.temperature.is_finite() && self.rollout.temperature >= 1e-20) {
+        if !(self.rollout.temperature.is_finite() && self.rollout.temperature >= LEAST_TEMPERATURE)
+        {
             let what = format!(
-                "is {}, must be at least 1e-20 (0 is for evaluation: eval.temperature)",
+                "is {}, must be at least {LEAST_TEMPERATURE:e} (0 is for evaluation: eval.temperature)",
                 self.rollout.temperature
             );
             return Err(ConfigError { key: "rollout.temperature", what });
@@ -132,6 +135,13 @@ impl Config {
         number("optim.weight_decay", self.optim.weight_decay, 0.0, ANY)?;
         number("optim.max_grad_norm", self.optim.max_grad_norm, 0.0, ANY)?;
         number("eval.temperature", f64::from(self.eval.temperature), 0.0, ANY)?;
+        if self.eval.temperature > 0.0 && self.eval.temperature < LEAST_TEMPERATURE {
+            let what = format!(
+                "is {}, must be 0 (the most probable token) or at least {LEAST_TEMPERATURE:e}",
+                self.eval.temperature
+            );
+            return Err(ConfigError { key: "eval.temperature", what });
+        }
         if self.eval.splits.is_empty() {
             let what = "is empty, name at least one of \"seen\", \"unseen\"".into();
             return Err(ConfigError { key: "eval.splits", what });

@@ -437,8 +437,8 @@ impl Live {
     }
 }
 
-/// A sum of rewards in which the order does not show: equal rewards give equal returns, so that
-/// groups of them are found flat.
+/// A sum of rewards in which their order does as good as never show: equal rewards give equal returns,
+/// so that groups of them are found flat.
 #[derive(Clone, Copy, Debug, Default)]
 struct Return {
     sum: f64,

@@ -349,13 +349,19 @@ fn unsettled(text: &str, name: &str) -> Option<usize> {
             if before.ends_with(word) || before.ends_with('.') || after.starts_with(word) {
                 continue;
             }
-            let gives = ["set ", "macro "].iter().any(|s| statement.starts_with(s))
-                && !before.contains(['=', '(']);
+            let gives = [("set", '='), ("macro", '(')].iter().any(|&(kind, names_end)| {
+                let names = statement.strip_prefix(kind).filter(|names| !names.starts_with(word));
+                names.is_some() && !before.contains(names_end)
+            });
             let after = after.trim_start();
-            let asks = ["is defined", "is not defined", "is undefined"]
+            let asks = ["is defined", "is not defined", "is undefined", "is not undefined"]
                 .iter()
                 .any(|question| after.starts_with(question))
-                || after.strip_prefix('|').is_some_and(|f| f.trim_start().starts_with("default"));
+                || after.strip_prefix('|').is_some_and(|filter| {
+                    let filter = filter.trim_start();
+                    let end = filter.find(|c| !word(c)).unwrap_or(filter.len());
+                    ["default", "d"].contains(&&filter[..end])
+                });
             if gives || asks {
                 return None;
             }
@@ -511,7 +517,9 @@ mod tests {
         }
         for text in [
             "{% if turn > 7 %}{% set a = 1 %}{% else %}{% set a = 2 %}{% endif %}{{ a }}",
-            "{% set a %}b{% endset %}{{ a }}{{ other|default('none') }}",
+            "{% set a %}b{% endset %}{{ a }}{{ other|default('none') }}{{ more | d('') }}",
+            "{% if turn > 7 %}{% set (a, b) = (1, 2) %}{% else %}{% set a, b = 3, 4 %}{% endif %}{{ a }}{{ b }}",
+            "{% if other is not undefined %}{{ other }}{% endif %}",
             "{% if other is defined %}{{ other }}{% endif %}{% for i in range(turn) %}{{ i }}{% endfor %}",
             "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(task) }}{{ dict(a=1).a }}",
             "{% set ns = namespace(n=0) %}{% for t in history %}{% set ns.n = ns.n + 1 %}{{ loop.index }}{% endfor %}{{ ns.n }}",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use empg_train::Config;
 use serde_json::json;
 
 use crate::output;
@@ -62,7 +63,7 @@ pub(crate) fn run(args: ConfigArgs, json: bool) -> anyhow::Result<()> {
         Action::Init { file, force, training } => {
             // Threads stay open: the file is for other machines too.
             let threads = training.common.threads.unwrap_or(0);
-            let usual = settings::usual(&training)?;
+            let usual = Config { threads: 0, ..settings::usual(&training)? };
             let mut config = settings::resolve(*training)?;
             config.threads = threads;
             let text = settings::template(&config, &usual)?;

@@ -16,7 +16,6 @@ use crate::settings::SettingsError;
 use crate::{output, say};
 
 /// Goes before the template in a tokenizer's settings.
-const TEMPLATE: &str = "chat_template.jinja";
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -65,7 +64,8 @@ pub(crate) fn run(args: ExportArgs, json: bool) -> anyhow::Result<()> {
     if names_base(&policy, &gguf)? {
         bail!("--gguf names the model that the adapters belong to; name another file");
     }
-    if gguf.exists() && !force {
+    // An empty file, as mktemp makes them, holds nothing to lose.
+    if !force && std::fs::metadata(&gguf).is_ok_and(|found| found.len() > 0) {
         bail!(
             "--gguf {} is there already: name another file, or replace it with --force",
             gguf.display()
@@ -147,13 +147,6 @@ fn folder(
     room_for_model(out, force)?;
     policy.model.merge_adapters();
     let files = checkpoint_files_beside(&policy.model, &policy.tokenizer, dtype, &policy.side)?;
-    if out.join(TEMPLATE).exists() && files.iter().all(|(name, _)| *name != TEMPLATE) {
-        bail!(
-            "{} holds the {TEMPLATE} of another model, which would be taken for this one's: remove \
-             it or name another folder",
-            out.display()
-        );
-    }
     write_files(out, &files)?;
     let what = if merged { ", adapters merged in" } else { "" };
     say!("{}: {} parameters{what}", out.display(), policy.model.params.len());

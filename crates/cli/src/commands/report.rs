@@ -276,8 +276,8 @@ fn spread(n: usize) -> Vec<usize> {
     std::iter::once(last).chain(halved).collect()
 }
 
-/// Refuses a page in whose place something would be lost: what it is made from, what lies in a run, and
-/// a file that is no report, unless that is to be replaced.
+/// Refuses a page in whose place something would be lost: what it is made from, a run's own files, and
+/// any other file that is no report, unless that is to be replaced.
 fn room_for_page(
     out: &Path,
     runs: &[PathBuf],
@@ -296,12 +296,12 @@ fn room_for_page(
         matches!(Run::open(folder), Ok(_) | Err(RunError::OtherFormat { .. }))
             || runs.iter().any(|run| settled(run) == folder)
     };
-    if place.ancestors().skip(1).any(is_run) {
-        return refuse("lies in a run");
+    let about = fs::metadata(&place).ok().filter(fs::Metadata::is_file);
+    let other = about.filter(|_| !fs::read(&place).is_ok_and(|file| is_page(&file)));
+    if other.is_some() && place.ancestors().skip(1).any(is_run) {
+        return refuse("is a run's own file");
     }
-    let about = fs::metadata(&place);
-    let holds = about.is_ok_and(|about| about.is_file() && about.len() > 0);
-    if holds && !force && !fs::read(&place).is_ok_and(|file| is_page(&file)) {
+    if other.is_some_and(|about| about.len() > 0) && !force {
         return Err(SettingsError::Conflict(format!(
             "--out {} is there already and is no report: name another file, or replace it with --force",
             out.display()
@@ -461,11 +461,12 @@ mod tests {
         }
         assert!(room("mine.html", false).unwrap_err().contains("--force"));
         assert_eq!(room("mine.html", true), Ok(()));
+        assert_eq!(room("run/report.html", false), Ok(()));
         for (name, why) in [
             ("in.jsonl", "what is to be reported"),
             ("run/../in.jsonl", "what is to be reported"),
-            ("run/config.toml", "lies in a run"),
-            ("run/deep/new.html", "lies in a run"),
+            ("run/config.toml", "is a run's own file"),
+            ("run/metrics.jsonl", "is a run's own file"),
         ] {
             let refused = room(name, true).unwrap_err();
             assert!(refused.contains(why), "{name}: {refused}");
@@ -473,7 +474,7 @@ mod tests {
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink(&run, at("link")).unwrap();
-            assert!(room("link/new.html", false).unwrap_err().contains("lies in a run"));
+            assert!(room("link/config.toml", true).unwrap_err().contains("a run's own file"));
         }
         // A folder of other people's with a file of that name is no run.
         fs::create_dir(at("site")).unwrap();

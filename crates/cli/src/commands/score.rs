@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write};
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use empg_llm::Model;
 
@@ -60,7 +60,8 @@ pub(crate) fn run(args: ScoreArgs, _json: bool) -> anyhow::Result<()> {
     let (input, out) = (io::stdin().lock(), io::stdout().lock());
     let seen = score(&model, temperature, batch_tokens.get(), threads, input, out)?;
     if seen.lines == 0 {
-        bail!("stdin holds no text: expected one JSON object a line");
+        crate::say!("stdin holds no line: nothing was scored");
+        return Ok(());
     }
     let seconds = begun.elapsed().as_secs_f64();
     crate::say!(

@@ -27,9 +27,10 @@ pub(crate) struct EnvArgs {
     which: super::env::Which,
     #[command(flatten)]
     rules: super::env::RuleArgs,
-    /// What a reset plays that names no split: train, seen (valid_seen) or unseen (valid_unseen)
-    #[arg(long, default_value = "train", value_parser = super::env::split)]
-    split: Split,
+    /// What a reset plays that names no split: train, seen (valid_seen) or unseen (valid_unseen); where
+    /// it is left out train, and of stdio and openenv what the seed says
+    #[arg(long, value_parser = super::env::split)]
+    split: Option<Split>,
     /// alfworld, households: whose texts, 2.1.1 or 2.1.2+ [default: 2.1.2+]
     #[arg(long)]
     data_version: Option<DataVersion>,
@@ -101,7 +102,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
     let data_version = data_version.unwrap_or_default();
     let max_steps = max_steps.or(options.max_steps);
     let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
-    let count = tasks.len(split);
+    let count = tasks.len(split.unwrap_or(Split::Train));
     let env = OpenEnv::new(tasks, split, limits)?;
     let threads = threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use empg_env::{Split, TaskSet};
-use empg_run::{CheckpointRef, RunDir};
+use empg_run::{CheckpointRef, Run, RunDir};
 use empg_track::Status;
 use empg_train::config::Recipe;
 use empg_train::{Config, Policy, Summary, TrainError, Trainer};
@@ -155,8 +155,11 @@ fn continued(path: &Path, training: TrainingArgs, track: Vec<String>) -> anyhow:
     let mut config = recorded.clone();
     if let Some(steps) = training.steps {
         let done = checkpoint.as_ref().map_or(0, |c| c.step);
-        // Its last step would have no evaluation, and an older one would stand for it.
-        let unevaluated = steps == done && done < recorded.steps;
+        // Without an evaluation of its last step an older one would stand for it.
+        let unevaluated = steps == done && done < recorded.steps && {
+            let metrics = Run::open(path)?.metrics()?;
+            !metrics.last().is_some_and(|line| line.contains_key("eval"))
+        };
         if steps < done || unevaluated {
             let how = if unevaluated { "; empg eval plays it as it is" } else { "" };
             return Err(SettingsError::Conflict(format!(

@@ -42,7 +42,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     "env.name" "households, webshop, search (generated where env.data is open), alfworld, openenv or stdio."
     "env.data" "alfworld, webshop, search: the folder with the environment's data."
     "env.corpus" "search: the passages, where they lie outside of env.data, or a retriever's address."
-    "env.data_version" "alfworld: which wording, 2.1.1 or 2.1.2+."
+    "env.data_version" "alfworld, households: which wording, 2.1.1 or 2.1.2+."
     "env.mode" "webshop: how a page is printed, text or text_rich."
     "env.human_goals" "webshop: people's instructions instead of synthetic ones."
     "env.goal_seed" "webshop: seed of prices and of the goals' order."
@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(of("env.name"), [""; 0]);
         assert_eq!(of("env.data"), ["alfworld", "webshop", "search"]);
         assert_eq!(of("env.reset"), ["openenv", "stdio"]);
+        assert_eq!(of("env.data_version"), ["alfworld", "households"]);
         assert_eq!(of("optim.warmup"), [""; 0]);
         let known = ["households", "alfworld", "webshop", "search", "openenv", "stdio"];
         for key in KEYS {

@@ -76,7 +76,12 @@ pub(crate) fn resolve_sft(
     let mut sft = if language_model { SftConfig::language_model() } else { SftConfig::default() };
     let mut config = stacked(common, None, model.as_deref(), own(&sft)?, above)?;
     let envs = std::iter::once(&config.env.name).chain(&also).map(String::as_str);
-    fits(&bearing, &envs.collect::<Vec<_>>())?;
+    let envs: Vec<&str> = envs.collect();
+    // Those of --also are played without data.
+    let (data, rules): (Vec<_>, Vec<_>) =
+        bearing.into_iter().partition(|(key, _)| ["env.data", "env.corpus"].contains(&key.name));
+    fits(&data, &envs[..1])?;
+    fits(&rules, &envs)?;
     let named = model.is_some();
     if let Some(model) = model {
         config.model.path = model;

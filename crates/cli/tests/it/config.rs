@@ -80,4 +80,15 @@ fn init_writes_what_train_reads() {
     let direct = run_in(dir.path(), "config show --env alfworld --seed 5");
     let through = run_in(dir.path(), "config show --config empg.toml");
     assert_eq!(direct.stdout, through.stdout);
+    // Threads that are asked for stay, be they as many as here; others are every machine's own.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for (flag, line) in [
+        (format!("--threads {cores}"), format!("\nthreads = {cores}\n")),
+        (String::new(), "\n# threads = 0\n".to_owned()),
+    ] {
+        let ran = run_in(dir.path(), &format!("config init --force t.toml {flag}"));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let text = std::fs::read_to_string(dir.path().join("t.toml")).unwrap();
+        assert!(text.contains(&line), "{text}");
+    }
 }

@@ -204,15 +204,12 @@ fn mistakes_are_told_with_what_to_do() {
         write!(text, "$ empg {args}\n{}", ran.stderr).unwrap();
     }
     insta::assert_snapshot!(text);
-    // No fields are passed over, and only one place is told.
-    for (input, what) in [
-        ("{\"task\": \"households/seen/0\", \"actions\": [], \"max_step\": 3}", "`max_step`"),
-        ("{\"task\": \"households/seen/0\", \"actions\": [}", "expected value (column 43)"),
-    ] {
-        let ran = run_with(dir.path(), "env replay households", input);
-        assert_eq!(ran.code, Some(1), "{}", ran.stdout);
-        assert!(ran.stderr.contains(what) && !ran.stderr.contains("at line"), "{}", ran.stderr);
-    }
+    // Only one place is told.
+    let input = "{\"task\": \"households/seen/0\", \"actions\": [}";
+    let ran = run_with(dir.path(), "env replay households", input);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    let what = "expected value (column 43)";
+    assert!(ran.stderr.contains(what) && !ran.stderr.contains("at line"), "{}", ran.stderr);
     // Nobody answers: told once, with the address.
     let ran =
         run_with(dir.path(), "env replay search --corpus http://127.0.0.1:9/retrieve", &episode);
@@ -229,7 +226,6 @@ fn flags_that_bear_on_another_environment_are_refused() {
         ("env list households --human-goals", "--human-goals bears on webshop only"),
         ("env list search --mode text_rich", "--mode bears on webshop only"),
         ("env bench webshop --protocol search-r1", "--protocol bears on search only"),
-        ("env bench households --data .", "--data bears on alfworld, webshop, search only"),
         ("env replay webshop --corpus x.jsonl", "--corpus bears on search only"),
         ("env replay households --timeout 3", "--timeout bears on openenv, stdio only"),
         ("env search webshop --url http://127.0.0.1:9", "--url bears on openenv only"),
@@ -248,15 +244,32 @@ fn flags_that_bear_on_another_environment_are_refused() {
         assert_eq!(ran.code, Some(2), "{args}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stderr.contains(what), "{args}: {}", ran.stderr);
     }
-    for (args, what) in [
-        ("sft --env alfworld --out m", "alfworld needs --data FOLDER"),
-        ("env score search --data .", "leave --data and --corpus out"),
-        ("score --model tiny", "stdin holds no text"),
+    let ran = run_in(dir.path(), "sft --env alfworld --out m");
+    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("alfworld needs --data FOLDER"), "{}", ran.stderr);
+    let ran = run_with(dir.path(), "score --model tiny", "");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing was scored"), "{}", ran.stderr);
+    // Every command about environments takes --data, and an episode's other fields are handed through.
+    for (args, input) in [
+        ("env project alfworld --data .", r#"{"raw": "<action>look</action>"}"#),
+        ("env score search --data .", r#"{"prediction": "a", "golden_answers": ["a"]}"#),
+        ("env score token-set-ratio --data .", r#"["a", "b"]"#),
     ] {
-        let ran = run_in(dir.path(), args);
-        assert_eq!(ran.code, Some(1), "{args}: {}{}", ran.stdout, ran.stderr);
-        assert!(ran.stderr.contains(what), "{args}: {}", ran.stderr);
+        let ran = run_with(dir.path(), args, input);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args}");
     }
+    let input = r#"{"task": "households/seen/0", "actions": ["look"], "id": 7, "steps": [], "unplayed": 3}"#;
+    let ran = run_with(dir.path(), "env replay households --data .", input);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stderr, "note: households reads no data: --data has no effect\n");
+    assert!(
+        ran.stdout.starts_with(r#"{"id":7,"task":"households/seen/0","steps":[{"action":null"#)
+    );
+    assert_eq!(
+        (ran.stdout.matches("\"steps\"").count(), ran.stdout.contains("unplayed")),
+        (1, false)
+    );
     let sampled = run_in(dir.path(), "prop1 --samples 0 --rows 2 --json");
     assert!(!sampled.stdout.contains("-0.0"), "{}", sampled.stdout);
     assert!(sampled.stdout.contains("\"sampled\":null"), "{}", sampled.stdout);

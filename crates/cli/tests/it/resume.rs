@@ -100,6 +100,27 @@ fn finished_runs_say_so_and_can_be_extended() {
 }
 
 #[test]
+fn a_run_may_end_where_it_was_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    for (out, every, code) in [("plain", 0, 2), ("evaluated", 1, 0)] {
+        let sets = format!("--set eval.every={every} --set checkpoint.every=1");
+        let ran = run_in(dir.path(), &format!("train --steps 2 --out {out} {SMALL} {sets}"));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        // What a stop behind the first step leaves.
+        let newest = dir.path().join(out).join("checkpoints/step-000002/model.safetensors");
+        fs::write(&newest, "").unwrap();
+        let ended = run_in(dir.path(), &format!("train --resume {out} --steps 1"));
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr.contains("empg eval plays it as it is"),
+            code == 2,
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
 fn a_corpus_may_have_moved() {
     let dir = tempfile::tempdir().unwrap();
     let passage = r#"{"id": "p0", "contents": "\"Ada Lovelace\"\nShe wrote the first program."}"#;

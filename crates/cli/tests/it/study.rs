@@ -123,7 +123,7 @@ fn reports_of_runs_and_of_lines() {
     let ran = run_in(dir.path(), "report runs/s0 -o damaged.html");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let ran = run_in(dir.path(), "report runs/s0 -o runs/s0/config.toml --force");
-    assert!(ran.code == Some(2) && ran.stderr.contains("lies in a run"), "{}", ran.stderr);
+    assert!(ran.code == Some(2) && ran.stderr.contains("a run's own file"), "{}", ran.stderr);
 
     let line = r#"{"entropy": [0.1, 0.9], "mask": [1, 1], "reward": 1, "advantage": 1.0, "tokens_text": ["<script>alert(1)", "</script>"]}"#;
     fs::write(dir.path().join("in.jsonl"), format!("{line}\n")).unwrap();

@@ -77,6 +77,7 @@ impl Slot {
         } else {
             // A given task takes no place in the order.
             self.episode += 1;
+            self.task = None;
             let index = shared.order.index(seed, episode);
             guarded(|| shared.tasks.task(shared.split, index))
         };

@@ -276,6 +276,8 @@ fn conversations_begin_as_the_template_or_else_the_tokenizer_says() {
     };
     let own = fs::read_to_string(&template).expect("reads");
     assert_eq!(begin(), None);
+    words(r#", "bos_token": "<|im_start|>", "add_bos_token": true"#);
+    assert_eq!(begin(), None, "the turns begin with it themselves");
     words(r#", "bos_token": "<|endoftext|>""#);
     assert_eq!(begin(), None, "a token that nothing begins with");
     fs::write(&template, format!("{{{{- bos_token }}}}\n{own}")).expect("writes");

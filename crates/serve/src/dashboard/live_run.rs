@@ -46,8 +46,6 @@ pub(super) struct LiveRun {
     /// Looks until what could not be read is tried again.
     rest: u32,
     written: Option<bool>,
-    /// When a writer was seen where none had been.
-    resumed: Option<SystemTime>,
     pub(super) line: Line,
 }
 
@@ -90,7 +88,6 @@ impl LiveRun {
             error: None,
             rest: 0,
             written: None,
-            resumed: None,
         };
         run.read(root);
         run
@@ -184,17 +181,14 @@ impl LiveRun {
             // Tables of analyses come after the last step.
             Arc::make_mut(data).extend(run, &[], &[]);
         }
-        if self.written == Some(false) && written == Some(true) {
-            self.resumed = Some(SystemTime::now());
-        }
         self.written = written;
         let mut line = match &self.data {
             Some(data) => Line::of(&self.found, data, self.recorded.len()),
             None => Line::empty(&self.found),
         };
         let finished = self.data.as_ref().is_some_and(|d| d.finished);
-        let Stamp { committed, configured, .. } = self.found.stamp;
-        let alive = [committed, configured, self.resumed].into_iter().flatten().max();
+        let Stamp { committed, configured, begun, .. } = self.found.stamp;
+        let alive = [committed, configured, begun].into_iter().flatten().max();
         let age = alive.and_then(|at| at.elapsed().ok()).unwrap_or_default();
         let usual = Duration::try_from_secs_f64(line.seconds_a_step.unwrap_or(0.0) * 10.0);
         let silent = age > PATIENCE.max(usual.unwrap_or_default());

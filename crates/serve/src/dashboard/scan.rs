@@ -25,6 +25,8 @@ pub(super) struct Stamp {
     pub(super) committed: Option<SystemTime>,
     /// When settings were written last.
     pub(super) configured: Option<SystemTime>,
+    /// When a writer began or went on last.
+    pub(super) begun: Option<SystemTime>,
     lengths: [u64; 2],
 }
 
@@ -94,9 +96,11 @@ fn stamp(root: &Path, run: &Path) -> Option<Stamp> {
         .filter(fs::Metadata::is_file)
         .map(|meta| {
             let config = fs::metadata(run.join("config.toml")).ok();
+            let lock = fs::metadata(run.join("run.lock")).ok();
             Stamp {
                 committed: meta.modified().ok(),
                 configured: config.as_ref().and_then(|config| config.modified().ok()),
+                begun: lock.and_then(|lock| lock.modified().ok()),
                 lengths: [meta.len(), config.map_or(0, |config| config.len())],
             }
         })

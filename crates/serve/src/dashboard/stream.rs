@@ -18,8 +18,7 @@ use super::{Shared, pages};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// `hello` at first: the server's name for itself and the version, from which a page that was away
-/// knows what it missed; then a
-/// change each; `again` where a page was too slow to be told everything.
+/// knows what it missed; then a change each; `again` where a page was too slow to be told everything.
 pub(super) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let Ok(place) = Arc::clone(&shared.followers).try_acquire_owned() else {
         return pages::error(

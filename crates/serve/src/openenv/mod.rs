@@ -58,7 +58,8 @@ pub struct OpenEnv {
 
 pub(crate) struct Shared {
     tasks: Arc<dyn TaskSet>,
-    split: Split,
+    /// What a reset plays that names no split; open: what its seed says, else training tasks.
+    split: Option<Split>,
     limits: SessionLimits,
     places: Places,
     /// Whether a step may be taken on the thread that serves connections.
@@ -76,17 +77,19 @@ impl std::fmt::Debug for OpenEnv {
 }
 
 impl OpenEnv {
-    /// A server of these tasks. `split` is what a reset plays that names none.
+    /// A server of these tasks. `split` is what a reset plays that names none; where it is open too, the
+    /// seed's ([`TaskSet::place`]), or a training task.
     ///
     /// # Errors
     /// A split without tasks.
     pub fn new(
         tasks: Arc<dyn TaskSet>,
-        split: Split,
+        split: Option<Split>,
         limits: SessionLimits,
     ) -> Result<Self, EnvError> {
-        if tasks.len(split) == Some(0) {
-            let what = format!("{} has no tasks in the split {split:?}", tasks.name());
+        let usual = split.unwrap_or(Split::Train);
+        if tasks.len(usual) == Some(0) {
+            let what = format!("{} has no tasks in the split {usual:?}", tasks.name());
             return Err(EnvError::Failed(what));
         }
         // Searches and what is asked of others take their time.

@@ -127,7 +127,8 @@ impl Session {
 
     /// Starts an episode: of the task that is named, or of the one that the seed chooses. Equal
     /// seeds choose equal tasks; without a seed, any. An environment that is itself elsewhere gets the
-    /// seed as it came, so that what a client holds out is held out there too.
+    /// seed as it came where nobody asked for a split, so that what a client holds out is held out there
+    /// too.
     pub(crate) fn reset(&mut self, arguments: ResetArguments) -> Result<Outcome, Refusal> {
         let ResetArguments { seed, episode_id, task_id, split } = arguments;
         let tasks = &self.shared.tasks;
@@ -136,12 +137,10 @@ impl Session {
             (task, String::new())
         } else {
             // A split that was asked for, by the reset or for the server, is not the seed's to choose.
-            let placed = match (split, self.shared.split) {
-                (None, Split::Train) => seed.and_then(|seed| tasks.place(seed)),
-                _ => None,
+            let (split, number) = match split.or(self.shared.split) {
+                Some(split) => (split, chosen),
+                None => seed.and_then(|seed| tasks.place(seed)).unwrap_or((Split::Train, chosen)),
             };
-            let (split, number) =
-                placed.unwrap_or_else(|| (split.unwrap_or(self.shared.split), chosen));
             let index = match tasks.len(split) {
                 Some(0) => {
                     let what = format!("{} has no tasks in the split {split:?}", tasks.name());

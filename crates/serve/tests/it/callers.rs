@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use empg_env::search::Corpus;
-use empg_env::{EnvOptions, Source, Split};
+use empg_env::{EnvOptions, Source};
 use empg_serve::{Limits, OpenEnv, Retrieval, Service, SessionLimits};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
@@ -18,7 +18,7 @@ fn passages() -> Service {
 
 fn households() -> Service {
     let tasks = Source::generated("households", 0).unwrap().tasks(EnvOptions::default()).unwrap();
-    OpenEnv::new(tasks, Split::Train, SessionLimits::default()).unwrap().into()
+    OpenEnv::new(tasks, None, SessionLimits::default()).unwrap().into()
 }
 
 /// Status and body of a request with these headers.

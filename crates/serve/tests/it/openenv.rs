@@ -20,7 +20,7 @@ fn households(max_steps: u32) -> Arc<dyn TaskSet> {
 
 /// A server of households, whose episodes have at most five steps.
 fn server(limits: SessionLimits) -> Running {
-    Running::serve(move || OpenEnv::new(households(5), Split::Train, limits).unwrap().into())
+    Running::serve(move || OpenEnv::new(households(5), None, limits).unwrap().into())
 }
 
 /// A client that says exactly what it is told to say.
@@ -258,7 +258,7 @@ fn flood(server: &Running) -> Session {
 fn a_client_that_does_not_read_loses_its_place() {
     let idle = Some(Duration::from_millis(300));
     let limits = SessionLimits { idle, ..SessionLimits::default() };
-    let env = OpenEnv::new(households(5), Split::Train, limits).unwrap();
+    let env = OpenEnv::new(households(5), None, limits).unwrap();
     let served = env.clone();
     let server = Running::serve(move || served.into());
     let session = flood(&server);
@@ -324,7 +324,7 @@ impl Slow {
     fn serve(step: Duration) -> Running {
         let limits = SessionLimits::default();
         let tasks = Arc::new(Self(step));
-        Running::serve(move || OpenEnv::new(tasks, Split::Train, limits).unwrap().into())
+        Running::serve(move || OpenEnv::new(tasks, None, limits).unwrap().into())
     }
 }
 
@@ -460,7 +460,7 @@ impl TaskSet for Nothing {
 
 #[test]
 fn a_split_without_tasks_is_refused_at_once() {
-    let refused = OpenEnv::new(Arc::new(Nothing), Split::Seen, SessionLimits::default());
+    let refused = OpenEnv::new(Arc::new(Nothing), Some(Split::Seen), SessionLimits::default());
     assert!(refused.unwrap_err().to_string().contains("no tasks"));
 }
 
@@ -511,7 +511,7 @@ fn what_a_client_holds_out_is_held_out_from_a_served_program() {
     for tasks in [None, Some(100)] {
         let limits = SessionLimits::default();
         let server =
-            Running::serve(move || OpenEnv::new(echo(tasks), Split::Train, limits).unwrap().into());
+            Running::serve(move || OpenEnv::new(echo(tasks), None, limits).unwrap().into());
         let url = format!("http://{}", server.address);
         let set = OpenEnvSet::connect(OpenEnvOptions::new(url)).unwrap();
         let mut env = set.make();
@@ -532,10 +532,13 @@ fn what_a_client_holds_out_is_held_out_from_a_served_program() {
         server.end().unwrap();
     }
     // So is the split that the server is for.
-    let limits = SessionLimits::default();
-    let server =
-        Running::serve(move || OpenEnv::new(echo(None), Split::Unseen, limits).unwrap().into());
-    let reset = Session::new(&server).ask("reset", &json!({"seed": 5}));
-    assert_eq!(reset["observation"]["text"], format!("seed {}", 2 * BLOCK + 5));
-    server.end().unwrap();
+    for (split, seed, expected) in [(Split::Unseen, 5, 2 * BLOCK + 5), (Split::Train, BLOCK + 7, 7)]
+    {
+        let limits = SessionLimits::default();
+        let server =
+            Running::serve(move || OpenEnv::new(echo(None), Some(split), limits).unwrap().into());
+        let reset = Session::new(&server).ask("reset", &json!({ "seed": seed }));
+        assert_eq!(reset["observation"]["text"], format!("seed {expected}"));
+        server.end().unwrap();
+    }
 }

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Write};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::output::in_line;
 
@@ -23,6 +24,11 @@ pub(super) fn each_line(mut each: impl FnMut(&str) -> anyhow::Result<()>) -> any
 /// Reads one line.
 pub(super) fn read<T: DeserializeOwned>(line: &str) -> anyhow::Result<T> {
     serde_json::from_str(line).map_err(|error| anyhow!(in_line(&error)))
+}
+
+/// An episode's other fields, handed through; what a replay writes itself is not among them.
+pub(super) fn handed_through(rest: &mut Map<String, Value>) {
+    rest.retain(|name, _| name != "steps" && name != "unplayed");
 }
 
 /// Writes one line.

@@ -15,6 +15,7 @@ mod search;
 mod source;
 
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use empg_env::Split;
@@ -105,6 +106,9 @@ ENV is alfworld, households, webshop or search.")]
     Project {
         /// Whose convention
         env: String,
+        /// Taken as by every command here; a convention needs no data
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
     },
     /// Search the passages or the shop: queries in, {"query", "hits": [[ID, SCORE]…]} out
     #[command(after_help = "\
@@ -178,7 +182,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
             let options = rules.options(&which)?;
             bench::run(&which, options, seconds, at_once, json, &mut out)
         }
-        EnvCommand::Project { env } => project::run(&env, &mut out),
+        EnvCommand::Project { env, data: _ } => project::run(&env, &mut out),
         EnvCommand::Search(args) => search::run(&args, &mut out),
         EnvCommand::Score(args) => score::run(&args, &mut out),
         EnvCommand::Goals(args) => goals::run(&args, &mut out),

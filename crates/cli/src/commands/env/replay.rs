@@ -7,11 +7,11 @@ use std::io::Write;
 use empg_env::alfworld::DataVersion;
 use empg_env::{Env, EnvOptions, Source};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::lines::{each_line, read, write_line};
+use super::lines::{each_line, handed_through, read, write_line};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Recorded {
     task: String,
     #[serde(default)]
@@ -19,6 +19,9 @@ struct Recorded {
     #[serde(default = "default_steps")]
     max_steps: Option<u32>,
     actions: Vec<String>,
+    /// Whatever else identifies the episode; handed through.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[allow(clippy::unnecessary_wraps)] // the field's type
@@ -28,6 +31,8 @@ fn default_steps() -> Option<u32> {
 
 #[derive(Serialize)]
 struct Replayed<'a> {
+    #[serde(flatten)]
+    rest: &'a Map<String, Value>,
     task: &'a str,
     steps: Vec<Step<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -53,7 +58,8 @@ struct Step<'a> {
 pub(super) fn run(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
     let mut envs: HashMap<EnvOptions, Box<dyn Env>> = HashMap::new();
     each_line(|line| {
-        let recorded: Recorded = read(line)?;
+        let mut recorded: Recorded = read(line)?;
+        handed_through(&mut recorded.rest);
         let options = EnvOptions {
             data_version: recorded.data_version,
             max_steps: recorded.max_steps,
@@ -88,6 +94,6 @@ pub(super) fn run(source: &Source, out: &mut impl Write) -> anyhow::Result<()> {
             });
         }
         let unplayed = recorded.actions.len() + 1 - steps.len();
-        write_line(out, &Replayed { task: &recorded.task, steps, unplayed })
+        write_line(out, &Replayed { rest: &recorded.rest, task: &recorded.task, steps, unplayed })
     })
 }

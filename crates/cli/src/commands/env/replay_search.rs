@@ -7,7 +7,7 @@ use empg_env::search::{Episode, Protocol, Question, Retriever, Rules, SearchOpti
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::lines::{each_line, read, write_line};
+use super::lines::{each_line, handed_through, read, write_line};
 use super::source::Which;
 
 #[derive(Deserialize)]
@@ -62,7 +62,8 @@ pub(super) fn run(which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
     which.check()?;
     let retriever = which.data.retriever()?;
     each_line(|line| {
-        let recorded: Recorded = read(line)?;
+        let mut recorded: Recorded = read(line)?;
+        handed_through(&mut recorded.rest);
         let (steps, unplayed) = play(&recorded, &*retriever)?;
         let Recorded { question, golden_answers, max_turns, topk, rest, .. } = &recorded;
         let unplayed = (unplayed > 0).then_some(unplayed);

@@ -10,7 +10,7 @@ use empg_env::webshop::{Available, Mode, WebshopEnv, WebshopOptions, WebshopSet}
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::lines::{each_line, read, write_line};
+use super::lines::{each_line, handed_through, read, write_line};
 use super::source::Which;
 
 #[derive(Deserialize)]
@@ -65,7 +65,8 @@ pub(super) fn run(which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
     let catalogue = which.data.catalogue()?;
     let mut envs: HashMap<(Mode, Option<u32>), WebshopEnv> = HashMap::new();
     each_line(|line| {
-        let recorded: Recorded = read(line)?;
+        let mut recorded: Recorded = read(line)?;
+        handed_through(&mut recorded.rest);
         let Recorded { env_seed, session, mode, human_goals, max_steps, .. } = recorded;
         let kind = if human_goals { "webshop-human" } else { "webshop" };
         let task = match (&recorded.task, session) {

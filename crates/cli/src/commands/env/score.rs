@@ -22,12 +22,10 @@ pub(super) struct ScoreArgs {
 
 /// Scores lines.
 pub(super) fn run(args: &ScoreArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let DataArgs { data, corpus } = &args.data;
     match args.what.as_str() {
-        what @ ("search" | "token-set-ratio") if data.is_some() || corpus.is_some() => {
-            bail!("{what} is scored without data: leave --data and --corpus out")
+        "webshop" if args.data.corpus.is_some() => {
+            Ok(fits("webshop", "--corpus", true, &["search"])?)
         }
-        "webshop" if corpus.is_some() => Ok(fits("webshop", "--corpus", true, &["search"])?),
         "webshop" => purchases(&args.data, out),
         "search" => search(out),
         "token-set-ratio" => ratios(out),

@@ -167,7 +167,9 @@ impl Which {
         if !NAMES.contains(&env.as_str()) && !REMOTE.contains(&env.as_str()) {
             return Ok(());
         }
-        fits(env, "--data", data.is_some(), &["alfworld", "webshop", "search"])?;
+        if data.is_some() && !["alfworld", "webshop", "search"].contains(&env.as_str()) {
+            crate::say!("note: {env} reads no data: --data has no effect");
+        }
         fits(env, "--corpus", corpus.is_some(), &["search"])?;
         fits(env, "--url", url.is_some(), &["openenv"])?;
         fits(env, "--command", command.is_some(), &["stdio"])?;

@@ -9,7 +9,7 @@ import gymnasium
 from empg._core import Environments, Turns
 from empg.envs.options import Options, as_seed, check, open_environments
 from empg.envs.spaces import ACTION_LENGTH, OBSERVATION_LENGTH, AnyText
-from empg.envs.vector import no_beginning, raise_failure, task_ids
+from empg.envs.vector import ResetError, no_beginning, raise_failure, task_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -71,9 +71,10 @@ class TextEnv(gymnasium.Env[str, str]):
         ------
         TypeError, ValueError
             An unknown task or option, a seed that is none.
+        ResetError
+            The episode cannot begin; the next reset goes on with the next task.
         RuntimeError
-            The episode cannot begin, and the next reset goes on with the next task; or the
-            environment is closed.
+            The environment is closed.
         """
         task: str | None = None
         for key, value in (options or {}).items():
@@ -94,7 +95,9 @@ class TextEnv(gymnasium.Env[str, str]):
         self._running = turns.failed is None
         info = self._info(turns)
         if not self._running:
-            raise RuntimeError(no_beginning(turns))
+            error = ResetError(no_beginning(turns))
+            error.observations, error.info = ("",), info
+            raise error
         return turns.observations[0] or "", info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

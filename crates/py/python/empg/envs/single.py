@@ -94,7 +94,8 @@ class TextEnv(gymnasium.Env[str, str]):
         self._seeded = True
         self._running = turns.failed is None
         info = self._info(turns)
-        if not self._running:
+        if turns.failed is not None:
+            info["failed"] = turns.failed[0]
             error = ResetError(no_beginning(turns))
             error.observations, error.info = ("",), info
             raise error

@@ -136,24 +136,37 @@ fn load_folder(path: &Path) -> anyhow::Result<LoadedModel> {
     Ok(loaded.with_adapters(path)?)
 }
 
-/// A policy from `tiny`, a checkpoint directory or a run.
+/// A policy from whatever [`load`] takes, or a run.
 pub(crate) fn locate(path: &str, which: Which) -> anyhow::Result<Located> {
+    let dir = Path::new(path);
+    let (loaded, checkpoint) = load_any(path, which)?;
+    let policy = loaded.into();
+    let Some(checkpoint) = checkpoint else {
+        let run = if path == "tiny" { None } else { run_around(dir) };
+        return Ok(Located { policy, name: path.to_owned(), run });
+    };
+    let run = Run::open(dir)?;
+    Ok(Located {
+        policy,
+        name: checkpoint.dir.display().to_string(),
+        run: Some(settings::of_run(&run.config()?, dir.join("config.toml"))?),
+    })
+}
+
+/// A model with all that comes with it from whatever [`load`] takes, or a run's checkpoint.
+pub(crate) fn load_any(
+    path: &str,
+    which: Which,
+) -> anyhow::Result<(LoadedModel, Option<CheckpointRef>)> {
     let dir = Path::new(path);
     if path == "tiny" || !dir.join("manifest.json").exists() {
         if which != Which::Last {
             bail!("--checkpoint chooses among those of a run, and {path} is no run: leave it out");
         }
-        let policy = load(path)?.into();
-        let run = if path == "tiny" { None } else { run_around(dir) };
-        return Ok(Located { policy, name: path.to_owned(), run });
+        return Ok((load(path)?, None));
     }
-    let run = Run::open(dir)?;
-    let checkpoint = checkpoint_of(&run, which)?;
-    Ok(Located {
-        policy: load_folder(&checkpoint.dir)?.into(),
-        name: checkpoint.dir.display().to_string(),
-        run: Some(settings::of_run(&run.config()?, dir.join("config.toml"))?),
-    })
+    let checkpoint = checkpoint_of(&Run::open(dir)?, which)?;
+    Ok((load_folder(&checkpoint.dir)?, Some(checkpoint)))
 }
 
 /// What to train from: of a run its newest checkpoint, by an absolute path that means the same after the

@@ -3,6 +3,7 @@
 mod advantage;
 mod analyze;
 mod bench;
+mod chat;
 mod config;
 mod dashboard;
 mod env;
@@ -72,6 +73,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Check Proposition 1 numerically
     Prop1(prop1::Prop1Args),
+    /// Talk with a model
+    Chat(chat::ChatArgs),
     /// Play a task yourself
     Play(play::PlayArgs),
     /// Replay, list and time the environments
@@ -104,6 +107,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Advantage(args) => advantage::run(args, json),
         Command::Score(args) => score::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),
+        Command::Chat(args) => chat::run(args, json),
         Command::Play(args) => play::run(args, json),
         Command::Env(args) => env::run(args, json),
         Command::Serve(args) => serve::run(args, json),

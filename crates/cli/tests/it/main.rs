@@ -1,5 +1,6 @@
 //! The command as a user meets it: the built binary, its output, its exit codes, its run directory.
 
+mod chat;
 mod config;
 mod dashboard;
 mod environments;

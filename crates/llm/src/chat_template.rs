@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::python_text::{self, JsonStyle};
 
-/// Instructions that one conversation may take: a template from elsewhere cannot run forever.
-const FUEL: u64 = 50_000_000;
+/// What one conversation may take, in instructions and 64 bytes of text each: a template from elsewhere
+/// can neither run forever nor fill the memory.
+const FUEL: u64 = 5_000_000;
 /// The name under which the environment keeps the template.
 const NAME: &str = "chat_template";
 
@@ -302,6 +303,22 @@ mod tests {
         assert!(template("x").render_json("[1]").is_err());
         assert!(template("{{ strftime_now('%Q!') }}").render(&[], false).is_err());
         assert!(template("{{ x.y.z }}").render(&[], false).is_err());
+    }
+
+    #[test]
+    fn texts_without_end_are_refused() {
+        for source in [
+            "{{ [1] * 90000000 }}",
+            "{{ ([1] * 90000000) | tojson }}",
+            "{{ [[1] * 90000000] * 90000000 }}",
+            "{{ [1] | tojson(indent=9000000000000) }}{{ [1, [2]] | tojson(indent=900000000) }}",
+            "{{ 'x' * 90000000 }}{{ 'x' * 90000000 }}{{ 'x' * 90000000 }}{{ 'x' * 90000000 }}",
+            "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
+        ] {
+            let error = template(source).render(&[], false).unwrap_err().to_string();
+            assert!(error.contains("bytes") || error.contains("fuel"), "{source}: {error}");
+        }
     }
 
     #[test]

@@ -17,9 +17,18 @@ pub(crate) struct JsonStyle {
 /// Levels of values within values that are printed, as many as are read from JSON: a template can
 /// build any number of them, and the stack is finite.
 const DEEPEST: usize = 128;
+/// Bytes of one printed value: a template can repeat a list as often as it likes.
+const LONGEST: usize = 32 << 20;
 
-fn too_deep() -> String {
-    format!("lists or mappings within one another on more than {DEEPEST} levels")
+/// Refuses what a template can build without end.
+fn in_bounds(depth: usize, out: &str) -> Result<(), String> {
+    if depth > DEEPEST {
+        return Err(format!("lists or mappings within one another on more than {DEEPEST} levels"));
+    }
+    if out.len() > LONGEST {
+        return Err(format!("a value that is printed in more than {LONGEST} bytes"));
+    }
+    Ok(())
 }
 
 /// What `str(value)` gives.
@@ -39,9 +48,7 @@ pub(crate) fn text(value: &Value) -> Result<String, String> {
 }
 
 fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), String> {
-    if depth > DEEPEST {
-        return Err(too_deep());
-    }
+    in_bounds(depth, out)?;
     match value.kind() {
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
@@ -128,9 +135,7 @@ fn write_json(
     depth: usize,
     out: &mut String,
 ) -> Result<(), String> {
-    if depth > DEEPEST {
-        return Err(too_deep());
-    }
+    in_bounds(depth, out)?;
     let (item_end, colon) = match &style.separators {
         Some((item, key)) => (item.as_str(), key.as_str()),
         None if style.indent.is_some() => (",", ": "),
@@ -139,7 +144,8 @@ fn write_json(
     let line = |out: &mut String, depth: usize| {
         if let Some(indent) = style.indent {
             out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
+            // Once more than is allowed, the next value is refused.
+            out.extend(std::iter::repeat_n(' ', indent.saturating_mul(depth).min(LONGEST)));
         }
     };
     match value.kind() {
@@ -157,14 +163,15 @@ fn write_json(
         }
         ValueKind::String => json_string(value.as_str().unwrap_or_default(), style.ascii, out),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<Value> = value.try_iter().map_err(|e| e.to_string())?.collect();
+            let mut empty = true;
             out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i > 0 { item_end } else { "" });
+            for item in value.try_iter().map_err(|e| e.to_string())? {
+                out.push_str(if empty { "" } else { item_end });
+                empty = false;
                 line(out, depth + 1);
-                write_json(item, style, depth + 1, out)?;
+                write_json(&item, style, depth + 1, out)?;
             }
-            if !items.is_empty() {
+            if !empty {
                 line(out, depth);
             }
             out.push(']');

@@ -145,8 +145,8 @@ pub(crate) fn run(args: ChatArgs, json: bool) -> anyhow::Result<()> {
                 "" => {}
                 "/exit" | "/quit" | "/bye" if person => break,
                 "/new" if person => talk.begin_anew(),
-                other if person && other.starts_with('/') => {
-                    say!("/new begins anew, /exit leaves; {other} is no command");
+                command if person && command.starts_with('/') => {
+                    say!("/new begins anew, /exit leaves, Ctrl-C ends a reply");
                 }
                 message => match tell(&mut talk, message) {
                     // Somebody may say something else.

@@ -88,7 +88,7 @@ struct Sums {
 ///
 /// # Errors
 /// A model or template that cannot be used, bad sampling parameters, a conversation that does not fit.
-pub(crate) fn run(args: ChatArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ChatArgs, json: bool) -> anyhow::Result<()> {
     let threads = settings::threads(args.threads)?;
     let (loaded, _) = models::load_any(&args.model, args.checkpoint)?;
     let (template, begin) = template(&loaded, args.template.as_deref())?;

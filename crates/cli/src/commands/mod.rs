@@ -107,7 +107,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Advantage(args) => advantage::run(args, json),
         Command::Score(args) => score::run(args, json),
         Command::Prop1(args) => prop1::run(args, json),
-        Command::Chat(args) => chat::run(args, json),
+        Command::Chat(args) => chat::run(&args, json),
         Command::Play(args) => play::run(args, json),
         Command::Env(args) => env::run(args, json),
         Command::Serve(args) => serve::run(args, json),

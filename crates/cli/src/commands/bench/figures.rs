@@ -63,7 +63,8 @@ impl Figures {
         let dtype = subject.dtype;
         let memory = peak_memory_bytes();
         let (gflops, peak) = (self.flop / self.seconds / 1e9, peaks.gflops(dtype));
-        let tokens_per_s = self.tokens / self.seconds;
+        // Null where there are no tokens: the keys are the same for all.
+        let tokens_per_s = (self.tokens > 0.0).then_some(self.tokens / self.seconds);
         let percent = 100.0 * gflops / peak;
         let mut rows = vec![
             ("model", subject.model.clone()),
@@ -72,10 +73,10 @@ impl Figures {
             ("seconds a step", format!("{:.4}", self.seconds)),
         ];
         let mut line = Map::new();
-        if self.tokens > 0.0 {
+        if let Some(tokens_per_s) = tokens_per_s {
             rows.push(("tokens/s", format!("{tokens_per_s:.1}")));
-            line.insert("tokens_per_s".into(), json!(tokens_per_s));
         }
+        line.insert("tokens_per_s".into(), json!(tokens_per_s));
         rows.push(("GFLOP/s", format!("{gflops:.1}, {percent:.1} % of {peak:.0}")));
         line.insert("gflops".into(), json!(gflops));
         line.insert("peak_gflops".into(), json!(peak));

@@ -34,7 +34,7 @@ fn in_bounds(depth: usize, out: &str) -> Result<(), String> {
 /// What `str(value)` gives.
 ///
 /// # Errors
-/// Values within values on too many levels.
+/// Values within values on too many levels, texts that are too long.
 pub(crate) fn text(value: &Value) -> Result<String, String> {
     match value.as_str() {
         Some(text) => Ok(text.to_owned()),
@@ -122,7 +122,7 @@ fn number(value: &Value, out: &mut String) {
 /// What `json.dumps(value)` gives.
 ///
 /// # Errors
-/// A value that JSON has no form for, or values within values on too many levels.
+/// A value that JSON has no form for, values within values on too many levels, texts that are too long.
 pub(crate) fn json(value: &Value, style: &JsonStyle) -> Result<String, String> {
     let mut out = String::new();
     write_json(value, style, 0, &mut out)?;

@@ -174,8 +174,8 @@ pub(crate) fn run(args: &ChatArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The template of a file, the model's, or ChatML for a model that knows it; and the token in front of
-/// it where it is not the model's.
+/// The template of a file, the model's, or ChatML for a model that knows its markers; and the token in
+/// front of ChatML, which other templates write themselves.
 fn template(
     loaded: &LoadedModel,
     file: Option<&Path>,

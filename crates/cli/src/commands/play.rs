@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use clap::Args;
 use empg_env::alfworld::DataVersion;
-use empg_env::{EnvEnd, EnvOptions, Split};
+use empg_env::{EnvEnd, Split};
 use serde::Serialize;
 
 /// Arguments of `empg play`.
@@ -53,16 +53,7 @@ struct Outcome<'a> {
 /// Data that cannot be read, an unknown task.
 pub(crate) fn run(args: PlayArgs, json: bool) -> anyhow::Result<()> {
     let PlayArgs { which, rules, task, split, index, data_version, max_steps } = args;
-    let options = rules.options(&which)?;
-    super::env::fits(
-        &which.env,
-        "--data-version",
-        data_version.is_some(),
-        &["alfworld", "households"],
-    )?;
-    let data_version = data_version.unwrap_or_default();
-    let max_steps = max_steps.or(options.max_steps);
-    let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
+    let tasks = which.tasks(&rules, data_version, max_steps)?;
     let tagged = which.env == "search";
     let task = match task {
         Some(task) => task,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use empg_env::Split;
 use empg_env::alfworld::DataVersion;
-use empg_env::{EnvOptions, Split};
 use empg_serve::{OpenEnv, ServeError, Server, SessionLimits, block_on, interrupted};
 use serde_json::json;
 
@@ -92,16 +92,7 @@ pub(crate) fn run(args: EnvArgs, json: bool) -> anyhow::Result<()> {
         let host = host.clone();
         ServeError::Bind { host, port, source }
     })?);
-    let options = rules.options(&which)?;
-    super::env::fits(
-        &which.env,
-        "--data-version",
-        data_version.is_some(),
-        &["alfworld", "households"],
-    )?;
-    let data_version = data_version.unwrap_or_default();
-    let max_steps = max_steps.or(options.max_steps);
-    let tasks = which.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?;
+    let tasks = which.tasks(&rules, data_version, max_steps)?;
     let count = tasks.len(split.unwrap_or(Split::Train));
     let env = OpenEnv::new(tasks, split, limits)?;
     let threads = threads

@@ -1,15 +1,10 @@
 //! Conversations with a model.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::program::{run_in, run_with};
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens").join(name)
-}
+use crate::program::{golden, run_in, run_with};
 
 fn last_line(stdout: &str) -> Value {
     serde_json::from_str(stdout.lines().last().unwrap()).unwrap()

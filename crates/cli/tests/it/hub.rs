@@ -13,7 +13,7 @@ use empg_llm::{
     Dtype, LoraConfig, adapter_files, load_directory, load_gguf, load_path, write_files,
 };
 
-use crate::program::{Ran, empg};
+use crate::program::{Ran, empg, golden};
 
 /// A commit's name.
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -257,10 +257,6 @@ fn send(
     );
     let sent = if broken { &part[..part.len() / 2] } else { part };
     reply("206 Partial Content", &headers, sent, part.len())
-}
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens").join(name)
 }
 
 /// What the same files give from their folder.

@@ -1,7 +1,7 @@
 //! Runs the binary.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The binary, with nothing of the caller's terminal.
@@ -67,6 +67,11 @@ fn collect(root: &Path, dir: &Path, files: &mut Vec<(String, Vec<u8>)>) {
             files.push((name, fs::read(&path).unwrap()));
         }
     }
+}
+
+/// A small model of the engine's tests.
+pub(crate) fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../llm/tests/goldens").join(name)
 }
 
 /// Compares two runs byte for byte.

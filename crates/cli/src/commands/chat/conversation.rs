@@ -54,7 +54,7 @@ pub(super) struct Reply {
 pub(super) struct Conversation<'m> {
     tokenizer: &'m Tokenizer,
     template: &'m ChatTemplate,
-    /// In front of the template's text, where the template is not the model's.
+    /// In front of the text of ChatML, where that stands in for a template of the model's own.
     begin: Option<TokenId>,
     decoder: Decoder<'m>,
     manner: Manner,

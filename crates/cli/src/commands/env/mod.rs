@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use empg_env::Split;
 
-pub(crate) use source::{RuleArgs, Which, fits};
+pub(crate) use source::{RuleArgs, Which};
 
 /// Arguments of `empg env`.
 #[derive(Args, Debug)]

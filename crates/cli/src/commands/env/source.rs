@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use empg_env::alfworld::DataVersion;
 use empg_env::remote::REMOTE;
 use empg_env::search::{Found, Protocol, Retriever, SearchOptions, retriever};
 use empg_env::webshop::{Catalogue, Mode, Splits, WebshopOptions};
-use empg_env::{EnvOptions, NAMES, Source};
+use empg_env::{EnvOptions, NAMES, Source, TaskSet};
 use empg_train::config::EnvConfig;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
@@ -176,6 +177,21 @@ impl Which {
         fits(env, "--timeout", timeout.is_some(), &["openenv", "stdio"])?;
         fits(env, "--action-field", action_field.is_some(), &["openenv"])?;
         fits(env, "--observation-field", observation_field.is_some(), &["openenv", "stdio"])
+    }
+
+    /// The tasks, as `play` and `serve env` play them.
+    pub(crate) fn tasks(
+        &self,
+        rules: &RuleArgs,
+        data_version: Option<DataVersion>,
+        max_steps: Option<u32>,
+    ) -> anyhow::Result<Arc<dyn TaskSet>> {
+        let options = rules.options(self)?;
+        let words = ["alfworld", "households"];
+        fits(&self.env, "--data-version", data_version.is_some(), &words)?;
+        let data_version = data_version.unwrap_or_default();
+        let max_steps = max_steps.or(options.max_steps);
+        Ok(self.open()?.tasks(EnvOptions { data_version, max_steps, ..options })?)
     }
 
     /// Loads the environment.
